@@ -81,12 +81,14 @@ class ContrastConfig:
     negatives: Literal["clusters", "views"] = "clusters"  # of Eq. 7; views: other users' q
     exclude_own: bool = False  # leave a user's own top-k clusters out of the negatives
     stop_cluster_gradient: bool = False  # pi without a gradient
+    alike: float = 1.0  # users whose histories overlap more (Jaccard) are no negatives of Eq. 3, 4
 
     def __post_init__(self) -> None:
         _above(self, "temperature", 0.0)
         _above(self, "assignment_temperature", 0.0)
         _at_least(self, "i2i_weight", 0.0)
         _at_least(self, "i2c_weight", 0.0)
+        _within(self, "alike", 0.0, 1.0)
         if not self.i2i_weight and not self.i2c_weight:
             raise UsageError("contrast.i2i_weight and contrast.i2c_weight are both 0")
         if self.i2c_weight and not self.granularities:
@@ -110,11 +112,20 @@ class Stage1Config:
     row_decay: float = 0.0  # decay of the embedding rows that a step touches
     train_ids: bool = False  # also the id embeddings of items that have side features
     item_mask: float = 0.2  # probability that a history's item is hidden, in training
+    item_crop: float = 0.0  # share of a history cut off at its ends, in training
+    item_shuffle: float = 0.0  # how far items change places, as a share of the history
+    i2c_after: int = 0  # steps of i2i alone before i2c joins
+    micro_batches: int = 1  # parts of a replica's batch encoded one after the other
+    collapse: Literal["warn", "stop", "ignore"] = "warn"  # what collapsed clusters lead to
     retrieval_users: int = 1024  # held-out users ranked against each other
 
     def __post_init__(self) -> None:
         _check_training(self)
         _within(self, "item_mask", 0.0, 0.95)
+        _within(self, "item_crop", 0.0, 0.95)
+        _within(self, "item_shuffle", 0.0, 1.0)
+        _at_least(self, "i2c_after", 0)
+        _at_least(self, "micro_batches", 1)
         _at_least(self, "retrieval_users", 2)
         _at_least(self, "row_decay", 0.0)
 
@@ -128,10 +139,16 @@ class Stage2Config:
     patience: int = 2  # epochs without a better validation AUC before it stops
     learning_rate: float = 1e-3
     row_decay: float = 0.0  # decay of the embedding rows that a step touches
+    encoders: Literal["fine_tune", "freeze"] = "fine_tune"  # what stage 1 trained
+    encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
+    contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
+    log_q: bool = False  # correct logits for the popularity of sampled candidates
 
     def __post_init__(self) -> None:
         _check_training(self)
         _at_least(self, "row_decay", 0.0)
+        _above(self, "encoder_rate", 0.0)
+        _at_least(self, "contrast_weight", 0.0)
 
 
 @dataclasses.dataclass(frozen=True)

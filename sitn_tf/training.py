@@ -20,11 +20,13 @@ from sitn_tf import runs
 from sitn_tf.cli import UsageError
 from sitn_tf.data import Batch
 from sitn_tf.distribution import split_rows, sum_gradients
+from sitn_tf.gradients import Gradient
 
 CHECK_EVERY = 50
 """Steps between looks at the loss: reading it waits for the device."""
 
 Losses = dict[str, tf.Tensor]
+Gradients = Callable[[Batch, tf.Tensor], tuple[Losses, list[Gradient]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Task:
     Attributes:
       batches: epoch number → one pass over the training data, in that epoch's order.
       losses: (replica's batch, step) → scalars; "loss" is this replica's share to minimise.
+      gradients: (replica's batch, step) → the same losses and the gradients of `variables`,
+        where these are not a plain tape's.
       validate: → metrics by name.
       objective: the metric to maximise.
       epochs: at most.
@@ -51,6 +55,7 @@ class Task:
     patience: int
     judge_first: bool = False
     steps: int | None = None
+    gradients: Gradients | None = None
     variables: Sequence[tf.Variable] | None = None
 
 
@@ -86,7 +91,7 @@ def fit(
     if history:
         print(f"continuing {run_dir} after epoch {int(epoch_done)}")
 
-    step = make_step(strategy, variables, optimizer, task.losses)
+    step = make_step(strategy, variables, optimizer, task.losses, task.gradients)
     for epoch in range(int(epoch_done) + 1, task.epochs + 1):
         if _exhausted(history, task):
             break
@@ -121,13 +126,18 @@ def make_step(
     variables: Sequence[tf.Variable],
     optimizer: tf_keras.optimizers.Optimizer,
     losses: Callable[[Batch, tf.Tensor], Losses],
+    gradients_of: Gradients | None = None,
 ) -> Callable[[Batch], Losses]:
     """One training step over all replicas: distributed batch → losses summed over replicas."""
 
     def on_replica(batch: Batch) -> Losses:
-        with tf.GradientTape() as tape:
-            parts = losses(batch, optimizer.iterations)
-        gradients = sum_gradients(tape.gradient(parts["loss"], variables))
+        if gradients_of is not None:
+            parts, found = gradients_of(batch, optimizer.iterations)
+        else:
+            with tf.GradientTape() as tape:
+                parts = losses(batch, optimizer.iterations)
+            found = tape.gradient(parts["loss"], variables)
+        gradients = sum_gradients(found)
         optimizer.apply_gradients(
             zip(gradients, variables, strict=True), skip_gradients_aggregation=True
         )
@@ -203,5 +213,8 @@ def _exhausted(history: list[dict[str, Any]], task: Task) -> bool:
 
 
 def _describe(entry: dict[str, Any], objective: str) -> str:
-    shown = [objective, *(k for k in entry if k not in (objective, "epoch", "steps"))]
+    shown = [
+        objective,
+        *(k for k in entry if k not in (objective, "epoch", "steps") and "/" not in k),
+    ]
     return f"epoch {entry['epoch']:>3}  " + "  ".join(f"{k} {entry[k]:.4g}" for k in shown)
