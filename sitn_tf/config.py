@@ -41,6 +41,7 @@ class ModelConfig:
     mlp: tuple[int, ...] = (128, 64)  # hidden widths of Eq. 8
     dropout: float = 0.0  # in the MLP of Eq. 8 and on encoded histories
     use_source: bool = True  # False: the control that sees no source history
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
 
     def __post_init__(self) -> None:
         _at_least(self, "embedding_dim", 1)
@@ -76,7 +77,8 @@ class ContrastConfig:
     top_k: int = 2  # k of Eq. 6: views of a user
     assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1
     cluster_norm: Literal["l2", "mean", "none"] = "l2"  # of u in Eq. 5; printed as none
-    cluster_init: Literal["orthogonal", "normal"] = "orthogonal"
+    # of C; shared: orthogonal, and both domains start from the same
+    cluster_init: Literal["orthogonal", "shared", "normal"] = "orthogonal"
     view: Literal["mean", "mlp"] = "mean"  # q of Eq. 6; printed as an MLP
     negatives: Literal["clusters", "views"] = "clusters"  # of Eq. 7; views: other users' q
     exclude_own: bool = False  # leave a user's own top-k clusters out of the negatives

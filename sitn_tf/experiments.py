@@ -71,6 +71,7 @@ GAPS = {
     "temperature_1": Arm(("contrast.temperature=1",)),
     "assignment_1": Arm(("contrast.assignment_temperature=1",)),
     "cluster_norm_mean": Arm(("contrast.cluster_norm=mean",)),
+    "cluster_init_shared": Arm(("contrast.cluster_init=shared",)),
     "cluster_init_normal": Arm(("contrast.cluster_init=normal",)),
     "view_mlp": Arm(("contrast.view=mlp",)),
     "negatives_views": Arm(("contrast.negatives=views",)),

@@ -16,6 +16,7 @@ from sitn_tf.items import ItemTable
 from sitn_tf.layers.contrast import Instances, InstanceToCluster, InstanceToInstance
 from sitn_tf.layers.minhash import minhash
 from sitn_tf.models.domain import DomainEncoder
+from sitn_tf.precision import layers_in
 
 
 class Stage1Loss(NamedTuple):
@@ -54,8 +55,9 @@ class Pretrainer(tf_keras.Model):
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name="pretrainer")
         self.config = config
-        self.source = DomainEncoder(tables[schema.SOURCE], config.model, max_history)
-        self.target = DomainEncoder(tables[schema.TARGET], config.model, max_history)
+        with layers_in(config.model.precision):
+            self.source = DomainEncoder(tables[schema.SOURCE], config.model, max_history)
+            self.target = DomainEncoder(tables[schema.TARGET], config.model, max_history)
         contrast = config.contrast
         self.i2i = InstanceToInstance(contrast, name="i2i")
         self.i2c = [
