@@ -140,9 +140,7 @@ class Client(abc.ABC):
 
     def score_encoded(self, users: Inputs, candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Probability of each candidate, for users encoded earlier."""
-        found = self.predict(
-            "score_encoded", {**users, requests.CANDIDATES: requests.pad(candidates)}
-        )
+        found = self.predict("score_encoded", {**users, **requests.candidate_inputs(candidates)})
         return [row[: len(shown)] for row, shown in zip(found["ctr"], candidates, strict=True)]
 
 

@@ -95,8 +95,8 @@ def replay_goldens(session: native.Session, version: pathlib.Path) -> dict[str, 
 
     def encoded(batch: Sequence[requests.Request]) -> requests.Inputs:
         user = session.run(signatures.ENCODE_USER, requests.user_inputs(batch))
-        shown = requests.score_inputs(batch)[requests.CANDIDATES]
-        return session.run(signatures.SCORE_ENCODED, {**user, requests.CANDIDATES: shown})
+        shown = requests.candidate_inputs([r.candidates for r in batch])
+        return session.run(signatures.SCORE_ENCODED, {**user, **shown})
 
     def by_ids(batch: Sequence[requests.Request]) -> requests.Inputs:
         examples = requests.example_inputs(batch, vocabularies)

@@ -65,17 +65,27 @@ class Fuzzer:
     def _rows(self):
         return int(self.one_of([0, 1, 1, 1, 1, 2, 2, 3, 3, 50]))
 
+    def _ids(self, name, rows):
+        texts = self._texts(rows)
+        width = texts.shape[1] if texts.ndim > 1 else 0
+        lengths = self.rng.integers(0, width + 1, size=rows)
+        if self.chance(0.05) and rows:
+            lengths[self.rng.integers(rows)] = self.one_of((-1, width + 1, -(2**63), 2**63 - 1))
+        if self.chance(0.03):
+            lengths = lengths[: self.rng.integers(3)]
+        return {name: texts, requests.length_of(name): lengths}
+
     def _score(self):
         rows = self._rows()
-        return self._encode_user(rows) | {"candidates": self._texts(rows)}
+        return self._encode_user(rows) | self._ids("candidates", rows)
 
     def _encode_user(self, rows=None):
         rows = self._rows() if rows is None else rows
-        return {"source_history": self._texts(rows), "target_history": self._texts(rows)}
+        return self._ids("source_history", rows) | self._ids("target_history", rows)
 
     def _score_encoded(self):
         rows = self._rows()
-        made = {"candidates": self._texts(rows)}
+        made = self._ids("candidates", rows)
         for name, info in self.encoded.items():
             shape = [rows, *info.shape[1:]]
             if self.chance(0.05):
