@@ -30,8 +30,9 @@ import numpy as np
 import tensorflow as tf
 
 from export.calibration import IDENTITY, Calibration
+from export.options import DEFAULT_MAX_CANDIDATES, TableKind
 from export.requests import CANDIDATES, SOURCE_HISTORY, TARGET_HISTORY, length_of
-from export.tables import ItemVectors, TableKind
+from export.tables import ItemVectors
 from sitn_tf import data, schema
 from sitn_tf.models.scorer import Scorer
 
@@ -50,8 +51,6 @@ PARSED = (schema.SOURCE_HISTORY, schema.TARGET_HISTORY, schema.CANDIDATES)
 """Features that serving reads; labels and times need not be in a request."""
 
 Tensors = dict[str, tf.Tensor]
-
-DEFAULT_MAX_CANDIDATES = 2000
 
 
 @dataclasses.dataclass(frozen=True)

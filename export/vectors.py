@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 
-from sitn_tf import cli, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
@@ -49,12 +49,14 @@ def main(_: list[str]) -> None:
     if _VECTORS.value is not None:
         if _USER.value is None:
             raise UsageError("--user is missing: name a user of users.parquet")
+        quiet.import_tensorflow()
         print(nearest_items(pathlib.Path(_VECTORS.value), _USER.value, _TOP.value))
         return
     if _RUN_DIR.value is None or _OUTPUT.value is None:
         raise UsageError("give --run_dir=RUN/stage1 --output=VECTORS, or --vectors and --user")
     data_dir = pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None
     output = pathlib.Path(_OUTPUT.value)
+    quiet.import_tensorflow()
     info = write_vectors(pathlib.Path(_RUN_DIR.value), output, data_dir)
     print(
         f"wrote {output}: {info['users']} users, {info['items']['source']} source and "

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 
-from export import native, requests, signatures
+from export import native, requests
 from export.export_model import ExportOptions, export
-from sitn_tf import cli, config, runs, schema
+from sitn_tf import cli, config, quiet, schema
 
 FLAGS = flags.FlagValues()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Stage-2 run to export.", flag_values=FLAGS)
@@ -50,6 +50,7 @@ def write_run(folder: pathlib.Path, items: int, max_history: int) -> pathlib.Pat
     """A finished run of the default model over made-up items, with random weights."""
     import tensorflow as tf
 
+    from sitn_tf import runs
     from sitn_tf.models.registry import make_scorer
 
     rng = np.random.default_rng(0)
@@ -139,6 +140,8 @@ def row_a_candidate(request: requests.Request) -> list[requests.Request]:
 
 def measure(version: pathlib.Path, asked: list[requests.Request]) -> dict[str, float]:
     """Throughput, latencies and their ratios; see the module's docstring."""
+    from export import signatures
+
     grouped = [(signatures.SCORE, requests.score_inputs([r])) for r in asked]
     rows = [(signatures.SCORE, requests.score_inputs(row_a_candidate(r))) for r in asked[:2]]
     count = _REQUESTS.value
@@ -215,6 +218,8 @@ def _turn(
 
 def _check_equal(session: native.Session, grouped: native.Call, rows: native.Call) -> None:
     """Both forms give the same scores, or the comparison means nothing."""
+    from export import signatures
+
     together = session.run(*grouped)[signatures.CTR][0]
     apart = session.run(*rows)[signatures.CTR][:, 0]
     np.testing.assert_allclose(together, apart, atol=1e-6)
@@ -222,6 +227,7 @@ def _check_equal(session: native.Session, grouped: native.Call, rows: native.Cal
 
 def main(_: list[str]) -> None:
     """Exports, measures and prints."""
+    quiet.import_tensorflow()
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         run_dir = (

@@ -19,6 +19,7 @@ from tests.export.small_run import write_small_run
 from tests.small_dataset import write_small_dataset
 
 FEW = ExportOptions(goldens=64)
+FORCED = ExportOptions(goldens=64, force=True)
 
 
 def run_command(module, *arguments):
@@ -40,6 +41,7 @@ def test_an_export_answers_without_its_run_and_data(tmp_path):
     shutil.rmtree(tmp_path / "dataset")
     done = run_command("export.verify", f"--servable={made}")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert "score, 1024 requests against the trained model: max abs difference" in done.stdout
     assert "FAILED" not in done.stdout
     assert "warm-up: 32 requests answered" in done.stdout
@@ -130,7 +132,7 @@ def test_every_model_is_served_as_trained(tmp_path, model):
 def test_versions_count_on_and_the_newest_is_verified(run_dir, tmp_path):
     folder = tmp_path / "servable"
     assert export(run_dir, folder, FEW, version=7)[0].name == "7"
-    assert export(run_dir, folder, FEW)[0].name == "8"
+    assert export(run_dir, folder, FORCED)[0].name == "8"
     assert verify.resolve(folder).name == "8"
     assert sorted(p.name for p in folder.iterdir()) == ["7", "8"]
 
@@ -208,10 +210,39 @@ def test_missing_flags_are_named():
             run_main(module)
 
 
+def test_the_same_export_is_not_written_twice(run_dir, servable, tmp_path, capsys):
+    folder = shutil.copytree(servable, tmp_path / "servable")
+    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}")
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"{folder / '1'} is the same already: nothing written (--force writes another)",
+        f"next: python -m export.verify --servable={folder / '1'}",
+    ]
+    assert [p.name for p in folder.iterdir()] == ["1"]
+    (folder / "1" / versions.METADATA_FILE).write_text("{")
+    assert export(run_dir, folder)[0].name == "2"
+
+
+def test_other_weights_with_the_same_scores_are_another_version(run_dir, tmp_path):
+    """Golden requests need not touch every item; the fingerprint does."""
+    folder = tmp_path / "servable"
+    export(run_dir, folder, FEW)
+    metadata = versions.read_metadata(folder / "1")
+    metadata["encoder"] += 1
+    (folder / "1" / versions.METADATA_FILE).write_text(json.dumps(metadata))
+    assert export(run_dir, folder, FEW)[0].name == "2"
+
+
+def test_no_command_loads_tensorflow_before_it_speaks():
+    """Its chatter is dropped by `main`, which comes after the imports."""
+    modules = "client, export_model, score_batch, vectors, verify, versions"
+    program = f"import sys; from export import {modules}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_the_commands_export_list_and_keep(run_dir, servable, tmp_path, capsys):
     folder = tmp_path / "servable"
     shutil.copytree(servable, folder)
-    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}", "--keep=1")
+    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}", "--keep=1", "--force")
     said = capsys.readouterr().out.splitlines()
     assert "drift from version 1 on its golden requests: 0.0000 of log-odds" in said[-4]
     assert said[-3:] == [
