@@ -158,6 +158,7 @@ class _Export:
         from export.tables import fold
 
         self.run, self.servable, self.options = run, servable, options
+        self.newest = _newest_goldens(servable, options)
         self.data_dir = _data_set(run, options)
         self.vocabulary_files = {
             domain: run.run_dir / schema.vocabulary_path(domain, schema.ITEM)
@@ -197,7 +198,7 @@ class _Export:
             text = json.dumps(described, indent=2) + "\n"
             (new.path / versions.METADATA_FILE).write_text(text)
             if version is None and not self.options.force:
-                twin = _same_as_newest(new.path, self.servable)
+                twin = same_as_newest(new.path, self.servable)
                 if twin is not None:
                     new.wanted = False
                     return twin, described
@@ -253,29 +254,18 @@ class _Export:
         """How far scores are from the newest version's, on its own golden requests."""
         from export import golden
 
-        present = versions.present(self.servable)
-        if not present:
+        if self.newest is None:
             return None
-        previous = self.servable / str(present[-1])
-        try:
-            old = golden.read(previous)
-        except (OSError, ValueError, KeyError) as error:
-            if self.options.max_drift is None:
-                return None
-            raise UsageError(
-                f"{previous} is damaged, its golden requests cannot be read: withdraw it with "
-                f"python -m export.versions --servable={self.servable} --rollback, or give "
-                "--allow_drift"
-            ) from error
+        version, old = self.newest
         _, found = golden.served(self._answer, [g.request for g in old])
         mean = golden.mean_shift(found, [g.exported for g in old])
         if self.options.max_drift is not None and not mean <= self.options.max_drift:
             raise UsageError(
-                f"log-odds drift by {mean:.3f} on average from version {present[-1]} on its "
+                f"log-odds drift by {mean:.3f} on average from version {version} on its "
                 f"golden requests, over --max_drift={self.options.max_drift}: look at the run, "
                 "then give --allow_drift"
             )
-        return {"version": present[-1], "requests": len(old), "mean": mean}
+        return {"version": version, "requests": len(old), "mean": mean}
 
     def _measured(self, version: pathlib.Path) -> dict[str, Any] | None:
         """AUC and calibration on the test split, of the trained model and of the graph."""
@@ -351,7 +341,27 @@ class _Export:
         }
 
 
-def _same_as_newest(made: pathlib.Path, servable: pathlib.Path) -> pathlib.Path | None:
+def _newest_goldens(servable: pathlib.Path, options: ExportOptions) -> tuple[int, list[Any]] | None:
+    """The newest version and its golden requests; None where there is none to be held to."""
+    from export import golden
+
+    present = versions.present(servable)
+    if not present:
+        return None
+    newest = servable / str(present[-1])
+    try:
+        return present[-1], golden.read(newest)
+    except (OSError, ValueError, KeyError) as error:
+        if options.max_drift is None:
+            return None
+        raise UsageError(
+            f"{newest} is damaged, its golden requests cannot be read: withdraw it with "
+            f"python -m export.versions --servable={servable} --rollback, or give "
+            "--allow_drift"
+        ) from error
+
+
+def same_as_newest(made: pathlib.Path, servable: pathlib.Path) -> pathlib.Path | None:
     """The newest version, if it has the weights, settings and scores of the one just made."""
     from export import golden
 

@@ -41,6 +41,11 @@ class ExportOptions:
     def __post_init__(self) -> None:
         _one_of("tables", self.tables, TABLE_KINDS)
         _one_of("calibrate", self.calibrate, calibrations.KINDS)
+        if self.max_drift is not None and not self.max_drift >= 0:
+            raise UsageError(
+                f"--max_drift={self.max_drift} is not a number of at least 0: to export "
+                "whatever the drift, give --allow_drift"
+            )
 
 
 def _one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:

@@ -188,20 +188,16 @@ def test_a_fit_needs_the_data_set(tmp_path):
     assert export(run_dir, tmp_path / "servable", moved)[1]["calibration"]["kind"] == "platt"
 
 
-def test_without_data_the_export_says_what_was_not_measured(tmp_path):
+def test_a_bad_sampling_rate_and_a_missing_data_set(tmp_path):
     run_dir = write_small_run(tmp_path)
     (tmp_path / "dataset").rename(tmp_path / "elsewhere")
-    _, metadata = export(run_dir, tmp_path / "servable", ExportOptions(goldens=64))
-    assert metadata["measured"] is None
-    assert "AUC and calibration not measured" in summary(metadata)
-
-
-def test_a_bad_sampling_rate_is_a_usage_error(tmp_path):
-    run_dir = write_small_run(tmp_path)
     manifest = runs.read_json(run_dir / schema.MANIFEST_FILE, None)
     manifest["negatives"] = {"sampling_rate": 0.0}
     runs.write_json(run_dir / schema.MANIFEST_FILE, manifest)
     with pytest.raises(UsageError, match=r"sampling_rate=0\.0 .* give --noundo_sampling"):
         export(run_dir, tmp_path / "servable")
     options = ExportOptions(undo_sampling=False, goldens=64)
-    assert export(run_dir, tmp_path / "servable", options)[1]["calibration"]["shift"] == 0.0
+    _, metadata = export(run_dir, tmp_path / "servable", options)
+    assert metadata["calibration"]["shift"] == 0.0
+    assert metadata["measured"] is None
+    assert "AUC and calibration not measured" in summary(metadata)

@@ -9,7 +9,17 @@ import sys
 import numpy as np
 import pytest
 
-from export import client, export_model, golden, native, requests, vectors, verify, versions
+from export import (
+    client,
+    export_model,
+    golden,
+    native,
+    requests,
+    signatures,
+    vectors,
+    verify,
+    versions,
+)
 from export.export_model import ExportOptions, export
 from export.metadata import summary
 from sitn_tf import runs, schema
@@ -54,12 +64,10 @@ def test_verify_with_the_run_scores_its_model_again(servable, run_dir):
     assert verify.difference_from_run(run_dir, servable / "1").passes
 
 
-def test_verify_sees_another_model(servable, tmp_path, capsys):
+def test_verify_sees_another_model(servable, other_servable, tmp_path, capsys):
     """The check can fail: golden scores of a model with other weights."""
     broken = shutil.copytree(servable / "1", tmp_path / "1")
-    other = write_small_run(tmp_path, seed=5)
-    made, _ = export(other, tmp_path / "servable", FEW)
-    shutil.copy(made / golden.FILE, broken / golden.FILE)
+    shutil.copy(other_servable / "1" / golden.FILE, broken / golden.FILE)
     assert run_main(verify, f"--servable={broken}") == verify.FAILED
     assert "log-odds  FAILED" in capsys.readouterr().out
 
@@ -129,9 +137,9 @@ def test_every_model_is_served_as_trained(tmp_path, model):
     assert verified(made)
 
 
-def test_versions_count_on_and_the_newest_is_verified(run_dir, tmp_path):
+def test_versions_count_on_and_the_newest_is_verified(run_dir, servable, tmp_path):
     folder = tmp_path / "servable"
-    assert export(run_dir, folder, FEW, version=7)[0].name == "7"
+    shutil.copytree(servable / "1", folder / "7")
     assert export(run_dir, folder, FORCED)[0].name == "8"
     assert verify.resolve(folder).name == "8"
     assert sorted(p.name for p in folder.iterdir()) == ["7", "8"]
@@ -143,7 +151,11 @@ def test_an_existing_version_is_not_replaced(run_dir, servable):
 
 
 def test_a_failed_export_leaves_nothing(run_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(golden, "write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    def save(_, directory):
+        (directory / "saved_model.pb").write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(signatures.Servable, "save", save)
     with pytest.raises(OSError, match="disk full"):
         export(run_dir, tmp_path / "servable")
     assert list((tmp_path / "servable").iterdir()) == []
@@ -218,18 +230,25 @@ def test_the_same_export_is_not_written_twice(run_dir, servable, tmp_path, capsy
         f"next: python -m export.verify --servable={folder / '1'}",
     ]
     assert [p.name for p in folder.iterdir()] == ["1"]
-    (folder / "1" / versions.METADATA_FILE).write_text("{")
-    assert export(run_dir, folder)[0].name == "2"
 
 
-def test_other_weights_with_the_same_scores_are_another_version(run_dir, tmp_path):
-    """Golden requests need not touch every item; the fingerprint does."""
-    folder = tmp_path / "servable"
-    export(run_dir, folder, FEW)
-    metadata = versions.read_metadata(folder / "1")
-    metadata["encoder"] += 1
-    (folder / "1" / versions.METADATA_FILE).write_text(json.dumps(metadata))
-    assert export(run_dir, folder, FEW)[0].name == "2"
+def test_what_makes_a_version_another_one(servable, tmp_path):
+    made = shutil.copytree(servable / "1", tmp_path / "made")
+    metadata = versions.read_metadata(made)
+
+    def same(**changes):
+        (made / versions.METADATA_FILE).write_text(json.dumps({**metadata, **changes}))
+        return export_model.same_as_newest(made, servable) == servable / "1"
+
+    assert same(created="later", drift={"version": 1})
+    # Golden requests need not touch every item; the fingerprint of the weights does.
+    assert not same(encoder=metadata["encoder"] + 1)
+    assert not same(calibration={"shift": -1.0})
+    (made / golden.FILE).write_text("other scores")
+    assert not same()
+    (made / golden.FILE).unlink()
+    assert not same()
+    assert export_model.same_as_newest(made, tmp_path / "no versions") is None
 
 
 def test_no_command_loads_tensorflow_before_it_speaks():
@@ -242,16 +261,17 @@ def test_no_command_loads_tensorflow_before_it_speaks():
 def test_the_commands_export_list_and_keep(run_dir, servable, tmp_path, capsys):
     folder = tmp_path / "servable"
     shutil.copytree(servable, folder)
-    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}", "--keep=1", "--force")
+    flags = ("--keep=1", "--version=5")
+    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}", *flags)
     said = capsys.readouterr().out.splitlines()
     assert "drift from version 1 on its golden requests: 0.0000 of log-odds" in said[-4]
     assert said[-3:] == [
-        f"wrote {folder / '2'}",
+        f"wrote {folder / '5'}",
         "removed versions 1",
-        f"next: python -m export.verify --servable={folder / '2'}",
+        f"next: python -m export.verify --servable={folder / '5'}",
     ]
     run_main(versions, f"--servable={folder}")
-    assert capsys.readouterr().out.startswith("2  20")
+    assert capsys.readouterr().out.startswith("5  20")
 
 
 @pytest.mark.parametrize(

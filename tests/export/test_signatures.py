@@ -7,11 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export import native, requests, signatures
-from export.export_model import export
 from export.requests import Request
 from sitn_tf import runs, schema
 from tests.export import batcher
-from tests.export.small_run import write_small_run
 from tests.small_dataset import MAX_HISTORY, SOURCE_ITEMS, TARGET_ITEMS, example
 
 SOURCE_IDS = [f"s{i}" for i in range(2, SOURCE_ITEMS)]
@@ -292,10 +290,9 @@ def test_an_encoded_user_of_another_model_is_refused(session):
         session.run("score_encoded", {**user, **shown})
 
 
-def test_a_user_encoded_by_another_version_is_refused(session, tmp_path):
+def test_a_user_encoded_by_another_version_is_refused(session, other_servable):
     """A cached user that outlives a hot swap would be scored by weights it does not fit."""
-    made, _ = export(write_small_run(tmp_path, seed=3), tmp_path / "servable")
-    with native.Session(made) as other:
+    with native.Session(other_servable / "1") as other:
         user = other.run("encode_user", requests.user_inputs([REQUEST]))
     shown = requests.candidate_inputs([REQUEST.candidates])
     with pytest.raises(native.InvalidArgumentError, match="encoded by another version: encode it"):
