@@ -42,6 +42,23 @@ def test_the_shift_undoes_negative_sampling():
     assert abs(calibrations.sigmoid(shifted).mean() - labels.mean()) < 0.002
 
 
+def test_the_shift_after_sampling_by_popularity():
+    """Each of 20 items is off by its share of the draws, and a fitted step does not see it."""
+    rng = np.random.default_rng(0)
+    items, per_click, clicks = 20, 4, 400_000
+    rate = np.linspace(0.01, 0.09, items)  # sums to 1: which item a request's click is on
+    share = rate**0.75 / (rate**0.75).sum()
+    clicked = np.bincount(rng.choice(items, clicks, p=rate), minlength=items)
+    drawn = np.bincount(rng.choice(items, per_click * clicks, p=share), minlength=items)
+    learned = np.log(clicked / drawn)  # a perfect model of the sampled rows
+    shifted = calibrations.apply(Calibration(shift=math.log(per_click / items)), learned)
+    np.testing.assert_allclose(shifted - np.log(rate), -np.log(share * items), atol=0.03)
+    logits = np.repeat(learned, clicked + drawn)
+    labels = np.concatenate([[1.0] * c + [0.0] * d for c, d in zip(clicked, drawn, strict=True)])
+    fitted = calibrations.fit("platt", logits, labels)
+    assert (fitted.slope, fitted.intercept) == pytest.approx((1.0, 0.0), abs=1e-3)
+
+
 def test_shift_of_the_manifest():
     assert calibrations.shift_of({"sampling_rate": 0.25}) == math.log(0.25)
     assert calibrations.shift_of({"kind": "impressions"}) == 0.0
