@@ -43,7 +43,7 @@ WORDS = 2000
 DISTINCT = 8
 """Different requests sent in turn."""
 QUEUED = 200_000
-"""Arrivals of a simulated queue: its p99 to about 0.01."""
+"""Arrivals of a simulated queue: its p99 to a few hundredths."""
 
 
 def write_run(folder: pathlib.Path, items: int, max_history: int) -> pathlib.Path:
