@@ -11,7 +11,7 @@ from sitn_tf.config import Config, differences
 from sitn_tf.distribution import global_sum
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.models.scorer import Scorer
-from sitn_tf.optimizers import RowSparseAdam
+from sitn_tf.optimizers import make_optimizer
 from sitn_tf.predict import predict
 
 NO_INIT = "none"
@@ -35,11 +35,13 @@ def run_stage2(
     run_dir: pathlib.Path,
     strategy: tf.distribute.Strategy,
     init: str,
+    loop: training.Loop | None = None,
 ) -> dict[str, float]:
     """Trains stage 2 into `run_dir` and returns the best epoch's metrics.
 
     Args:
       init: run directory of a finished stage 1, or "none".
+      loop: how the run is kept and watched.
 
     Raises:
       UsageError: the stage-1 run is not there, or does not fit.
@@ -50,16 +52,15 @@ def run_stage2(
     info = runs.RunInfo(schema.STAGE2, str(data_dir), manifest.dataset_hash, init, runs.versions())
     runs.prepare(run_dir, config, manifest, info)
     tables = runs.read_tables(data_dir, manifest, config.model)
+    steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
     with strategy.scope():
         scorer = make_scorer(config.model, tables, manifest.max_history)
-        optimizer = RowSparseAdam(
-            learning_rate=config.stage2.learning_rate, row_decay=config.stage2.row_decay
-        )
+        optimizer = make_optimizer(config.stage2, steps)
     initialize(scorer, init, run_dir)
 
-    def batches(epoch: int) -> tf.data.Dataset:
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
         return data.read_epoch(
-            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch
+            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch, skip
         )
 
     validation = data.read_split(data_dir, schema.STAGE2, schema.VALIDATION, EVALUATION_BATCH)
@@ -75,9 +76,11 @@ def run_stage2(
         objective="auc",
         epochs=config.stage2.epochs,
         patience=config.stage2.patience,
-        steps=manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size),
+        records=manifest.records.get(schema.STAGE2, {}).get(schema.TRAIN),
+        clip_norm=config.stage2.clip_norm,
+        seed=config.seed,
     )
-    return training.fit(run_dir, strategy, scorer, optimizer, task)
+    return training.fit(run_dir, strategy, scorer, optimizer, task, loop)
 
 
 def mean_click_loss(scorer: Scorer, batch: data.Batch) -> tf.Tensor:
