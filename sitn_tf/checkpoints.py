@@ -77,7 +77,7 @@ class Checkpoints:
             try:
                 status = self._checkpoint.read(str(path))
                 status.assert_existing_objects_matched().expect_partial()
-            except (tf.errors.OpError, ValueError, AssertionError, RuntimeError) as error:
+            except (*runs.UNREADABLE, AssertionError) as error:
                 reasons.append(f"{path} ({_first_line(error)})")
                 self._damaged.add(number)
                 continue

@@ -42,6 +42,9 @@ LAST = "checkpoints/last"
 EVENTS = "tensorboard"
 NOT_FINITE_BATCH = "not_finite_batch.npz"
 
+UNREADABLE = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
+"""What TensorFlow raises of a checkpoint with missing, cut or altered bytes."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:
@@ -211,7 +214,7 @@ def restore_best(run_dir: pathlib.Path, model: tf_keras.Model) -> None:
         raise UsageError(f"{run_dir / BEST} holds no checkpoint: train again with --overwrite")
     try:
         status = tf.train.Checkpoint(model=model).restore(path)
-    except tf.errors.OpError as error:
+    except UNREADABLE as error:
         raise UsageError(
             f"{path} is damaged ({str(error).splitlines()[0]}): bring the file back, or train "
             "again with --overwrite"

@@ -26,6 +26,7 @@ from sitn_tf.cli import UsageError
 from sitn_tf.data import Batch
 from sitn_tf.distribution import split_rows, sum_gradients
 from sitn_tf.events import EventWriter
+from sitn_tf.layers.dropout import number_layers
 from sitn_tf.stopping import StoppedError, StopRequest
 
 CHECK_EVERY = 50
@@ -191,7 +192,31 @@ def make_step(
             for name, part in parts.items()
         }
 
-    return tf.function(step, reduce_retracing=True)
+    return _traced_once(step)
+
+
+def _traced_once(step: Callable[[Batch], Losses]) -> Callable[[Batch], Losses]:
+    """A graph of a step, traced for batches of any size by the first one.
+
+    A graph for the first batch's very shapes would be optimised otherwise than one for any
+    shapes and round otherwise, and a continued run meets another batch first.
+    """
+    graph: tf.types.experimental.PolymorphicFunction | None = None
+
+    def traced(batch: Batch) -> Losses:
+        nonlocal graph
+        if graph is None:
+            specs = {name: _of_any_size(tf.type_spec_from_value(x)) for name, x in batch.items()}
+            graph = tf.function(step, input_signature=[specs])
+        return graph(batch)
+
+    return traced
+
+
+def _of_any_size(spec: tf.TypeSpec) -> tf.TypeSpec:
+    if isinstance(spec, tf.TensorSpec):
+        return tf.TensorSpec([None] * spec.shape.rank, spec.dtype)
+    return type(spec)(*map(_of_any_size, spec._value_specs))
 
 
 class _Fit:
@@ -211,6 +236,7 @@ class _Fit:
         self.variables = model.trainable_variables if task.variables is None else task.variables
         with strategy.scope():
             optimizer.build(self.variables)
+        number_layers(model)
         self.progress = Progress(epoch=0 if task.judge_first else 1)
         self.last = Checkpoints(
             run_dir / runs.LAST, keep=2, model=model, optimizer=optimizer, progress=self.progress

@@ -16,6 +16,9 @@ class Dropout(tf_keras.layers.Layer):
 
     Args:
       rate: in [0, 1).
+
+    Attributes:
+      number: tells the masks of a model's layers apart (`number_layers`).
     """
 
     def __init__(self, rate: float, **options: Any) -> None:
@@ -23,13 +26,21 @@ class Dropout(tf_keras.layers.Layer):
         if not 0 <= rate < 1:
             raise ValueError(f"rate={rate} is not in [0, 1)")
         self.rate = rate
+        self.number = 0
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Any shape → the same shape."""
         if not training or not self.rate:
             return tf.identity(inputs)
-        kept = randomness.uniform(tf.shape(inputs)) >= self.rate
+        kept = randomness.uniform(tf.shape(inputs), self.number) >= self.rate
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"rate": self.rate}
+
+
+def number_layers(model: tf_keras.Model) -> None:
+    """Gives each dropout layer of a model a number of its own, the same in every process."""
+    layers = [part for part in model.submodules if isinstance(part, Dropout)]
+    for number, layer in enumerate(layers):
+        layer.number = number
