@@ -46,7 +46,10 @@ def first_not_finite(
 def save_batch(path: pathlib.Path, batch: Batch) -> None:
     """Writes a batch's features to an .npz file, by their names."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{name: value.numpy() for name, value in batch.items()})
+    arrays = {name: value.numpy() for name, value in batch.items()}
+    # Bytes of fixed width, unlike objects, are read back without pickle.
+    fixed = {n: a.astype(np.bytes_) if a.dtype.hasobject else a for n, a in arrays.items()}
+    np.savez(path, **fixed)
 
 
 def describe_records(batch: Batch) -> str:

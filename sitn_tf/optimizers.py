@@ -7,8 +7,8 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf.cli import UsageError
+from sitn_tf.clipping import Gradient, with_distinct_rows
 from sitn_tf.config import TrainingConfig
-from sitn_tf.gradients import Gradient, with_distinct_rows
 from sitn_tf.schedules import WarmUpThenDecay
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tf_keras
 import tqdm
 
-from sitn_tf import diagnosis, gradients, optimizers, randomness, runs
+from sitn_tf import clipping, diagnosis, optimizers, randomness, runs
 from sitn_tf.checkpoints import Checkpoints
 from sitn_tf.cli import UsageError
 from sitn_tf.data import Batch
@@ -178,9 +178,9 @@ def make_step(
         with randomness.at_step(seed, optimizer.iterations), tf.GradientTape() as tape:
             parts = losses(batch, optimizer.iterations)
         found = sum_gradients(tape.gradient(parts["loss"], variables))
-        found = gradients.with_distinct_rows(found)
-        norm = gradients.global_norm(found)
-        optimizer.apply_distinct(gradients.clip(found, norm, clip_norm), variables)
+        found = clipping.with_distinct_rows(found)
+        norm = clipping.global_norm(found)
+        optimizer.apply_distinct(clipping.clip(found, norm, clip_norm), variables)
         return parts | {GRADIENT_NORM: norm}
 
     def step(batch: Batch) -> Losses:

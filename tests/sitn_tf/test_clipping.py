@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import gradients, training
+from sitn_tf import clipping, training
 from sitn_tf.distribution import cpu_strategy, split_rows
 from sitn_tf.optimizers import RowSparseAdam
 
 
 def test_equal_rows_are_summed():
     slices = tf.IndexedSlices(tf.constant([[1.0], [2.0], [4.0]]), tf.constant([3, 1, 3]), (5, 1))
-    combined = gradients.combine_rows(slices)
+    combined = clipping.combine_rows(slices)
     assert combined.indices.numpy().tolist() == [3, 1]
     assert combined.values.numpy().tolist() == [[5.0], [2.0]]
 
@@ -17,21 +17,21 @@ def test_equal_rows_are_summed():
 def test_the_norm_is_that_of_the_dense_gradients():
     # Rows 3 and 3 are one row of 3 + 4 = 7: sqrt(7² + 24²) = 25, not sqrt(3² + 4² + 24²).
     slices = tf.IndexedSlices(tf.constant([[3.0], [4.0]]), tf.constant([3, 3]), (5, 1))
-    found = gradients.with_distinct_rows([slices, None, tf.constant([24.0])])
-    norm = gradients.global_norm(found)
+    found = clipping.with_distinct_rows([slices, None, tf.constant([24.0])])
+    norm = clipping.global_norm(found)
     assert float(norm) == 25.0
-    clipped = gradients.clip(found, norm, 5.0)
+    clipped = clipping.clip(found, norm, 5.0)
     np.testing.assert_allclose(clipped[0].values, [[7 / 5]], rtol=1e-6)
     assert clipped[1] is None
     np.testing.assert_allclose(clipped[2], [24 / 5], rtol=1e-6)
     for bound in (0.0, 30.0):
-        np.testing.assert_array_equal(gradients.clip(found, norm, bound)[2], [24.0])
+        np.testing.assert_array_equal(clipping.clip(found, norm, bound)[2], [24.0])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_the_norm_shows_what_is_not_finite(bad):
     slices = tf.IndexedSlices(tf.constant([[bad]]), tf.constant([3]), (5, 1))
-    assert not np.isfinite(gradients.global_norm([slices, tf.constant(1.0)]))
+    assert not np.isfinite(clipping.global_norm([slices, tf.constant(1.0)]))
 
 
 def _trained(devices, sizes):
