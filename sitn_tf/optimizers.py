@@ -9,6 +9,7 @@ import tf_keras
 from sitn_tf.cli import UsageError
 from sitn_tf.clipping import Gradient, with_distinct_rows
 from sitn_tf.config import TrainingConfig
+from sitn_tf.distribution import read_rows
 from sitn_tf.schedules import WarmUpThenDecay
 
 
@@ -68,11 +69,11 @@ class RowSparseAdam(_RowSparse, tf_keras.optimizers.Adam):
         rate = tf.cast(self.learning_rate, variable.dtype)
         corrected = rate * tf.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
 
-        m = self.beta_1 * tf.gather(momentum, rows) + (1 - self.beta_1) * values
-        v = self.beta_2 * tf.gather(velocity, rows) + (1 - self.beta_2) * tf.square(values)
+        m = self.beta_1 * read_rows(momentum, rows) + (1 - self.beta_1) * values
+        v = self.beta_2 * read_rows(velocity, rows) + (1 - self.beta_2) * tf.square(values)
         change = corrected * m / (tf.sqrt(v) + self.epsilon)
         if self.row_decay:
-            change += rate * self.row_decay * tf.gather(variable, rows)
+            change += rate * self.row_decay * read_rows(variable, rows)
         momentum.scatter_update(tf.IndexedSlices(m, rows))
         velocity.scatter_update(tf.IndexedSlices(v, rows))
         variable.scatter_sub(tf.IndexedSlices(change, rows))
@@ -141,7 +142,7 @@ class RowWiseAdagrad(_RowSparse):
         if by_row:
             squares = tf.reduce_mean(squares, axis=1)
         if sparse:
-            total = tf.gather(accumulator, gradient.indices) + squares
+            total = read_rows(accumulator, gradient.indices) + squares
             accumulator.scatter_update(tf.IndexedSlices(total, gradient.indices))
         else:
             total = accumulator.assign_add(squares)
@@ -151,7 +152,7 @@ class RowWiseAdagrad(_RowSparse):
             variable.assign_sub(change)
             return
         if self.row_decay:
-            change += rate * self.row_decay * tf.gather(variable, gradient.indices)
+            change += rate * self.row_decay * read_rows(variable, gradient.indices)
         variable.scatter_sub(tf.IndexedSlices(change, gradient.indices))
 
     def get_config(self) -> dict[str, Any]:

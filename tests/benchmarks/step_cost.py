@@ -21,7 +21,7 @@ from absl import flags
 
 from sitn_tf import cli, training
 from sitn_tf.config import Stage2Config
-from sitn_tf.distribution import make_strategy, split_rows
+from sitn_tf.distribution import make_strategy, read_rows, split_rows
 from sitn_tf.optimizers import make_optimizer
 
 FLAGS = flags.FlagValues()
@@ -57,7 +57,7 @@ class Trainer:
             self.optimizer.build([table, kernel])
 
         def losses(batch: dict[str, tf.Tensor], step: tf.Tensor) -> training.Losses:
-            logits = tf.reduce_mean(tf.gather(table, batch["ids"]), axis=1) @ kernel
+            logits = tf.reduce_mean(read_rows(table, batch["ids"]), axis=1) @ kernel
             return {"loss": tf.reduce_sum(tf.square(logits - batch["label"])) / BATCH}
 
         self.step = training.make_step(

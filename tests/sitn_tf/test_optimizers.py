@@ -152,3 +152,20 @@ def test_the_configuration_names_the_optimiser():
     assert isinstance(adagrad, RowWiseAdagrad)
     assert adagrad.get_config()["row_decay"] == 0.1
     assert isinstance(make_optimizer(settings.stage2, None), RowSparseAdam)
+
+
+@pytest.mark.parametrize("make", [RowSparseAdam, RowWiseAdagrad])
+def test_no_update_reads_a_whole_table(two_cpus, make):
+    strategy = cpu_strategy(two_cpus[:1])
+    with strategy.scope():
+        table = _table(tf.zeros([1234, 3]))
+        optimizer = make(learning_rate=0.05)
+        optimizer.build([table])
+
+    @tf.function
+    def step():
+        gradient = tf.IndexedSlices(tf.ones([2, 3]), tf.constant([4, 1]), tf.constant([1234, 3]))
+        strategy.run(lambda: optimizer.apply_distinct([gradient], [table]))
+
+    outputs = [o for op in step.get_concrete_function().graph.get_operations() for o in op.outputs]
+    assert not [o.name for o in outputs if o.shape.rank and o.shape[0] == 1234]
