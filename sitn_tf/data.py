@@ -71,11 +71,13 @@ def read_split(
     split: str,
     batch_size: int,
     shuffle_seed: int | None = None,
+    skip: int = 0,
 ) -> tf.data.Dataset:
     """Batches of one pass over a split, the last one possibly smaller.
 
     Args:
       shuffle_seed: order of the records; None keeps the order of the files.
+      skip: batches to leave out at the start; their records are read but not parsed.
 
     Raises:
       UsageError: the split has no shards.
@@ -100,7 +102,8 @@ def read_split(
     if shuffle_seed is not None:
         records = records.shuffle(SHUFFLE_RECORDS, seed=shuffle_seed)
     batches = (
-        records.batch(batch_size)
+        records.skip(skip * batch_size)
+        .batch(batch_size)
         .map(_PARSERS[stage], num_parallel_calls=PARALLEL_CALLS, deterministic=True)
         .prefetch(PREFETCHED_BATCHES)
     )
@@ -111,9 +114,18 @@ def read_split(
 
 
 def read_epoch(
-    data_dir: str | pathlib.Path, stage: str, batch_size: int, seed: int, epoch: int
+    data_dir: str | pathlib.Path, stage: str, batch_size: int, seed: int, epoch: int, skip: int = 0
 ) -> tf.data.Dataset:
-    """One pass over a stage's training split, in the order of this seed and epoch."""
+    """One pass over a stage's training split, in the order of this seed and epoch.
+
+    Args:
+      skip: batches to leave out at the start, for a pass that is continued.
+    """
     return read_split(
-        data_dir, stage, schema.TRAIN, batch_size, shuffle_seed=seed * 1_000_003 + epoch
+        data_dir,
+        stage,
+        schema.TRAIN,
+        batch_size,
+        shuffle_seed=seed * 1_000_003 + epoch,
+        skip=skip,
     )

@@ -1,13 +1,12 @@
 """Gradients of a contrast over more rows than the encoders can hold at once."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 import tensorflow as tf
 
+from sitn_tf.clipping import Gradient
 from sitn_tf.data import Batch
-
-Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
 
 
 class _Loss(Protocol):
@@ -24,7 +23,7 @@ def cached_gradients(
     rows: Batch,
     parts: int,
     variables: Sequence[tf.Variable],
-) -> tuple[L, list[Gradient]]:
+) -> tuple[L, list[Gradient | None]]:
     """Exact gradients of a loss over all rows, with one part's activations in memory at a time.
 
     Rows are encoded part by part without a tape, the loss of all encoded rows is
@@ -56,7 +55,7 @@ def cached_gradients(
         tf.zeros_like(tensor) if gradient is None else gradient
         for tensor, gradient in zip(joined, down, strict=False)
     ]
-    total: list[Gradient] = down[len(joined) :]
+    total: list[Gradient | None] = down[len(joined) :]
     for piece, s in zip(pieces, slices, strict=True):
         # Without an order between them, all parts would be in memory together.
         with tf.control_dependencies(
@@ -70,7 +69,7 @@ def cached_gradients(
     return loss, total
 
 
-def add(a: Gradient, b: Gradient) -> Gradient:
+def add(a: Gradient | None, b: Gradient | None) -> Gradient | None:
     """The sum of two gradients of one variable, sparse if both are."""
     if a is None or b is None:
         return b if a is None else a
@@ -83,7 +82,7 @@ def add(a: Gradient, b: Gradient) -> Gradient:
     return tf.convert_to_tensor(a) + tf.convert_to_tensor(b)
 
 
-def _tensors(gradients: Sequence[Gradient]) -> list[tf.Tensor]:
+def _tensors(gradients: Sequence[Gradient | None]) -> list[tf.Tensor]:
     return [
         gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
         for gradient in gradients

@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import tf_keras
 
+LOSS_SCALE = {"float32": 1.0, "bfloat16": 1.0, "float16": 1024.0}
+"""What a loss is multiplied by, and its gradients divided by: the smallest float16 is 6e-8."""
+
 
 @contextlib.contextmanager
 def layers_in(precision: str) -> Iterator[None]:

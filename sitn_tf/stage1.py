@@ -7,11 +7,12 @@ import tensorflow as tf
 
 from sitn_tf import collapse, data, retrieval, runs, schema, training
 from sitn_tf.cli import UsageError
+from sitn_tf.clipping import Gradient
 from sitn_tf.config import Config
-from sitn_tf.gradients import Gradient
 from sitn_tf.models.pretrainer import Pretrainer, Stage1Loss
 from sitn_tf.models.registry import make_pretrainer
-from sitn_tf.optimizers import RowSparseAdam
+from sitn_tf.optimizers import make_optimizer
+from sitn_tf.precision import LOSS_SCALE
 
 EVALUATION_BATCH = 512
 
@@ -21,6 +22,7 @@ def run_stage1(
     data_dir: pathlib.Path,
     run_dir: pathlib.Path,
     strategy: tf.distribute.Strategy,
+    loop: training.Loop | None = None,
 ) -> dict[str, float]:
     """Trains stage 1 into `run_dir` and returns the best epoch's metrics."""
     manifest = schema.read_manifest(data_dir)
@@ -29,21 +31,22 @@ def run_stage1(
     )
     runs.prepare(run_dir, config, manifest, info)
     tables = runs.read_tables(data_dir, manifest, config.model)
+    steps = manifest.steps(schema.STAGE1, schema.TRAIN, config.stage1.batch_size)
     with strategy.scope():
         model = make_pretrainer(config, tables, manifest.max_history)
-        optimizer = RowSparseAdam(
-            learning_rate=config.stage1.learning_rate, row_decay=config.stage1.row_decay
-        )
+        optimizer = make_optimizer(config.stage1, steps)
 
-    def batches(epoch: int) -> tf.data.Dataset:
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
         return data.read_epoch(
-            data_dir, schema.STAGE1, config.stage1.batch_size, config.seed, epoch
+            data_dir, schema.STAGE1, config.stage1.batch_size, config.seed, epoch, skip
         )
 
     def losses(batch: data.Batch, step: tf.Tensor) -> training.Losses:
         return _named(model.loss(batch, step))
 
-    def gradients(batch: data.Batch, step: tf.Tensor) -> tuple[training.Losses, list[Gradient]]:
+    def gradients(
+        batch: data.Batch, step: tf.Tensor
+    ) -> tuple[training.Losses, list[Gradient | None]]:
         loss, found = model.cached_gradients(batch, step, model.trained_variables())
         return _named(loss), found
 
@@ -66,9 +69,12 @@ def run_stage1(
         patience=config.stage1.patience,
         judge_first=True,
         variables=model.trained_variables(),
-        steps=manifest.steps(schema.STAGE1, schema.TRAIN, config.stage1.batch_size),
+        records=manifest.records.get(schema.STAGE1, {}).get(schema.TRAIN),
+        clip_norm=config.stage1.clip_norm,
+        loss_scale=LOSS_SCALE[config.model.precision],
+        seed=config.seed,
     )
-    return training.fit(run_dir, strategy, model, optimizer, task)
+    return training.fit(run_dir, strategy, model, optimizer, task, loop)
 
 
 def _named(loss: Stage1Loss) -> training.Losses:

@@ -14,7 +14,8 @@ from sitn_tf.items import ItemTable
 from sitn_tf.layers.contrast import Instances, InstanceToInstance
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.models.scorer import Scorer
-from sitn_tf.optimizers import RowSparseAdam
+from sitn_tf.optimizers import make_optimizer
+from sitn_tf.precision import LOSS_SCALE
 from sitn_tf.predict import predict
 
 NO_INIT = "none"
@@ -38,11 +39,13 @@ def run_stage2(
     run_dir: pathlib.Path,
     strategy: tf.distribute.Strategy,
     init: str,
+    loop: training.Loop | None = None,
 ) -> dict[str, float]:
     """Trains stage 2 into `run_dir` and returns the best epoch's metrics.
 
     Args:
       init: run directory of a finished stage 1, or "none".
+      loop: how the run is kept and watched.
 
     Raises:
       UsageError: the stage-1 run is not there, or does not fit.
@@ -58,13 +61,14 @@ def run_stage2(
     info = runs.RunInfo(schema.STAGE2, str(data_dir), manifest.dataset_hash, init, runs.versions())
     runs.prepare(run_dir, config, manifest, info)
     tables = runs.read_tables(data_dir, manifest, config.model)
+    steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
     with strategy.scope():
         scorer = make_scorer(config.model, tables, manifest.max_history)
-        optimizer = RowSparseAdam(
-            learning_rate=config.stage2.learning_rate, row_decay=config.stage2.row_decay
-        )
+        optimizer = make_optimizer(config.stage2, steps)
     restored = initialize(scorer, init, run_dir)
     frozen = {id(v) for v in restored} if config.stage2.encoders == "freeze" else set()
+    if config.stage2.encoder_rate != 1.0:
+        optimizer.slow_down(restored, config.stage2.encoder_rate)
     i2i = InstanceToInstance(config.contrast)
     log_q = (
         tf.constant(sampling_log_probability(manifest, tables[schema.TARGET]))
@@ -80,9 +84,9 @@ def run_stage2(
         total = click + config.stage2.contrast_weight * contrast
         return {"loss": total, "click": click, "i2i": contrast}
 
-    def batches(epoch: int) -> tf.data.Dataset:
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
         return data.read_epoch(
-            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch
+            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch, skip
         )
 
     validation = data.read_split(data_dir, schema.STAGE2, schema.VALIDATION, EVALUATION_BATCH)
@@ -99,9 +103,12 @@ def run_stage2(
         epochs=config.stage2.epochs,
         patience=config.stage2.patience,
         variables=[v for v in scorer.trainable_variables if id(v) not in frozen],
-        steps=manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size),
+        records=manifest.records.get(schema.STAGE2, {}).get(schema.TRAIN),
+        clip_norm=config.stage2.clip_norm,
+        loss_scale=LOSS_SCALE[config.model.precision],
+        seed=config.seed,
     )
-    return training.fit(run_dir, strategy, scorer, optimizer, task)
+    return training.fit(run_dir, strategy, scorer, optimizer, task, loop)
 
 
 def mean_click_loss(scorer: Scorer, batch: data.Batch, log_q: tf.Tensor | None = None) -> tf.Tensor:

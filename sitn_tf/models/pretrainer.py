@@ -8,10 +8,11 @@ import tf_keras
 
 from sitn_tf import schema
 from sitn_tf.augmentation import Draw, crop, hide_items, shuffle
+from sitn_tf.clipping import Gradient
 from sitn_tf.config import Config
 from sitn_tf.data import Batch
 from sitn_tf.distribution import gather_rows, global_sum
-from sitn_tf.gradients import Gradient, cached_gradients
+from sitn_tf.gradients import cached_gradients
 from sitn_tf.items import ItemTable
 from sitn_tf.layers.contrast import Instances, InstanceToCluster, InstanceToInstance
 from sitn_tf.layers.minhash import minhash
@@ -128,7 +129,7 @@ class Pretrainer(tf_keras.Model):
 
     def cached_gradients(
         self, inputs: Batch, step: tf.Tensor, variables: Sequence[tf.Variable]
-    ) -> tuple[Stage1Loss, list[Gradient]]:
+    ) -> tuple[Stage1Loss, list[Gradient | None]]:
         """The loss and its gradients, the users encoded in `stage1.micro_batches` parts.
 
         The same numbers as a tape over `loss`, in the memory of one part.
