@@ -21,17 +21,18 @@ _MAX_TEXT = 2_000
 
 def parse_lines(block: reading.Block, unit: reading.Unit, fields: ItemFields) -> sources.Parsed:
     """Lines of an item file (JSON, Python literals or CSV) to RAW rows and rejects."""
-    starts, stops = _bounds(block.data)
-    lines = ((s, block.data[s:e]) for s, e in zip(starts, stops, strict=True))
+    lines = sources.lines_with_text(block.data)
     parsed = _parsed(
         ((block.position + s, raw, functools.partial(_parse, raw, unit)) for s, raw in lines),
         fields,
     )
+    if lines.blank:
+        parsed.filtered[sources.BLANK_LINE] = lines.blank
     parsed.rejects += [
         sources.Reject(line.position, "line too long", line.head, False)
         for line in block.long_lines
     ]
-    parsed.lines += len(block.long_lines)
+    parsed.lines += lines.blank + len(block.long_lines)
     return parsed
 
 
@@ -51,22 +52,13 @@ def _parsed(
     lines: Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]], fields: ItemFields
 ) -> sources.Parsed:
     """Position, text and reader of each line to the items read, each line in one place."""
-    rows, rejects, blank = [], [], 0
+    rows, rejects = [], []
     for position, raw, parse in lines:
-        if not raw.strip():
-            blank += 1
-            continue
         try:
             rows.append(read_item(parse(), fields))
         except sources.BadLineError as reason:
             rejects.append(sources.Reject(position, str(reason), raw))
-    filtered = {sources.BLANK_LINE: blank} if blank else {}
-    return sources.Parsed(from_rows(rows), len(rows) + blank + len(rejects), filtered, rejects)
-
-
-def _bounds(data: bytes) -> tuple[list[int], list[int]]:
-    starts, stops = sources.line_bounds(data)
-    return starts.tolist(), stops.tolist()
+    return sources.Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
 
 
 def _parse(raw: bytes, unit: reading.Unit) -> dict[str, Any]:
