@@ -16,7 +16,7 @@ COMPACT_ROWS = 2_000_000
 """Rows loaded before duplicates and what a user has too much of are dropped."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Part:
     """A batch of an Arrow file: events of one shard and domain.
 
