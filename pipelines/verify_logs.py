@@ -7,6 +7,7 @@ at a time, and in it one user's as plain lists.
 import bisect
 import collections
 import dataclasses
+import functools
 import itertools
 import pathlib
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pipelines.verify_records import Record, RecordChecks, clicked_ids
 from sitn_tf import schema
 
 _BLOCK_BYTES = 16 << 20
+_USERS_KEPT = 1024
 _LINES = "lines are as many as the manifest says"
 
 
@@ -34,12 +36,10 @@ class User:
     Attributes:
       events: by domain, (time, item, clicked), sorted.
       clicks: by domain, (time, item) of the clicks, sorted, each once.
-      shown: target events by what makes a request of them.
     """
 
     events: dict[str, list[tuple[int, str, bool]]]
     clicks: dict[str, list[tuple[int, str]]]
-    shown: dict[Any, list[tuple[int, str, bool]]]
 
     def clicks_before(self, domain: str, moment: int) -> list[tuple[int, str]]:
         clicks = self.clicks[domain]
@@ -81,6 +81,15 @@ class _Events:
     def requests_of(self, user: str) -> list[str]:
         begin, end = self._bounds.get(user, (0, 0))
         return [] if self._requests is None else self._requests[begin:end].to_pylist()
+
+
+def _user(events: dict[str, _Events], name: str) -> User:
+    of_user = {domain: found.of(name) for domain, found in events.items()}
+    clicks = {
+        domain: sorted({(moment, item) for moment, item, clicked in found if clicked})
+        for domain, found in of_user.items()
+    }
+    return User(of_user, clicks)
 
 
 class Logs:
@@ -220,23 +229,14 @@ class ShardOfLogs:
         self._logs, self._events = logs, events
         self._job, self._check = logs.job, logs.findings.check
         self._ids = {domain: found.ids for domain, found in events.items()}
-        self._known: tuple[str, User] | None = None
+        # records are shuffled: a user comes again and again
+        self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(_user, events))
         self._found: collections.Counter[tuple[Any, ...]] = collections.Counter()
         self._stage1: set[str] = set()
 
-    def _user(self, name: str) -> User:
-        """What the logs have of a user; the last one asked for is kept."""
-        if self._known is None or self._known[0] != name:
-            events = {domain: found.of(name) for domain, found in self._events.items()}
-            clicks = {
-                d: sorted({(e[0], e[1]) for e in found if e[2]}) for d, found in events.items()
-            }
-            self._known = (name, User(events, clicks, self._shown(name, events[schema.TARGET])))
-        return self._known[1]
-
-    def _shown(
-        self, name: str, events: list[tuple[int, str, bool]]
-    ) -> dict[Any, list[tuple[int, str, bool]]]:
+    def _shown(self, name: str) -> dict[Any, list[tuple[int, str, bool]]]:
+        """A user's target events by what makes a request of them."""
+        events = self._user(name).events[schema.TARGET]
         shown: dict[Any, list[tuple[int, str, bool]]] = {}
         if self._job.formats[schema.TARGET].request is not None:
             keys: list[Any] = self._events[schema.TARGET].requests_of(name)
@@ -346,9 +346,9 @@ class ShardOfLogs:
     def _compare_requests(self) -> None:
         """Each request of the log that no rule filters is there, once and in its split."""
         for name in self._events[schema.TARGET].users:
-            user = self._user(name)
-            self._logs.requests += len(user.shown)
-            for request in self._expected(user):
+            shown = self._shown(name)
+            self._logs.requests += len(shown)
+            for request in self._expected(self._user(name), shown):
                 key = (name, *request)
                 if self._found[key] > 0:
                     self._found[key] -= 1
@@ -361,14 +361,16 @@ class ShardOfLogs:
         self._check("records are requests of the log, each once", not made_up,
                     lambda: f"{made_up.total()}, such as {min(made_up)[:3]}")  # fmt: skip
 
-    def _expected(self, user: User) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
+    def _expected(
+        self, user: User, shown: dict[Any, list[tuple[int, str, bool]]]
+    ) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
         """Split, time and content of the requests of a user that are to be records."""
         minimum = self._minimum(0)
-        asked = sorted((min(e[0] for e in events), key) for key, events in user.shown.items())
+        asked = sorted((min(e[0] for e in events), key) for key, events in shown.items())
         left = [
-            (moment, user.shown[key])
+            (moment, shown[key])
             for moment, key in asked
-            if user.enough(moment, minimum) and len(user.shown[key]) <= self._job.max_candidates
+            if user.enough(moment, minimum) and len(shown[key]) <= self._job.max_candidates
         ]
         ids = self._ids[schema.TARGET]
         for place, (moment, events) in enumerate(left):
