@@ -52,6 +52,7 @@ _BEAM_LOGGERS = (
     "apache_beam.runners.portability.local_job_service",
 )
 _OWNER_FILE = "owner.json"
+_FEW_DESCRIBED = 0.5
 
 
 def _define_flags() -> None:
@@ -441,10 +442,24 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
     ]
     sizes = {n: e["size"] for n, e in manifest.vocabularies.items() if e["size"] > schema.FIRST_ID}
     rows.append("ids: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    rows += _described(manifest)
     lines = sum(manifest.lines[d]["total"] for d in schema.DOMAINS if d in manifest.lines)
     rows.append(f"{output} in {seconds:.1f} s ({lines / max(seconds, 1e-9):,.0f} lines/s)")
     rows.append(f"next: python -m sitn_tf.train --stage=1 --data_dir={output} --workdir=RUN")
     return "\n".join(rows[: 1 + len(manifest.lines)] + details + rows[1 + len(manifest.lines) :])
+
+
+def _described(manifest: schema.Manifest) -> list[str]:
+    """How many of the log's items the item files describe, with a warning where few."""
+    rows = []
+    for domain in schema.DOMAINS:
+        entry = manifest.vocabularies[schema.vocabulary_name(domain, schema.ITEM)]
+        if "described" in entry:
+            described, items = entry["described"], entry["size"] - schema.FIRST_ID
+            text = f"{described:,} of {items:,} {domain} items are in the item files"
+            few = described < _FEW_DESCRIBED * items
+            rows.append(f"WARNING: only {text}: check --{domain}_items" if few else text)
+    return rows
 
 
 def main(arguments: list[str]) -> None:

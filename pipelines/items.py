@@ -133,15 +133,18 @@ def from_rows(rows: Iterable[dict[str, str]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=RAW)
 
 
-def select(raw: Iterable[pa.Table], items: pa.Array) -> pa.Table:
-    """The RAW row of each of `items` [V], in order; where files repeat one, the first by text."""
+def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
+    """The RAW row of each of `items` [V], in order, and how many of them the files have.
+
+    Where files repeat an item, its first row by text counts.
+    """
     parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
     together = pa.concat_tables([RAW.empty_table(), *parts])
     together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
     item = one_array(together[schema.ITEM])
     place = pc.index_in(items, value_set=item)
     columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
-    return pa.table([items, *columns], schema=RAW)
+    return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -99,7 +99,7 @@ def test_words():
 
 def table_of():
     known = vocabulary.Vocabulary(pa.array(["a", "b"]), np.array([5, 1]), np.array([6, 1]))
-    raw = items.select(
+    raw, described = items.select(
         [
             items.from_rows(
                 [
@@ -112,6 +112,7 @@ def table_of():
         ],
         known.items,
     )  # fmt: skip
+    assert described == 1
     words = {"title_words": pa.array(["dog"]), "brand": pa.array(["W", "X"]),
              "main_category": pa.array([], pa.string()),
              "second_category": pa.array([], pa.string())}  # fmt: skip
