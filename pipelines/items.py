@@ -2,7 +2,9 @@
 
 import ast
 import functools
+import html
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +19,7 @@ from sitn_tf import schema
 _TEXT_COLUMNS = (schema.ITEM, schema.TITLE, *schema.CATEGORICAL_ITEM_FEATURES)
 RAW = pa.schema([(name, pa.string()) for name in _TEXT_COLUMNS])
 _MAX_TEXT = 2_000
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
 def parse_lines(block: reading.Block, unit: reading.Unit, fields: ItemFields) -> sources.Parsed:
@@ -92,17 +95,17 @@ def read_item(row: dict[str, Any], fields: ItemFields) -> dict[str, str]:
       BadLineError: the item has no id.
     """
     value = row.get(fields.item)
-    item = "" if isinstance(value, float) else _clean(value)
+    item = "" if isinstance(value, float) else _clean(value)  # as it is: logs have it so too
     if not item:
         raise sources.BadLineError(sources.missing(fields.item))
     path = _category_path(row.get(fields.categories))
     main, second = [*path, "", ""][:2]
     return {
         schema.ITEM: item,
-        schema.TITLE: _clean(row.get(fields.title)),
-        "brand": _clean(row.get(fields.brand)),
-        "main_category": _clean(row.get(fields.main_category)) or main,
-        "second_category": _clean(row.get(fields.second_category)) or second,
+        schema.TITLE: _text(row.get(fields.title)),
+        "brand": _text(row.get(fields.brand)),
+        "main_category": _text(row.get(fields.main_category)) or main,
+        "second_category": _text(row.get(fields.second_category)) or second,
     }
 
 
@@ -114,7 +117,15 @@ def _category_path(value: Any) -> list[str]:
         return []
     if isinstance(value[0], list):
         value = value[0]
-    return [c for c in map(_clean, value) if c]
+    return [c for c in map(_text, value) if c]
+
+
+def _text(value: Any) -> str:
+    """As `_clean`, without the mark-up that shops leave in their catalogues."""
+    text = _clean(value)
+    if "<" in text or "&" in text:
+        text = _clean(html.unescape(_TAG.sub(" ", text)))
+    return text
 
 
 def _clean(value: Any) -> str:
