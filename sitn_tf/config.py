@@ -24,7 +24,7 @@ T = TypeVar("T")
 class ModelConfig:
     """The encoders of both stages and the scorer of stage 2."""
 
-    name: Literal["sitn", "mean_pool"] = "sitn"
+    name: Literal["sitn", "din", "mean_pool"] = "sitn"
     embedding_dim: int = 32  # D: of items, histories and clusters
     heads: int = 4  # h of Eq. 1, in the encoders and in target attention
     blocks: int = 1  # attention blocks an encoder

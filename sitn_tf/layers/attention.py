@@ -111,16 +111,35 @@ class ActivationUnit(tf_keras.layers.Layer):
 
     def attend(self, queries: tf.Tensor, to: Keys) -> tf.Tensor:
         """`[B, Q, D]` queries → `[B, Q, D]`; zeros where nothing is left by the mask."""
-        keys = tf.broadcast_to(
-            to.keys[:, None, :, 0],
-            tf.stack(
-                [*tf.unstack(tf.shape(queries)[:2]), tf.shape(to.keys)[1], tf.constant(self.dim)]
-            ),
+        keys = to.keys[:, :, 0]
+        first, *rest = self.unit.layers
+        hidden = first.activation(self._first_layer(first, queries, keys))
+        for layer in rest:
+            hidden = layer(hidden)
+        weights = hidden[..., 0] * tf.cast(to.mask, queries.dtype)[:, :, None]
+        return tf.matmul(weights, to.values[:, :, 0], transpose_a=True)
+
+    def _first_layer(
+        self, layer: tf_keras.layers.Dense, queries: tf.Tensor, keys: tf.Tensor
+    ) -> tf.Tensor:
+        """The first layer's linear part for each pair, `[B, T, Q, H]`, without the pairs.
+
+        concat(q, k, q - k, q k) W = q (W_1 + W_3) + k (W_2 - W_3) + k diag(q) W_4: each
+        query has its own `[D, H]` kernel for the keys, and those of a row's queries side by
+        side are one matrix product. The pairs, `[B, Q, T, 4 D]`, would be most of a
+        step's memory traffic.
+        """
+        of_query, of_key, of_difference, of_product = tf.split(
+            tf.cast(layer.kernel, queries.dtype), 4
         )
-        query = tf.broadcast_to(queries[:, :, None], tf.shape(keys))
-        pairs = tf.concat([query, keys, query - keys, query * keys], axis=-1)
-        weights = self.unit(pairs)[..., 0] * tf.cast(to.mask, queries.dtype)[:, None]
-        return tf.einsum("bqt,btd->bqd", weights, to.values[:, :, 0])
+        rows, count, width = tf.shape(queries)[0], tf.shape(queries)[1], layer.units
+        kernels = queries[..., None] * of_product + (of_key - of_difference)
+        side_by_side = tf.reshape(
+            tf.transpose(kernels, [0, 2, 1, 3]), [rows, self.dim, count * width]
+        )
+        shared = tf.matmul(queries, of_query + of_difference) + tf.cast(layer.bias, queries.dtype)
+        total = tf.matmul(keys, side_by_side) + tf.reshape(shared, [rows, 1, count * width])
+        return tf.reshape(total, [rows, tf.shape(keys)[1], count, width])
 
     def call(self, queries: tf.Tensor, sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Queries `[B, Q, D]` over a sequence `[B, T, D]`, mask `[B, T]` → `[B, Q, D]`."""

@@ -116,6 +116,7 @@ def test_metadata_says_what_was_exported(servable, run_dir):
     [
         {"use_source": False},
         {"name": "mean_pool"},
+        {"name": "din"},
         pytest.param({"target_attention": "din"}, marks=pytest.mark.slow),
         pytest.param({"blocks": 2, "positions": False}, marks=pytest.mark.slow),
         pytest.param({"residual": False, "products": False}, marks=pytest.mark.slow),

@@ -81,17 +81,23 @@ def test_attention_does_not_see_padding_and_is_zero_without_keys(rng, kind):
     np.testing.assert_array_equal(empty, np.zeros_like(empty))
 
 
-def test_activation_unit_is_a_weighted_sum_without_softmax(rng):
-    layer = ActivationUnit(D)
-    x, mask, _ = _sequence(rng, rows=1)
-    query = rng.normal(size=(1, 1, D)).astype(np.float32)
-    out = layer(query, x, tf.constant(mask)).numpy()
-    expected = np.zeros(D)
-    for step in np.flatnonzero(mask[0]):
-        k, q = x[0, step], query[0, 0]
-        pair = np.concatenate([q, k, q - k, q * k])
-        expected += float(layer.unit(pair[None])[0, 0]) * k
-    np.testing.assert_allclose(out[0, 0], expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("hidden", [(), (36,), (5, 3)])
+def test_activation_unit_is_a_weighted_sum_without_softmax(rng, hidden):
+    # The unit's MLP on each pair by itself, where the layer never makes the pairs.
+    layer = ActivationUnit(D, hidden)
+    x, mask, _ = _sequence(rng)
+    queries = rng.normal(size=(3, 4, D)).astype(np.float32)
+    layer(queries, x, tf.constant(mask))
+    for dense in layer.unit.layers:
+        dense.bias.assign(rng.normal(size=dense.bias.shape))
+    out = layer(queries, x, tf.constant(mask)).numpy()
+    for row, column in np.ndindex(3, 4):
+        expected = np.zeros(D)
+        for step in np.flatnonzero(mask[row]):
+            k, q = x[row, step], queries[row, column]
+            pair = np.concatenate([q, k, q - k, q * k])
+            expected += float(layer.unit(pair[None])[0, 0]) * k
+        np.testing.assert_allclose(out[row, column], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_masked_mean_is_equation_2(rng):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sitn_tf import config, data, evaluate, runs, schema, stage1, stage2, train
 from sitn_tf.cli import UsageError
-from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
 from sitn_tf.predict import predict
 from tests import commands
 from tests.small_dataset import write_small_dataset
@@ -113,7 +113,7 @@ def test_scores_do_not_depend_on_padding_or_batch(workdir, small):
 
 def test_every_weight_gets_a_gradient(small):
     manifest = schema.read_manifest(small)
-    for name in ("sitn", "mean_pool"):
+    for name in SCORERS:
         settings = dataclasses.replace(config.tiny().model, name=name)
         tables = runs.read_tables(small, manifest, settings)
         scorer = make_scorer(settings, tables, manifest.max_history)
@@ -121,7 +121,7 @@ def test_every_weight_gets_a_gradient(small):
         with tf.GradientTape() as tape:
             loss = stage2.mean_click_loss(scorer, batch)
         used = scorer.trainable_variables
-        if name == "mean_pool":
+        if name != "sitn":
             used = [v for v in used if "attention" not in v.name and "encoder" not in v.name]
         for variable, gradient in zip(used, tape.gradient(loss, used), strict=True):
             assert gradient is not None, variable.name
