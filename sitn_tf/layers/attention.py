@@ -1,5 +1,6 @@
 """Multi-head attention (Eq. 1), for the sequence encoders and for target attention."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -20,6 +21,68 @@ class Keys(NamedTuple):
     keys: tf.Tensor
     values: tf.Tensor
     mask: tf.Tensor
+
+
+def masked_attention(
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor
+) -> tf.Tensor:
+    """softmax(Q K^T) V over the positions that the mask keeps.
+
+    Attention is bound by the passes over its `[B, h, Q, T]` weights, not by its products, so
+    as much as possible goes into the products: the mask is one more column of the keys, masked
+    values are zero, and the gradient is written by hand (Dao et al., "FlashAttention", NeurIPS
+    2022, Appendix B.2: the softmax's own sum is the row's output times its gradient).
+
+    Args:
+      queries: `[B, h, Q, d]`, scaled.
+      keys: `[B, h, T, d]`.
+      values: `[B, h, T, d]`.
+      mask: `[B, T]` bool, True for real positions.
+
+    Returns:
+      `[B, h, Q, d]`; zeros for rows in which the mask keeps nothing.
+    """
+    seen = mask[:, None, :, None]
+    values = tf.where(seen, values, tf.zeros([], values.dtype))
+    hidden = tf.where(seen, tf.zeros([], keys.dtype), tf.cast(MASKED_LOGIT, keys.dtype))
+    return _attention(queries, keys, values, tf.broadcast_to(hidden, tf.shape(keys[..., :1])))
+
+
+@tf.custom_gradient
+def _attention(
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, hidden: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
+    """Attention with `hidden`, `[B, h, T, 1]`, added to every query's logits."""
+    logits = tf.matmul(_with_column(queries), tf.concat([keys, hidden], axis=-1), transpose_b=True)
+    weights = tf.nn.softmax(logits)
+    attended = tf.matmul(weights, values)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+        share = tf.reduce_sum(upstream * attended, axis=-1, keepdims=True)
+        by_logit = weights * tf.matmul(
+            tf.concat([upstream, -share], axis=-1), _with_column(values), transpose_b=True
+        )
+        # A^T B as (B^T A)^T: the small factor is transposed instead of the `[Q, T]` one.
+        by_keys = tf.matmul(tf.linalg.matrix_transpose(queries), by_logit)
+        by_values = tf.matmul(tf.linalg.matrix_transpose(upstream), weights)
+        return (
+            tf.matmul(by_logit, keys),
+            tf.linalg.matrix_transpose(by_keys),
+            tf.linalg.matrix_transpose(by_values),
+            None,
+        )
+
+    return attended, gradient
+
+
+def _with_column(x: tf.Tensor) -> tf.Tensor:
+    """`[..., d]` → `[..., d + 1]`, the last one 1."""
+    return tf.concat([x, tf.ones_like(x[..., :1])], axis=-1)
+
+
+def _heads_first(x: tf.Tensor) -> tf.Tensor:
+    """`[B, T, h, d]` ⇄ `[B, h, T, d]`."""
+    return tf.transpose(x, [0, 2, 1, 3])
 
 
 class MultiHeadAttention(tf_keras.layers.Layer):
@@ -66,14 +129,16 @@ class MultiHeadAttention(tf_keras.layers.Layer):
 
     def attend(self, queries: tf.Tensor, to: Keys) -> tf.Tensor:
         """`[B, Q, D]` queries → `[B, Q, D]`; zeros where nothing is left by the mask."""
-        split = self._split_heads(queries, self.query)
         scale = (self.dim // self.heads) ** -0.5
-        logits = tf.cast(tf.einsum("bqhd,bthd->bhqt", split * scale, to.keys), tf.float32)
-        seen = to.mask[:, None, None, :]
-        weights = tf.nn.softmax(tf.where(seen, logits, MASKED_LOGIT), axis=-1)
-        weights = tf.cast(tf.where(seen, weights, 0.0), to.values.dtype)
-        heads = tf.einsum("bhqt,bthd->bqhd", weights, to.values)
-        merged = tf.reshape(heads, tf.concat([tf.shape(queries)[:2], [self.dim]], axis=0))
+        heads = masked_attention(
+            _heads_first(self._split_heads(queries, self.query) * scale),
+            _heads_first(to.keys),
+            _heads_first(to.values),
+            to.mask,
+        )
+        merged = tf.reshape(
+            _heads_first(heads), tf.concat([tf.shape(queries)[:2], [self.dim]], axis=0)
+        )
         return tf.matmul(merged, self.output_projection)
 
     def call(self, queries: tf.Tensor, sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

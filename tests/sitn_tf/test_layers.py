@@ -7,7 +7,7 @@ import tensorflow as tf
 from sitn_tf.augmentation import hide_items
 from sitn_tf.config import ContrastConfig, ModelConfig
 from sitn_tf.items import ItemTable, pad_lists
-from sitn_tf.layers.attention import ActivationUnit, MultiHeadAttention
+from sitn_tf.layers.attention import ActivationUnit, MultiHeadAttention, masked_attention
 from sitn_tf.layers.contrast import Instances, InstanceToCluster, InstanceToInstance
 from sitn_tf.layers.embedding import ItemEmbedding, masked_mean
 from sitn_tf.layers.encoder import SequenceEncoder, recency
@@ -79,6 +79,28 @@ def test_attention_does_not_see_padding_and_is_zero_without_keys(rng, kind):
     np.testing.assert_allclose(layer(queries, wider, tf.constant(wider_mask)), plain, atol=1e-5)
     empty = layer(queries, x, tf.zeros_like(mask)).numpy()
     np.testing.assert_array_equal(empty, np.zeros_like(empty))
+
+
+def test_attention_has_the_gradient_of_its_formula(rng):
+    # The gradient is written by hand; automatic differentiation of Eq. 1 is its reference.
+    shape = (3, 2, 5, 4)
+    q, k, v, weight = (tf.constant(rng.normal(size=shape)) for _ in range(4))
+    mask = tf.constant(np.arange(5) < np.array([5, 3, 0])[:, None])
+    seen = mask[:, None, None, :]
+
+    def formula(q, k, v):
+        weights = tf.nn.softmax(tf.where(seen, tf.matmul(q, k, transpose_b=True), -1e9))
+        return tf.matmul(tf.where(seen, weights, 0.0), v)
+
+    found = []
+    for attention in (formula, lambda q, k, v: masked_attention(q, k, v, mask)):
+        with tf.GradientTape() as tape:
+            tape.watch([q, k, v])
+            out = attention(q, k, v)
+            total = tf.reduce_sum(weight * out)
+        found.append([out, *tape.gradient(total, [q, k, v])])
+    for expected, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("hidden", [(), (36,), (5, 3)])
