@@ -86,6 +86,33 @@ def test_stage_1_leaves_the_ids_of_items_known_by_features(small):
     assert any(v is model.source.items.ids for v in model.trained_variables())
 
 
+@pytest.mark.parametrize("kind", ["hash", "quotient_remainder"])
+def test_both_stages_train_with_shared_id_rows(small, tmp_path, kind):
+    shared = ("--preset=tiny", f"--set=model.id_embedding={kind}", "--set=model.id_rows=4")
+    for stage in ("1", "2"):
+        _train(stage, small, tmp_path, *shared, f"--set=stage{stage}.epochs=1")
+    described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
+    assert any("source_items/ids:0 [6, 8]" in name for name in described["restored"])
+    assert any("quotients" in name for name in described["restored"]) == (kind != "hash")
+    more = (*shared[:2], "--set=model.id_rows=5", f"--init={tmp_path / 'stage1'}")
+    with pytest.raises(UsageError, match=r"other encoders .*id_rows: 4, 5"):
+        _train("2", small, tmp_path / "other", *more)
+
+
+def test_stage_1_leaves_all_tables_of_ids_alone(small):
+    settings = dataclasses.replace(
+        config.tiny(),
+        model=dataclasses.replace(config.tiny().model, id_embedding="quotient_remainder"),
+    )
+    manifest = schema.read_manifest(small)
+    tables = runs.read_tables(small, manifest, settings.model)
+    model = make_pretrainer(settings, tables, manifest.max_history)
+    trained = {id(v) for v in model.trained_variables()}
+    for domain in (model.source, model.target):
+        assert len(domain.items.id_variables) == 2
+        assert not trained & {id(v) for v in domain.items.id_variables}
+
+
 def test_number_of_parameters_of_tiny(workdir):
     scorer = runs.load_scorer(workdir / "stage2").scorer
     assert sum(int(tf.size(v)) for v in scorer.trainable_variables) == PARAMETERS_OF_TINY
