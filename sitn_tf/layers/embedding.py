@@ -68,28 +68,29 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
     @property
     def id_variables(self) -> list[tf.Variable]:
-        """The tables that belong to ids, not to side features."""
-        return [self.ids] if self.quotients is None else [self.ids, self.quotients]
+        """The tables that belong to ids, not to side features; of a sharded one its shards."""
+        tables = [self.ids] if self.quotients is None else [self.ids, self.quotients]
+        return [shard for table in tables for shard in getattr(table, "variables", [table])]
 
     def id_vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """`[U]` ids → `[U, D]` embeddings of the ids alone."""
         rows = self.config.id_rows
         if self.config.id_embedding == "full":
-            return tf.gather(self.ids, ids)
+            return _rows(self.ids, ids)
         if self.config.id_embedding == "hash":
-            return tf.gather(self.ids, hashed_rows(ids, rows))
+            return _rows(self.ids, hashed_rows(ids, rows))
         quotient, remainder = quotient_and_remainder(ids, rows)
-        parts = tf.gather(self.quotients, quotient), tf.gather(self.ids, remainder)
+        parts = _rows(self.quotients, quotient), _rows(self.ids, remainder)
         return parts[0] + parts[1] if self.config.id_combination == "sum" else parts[0] * parts[1]
 
     def vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """`[U]` ids → `[U, D]`, one row of work an id."""
         total = self.id_vectors(ids)
         for feature, of_item in self.feature_ids.items():
-            embedded = tf.gather(self.feature_weights[feature], tf.gather(of_item, ids))
+            values = _rows(of_item, ids)
+            embedded = _rows(self.feature_weights[feature], values)
             if feature == schema.TITLE_WORDS:
-                known = tf.gather(of_item, ids) != schema.PAD_ID
-                embedded = masked_mean(embedded, known)
+                embedded = masked_mean(embedded, values != schema.PAD_ID)
             total += embedded
         return total * tf.cast(ids != schema.PAD_ID, total.dtype)[:, None]
 
@@ -109,23 +110,41 @@ class ItemEmbedding(tf_keras.layers.Layer):
         return self.lookup(ids)[0]
 
 
+def _rows(table: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    """The rows of a table; of one sharded over parameter servers only these travel."""
+    return tf.nn.embedding_lookup(table, rows)
+
+
 class _SpareReservedRows(tf_keras.initializers.Initializer):
-    """Normal rows, but zeros for padding and unknown."""
+    """Normal rows, but zeros for padding and unknown.
+
+    A shard of a table is given its shape and offset, so that no machine makes the whole.
+    """
 
     def __init__(self, stddev: float) -> None:
         self.stddev = stddev
 
     def __call__(
-        self, shape: tf.TensorShape, dtype: tf.DType = tf.float32, **_: object
+        self,
+        shape: tf.TensorShape,
+        dtype: tf.DType = tf.float32,
+        partition_shape: tuple[int, ...] | None = None,
+        partition_offset: tuple[int, ...] = (0, 0),
     ) -> tf.Tensor:
+        shape = partition_shape or shape
         rows = tf.random.normal(shape, stddev=self.stddev, dtype=dtype)
-        reserved = tf.range(shape[0]) < schema.FIRST_ID
+        reserved = tf.range(shape[0]) + partition_offset[0] < schema.FIRST_ID
         return tf.where(reserved[:, None], tf.zeros_like(rows), rows)
 
 
-def _random_signs(shape: tf.TensorShape, dtype: tf.DType = tf.float32, **_: object) -> tf.Tensor:
+def _random_signs(
+    shape: tf.TensorShape,
+    dtype: tf.DType = tf.float32,
+    partition_shape: tuple[int, ...] | None = None,
+    partition_offset: tuple[int, ...] = (0, 0),
+) -> tf.Tensor:
     """1 or -1: times a normal row, normal again, and unlike the row of another quotient."""
-    signs = 2 * tf.random.uniform(shape, maxval=2, dtype=tf.int32) - 1
+    signs = 2 * tf.random.uniform(partition_shape or shape, maxval=2, dtype=tf.int32) - 1
     return tf.cast(signs, dtype)
 
 
