@@ -7,8 +7,9 @@ install`). `synthetic` has histories of 100 items; `real` is amazon_kitchen_food
 named by SITN_REAL_DATA. All programs run in processes of their own, on the same records, with the
 same dimensions, heads, hidden widths and candidates a step, and train in alternating turns, so
 that a busy machine slows all of them. This project reads its TFRecords all the while; the others
-have their rows in memory. Also printed: its input pipeline alone, and what it costs to gzip
-records.
+have their rows in memory; they see the target history alone, which is what `din` sees, while
+`sitn` and `din_both` see both. `records` is the input pipeline alone. `--own` adds what gzip
+would change and how far stage 1's encoders are from a large matrix product.
 """
 
 import argparse
@@ -360,6 +361,85 @@ def show(name: str, results: dict[str, dict]) -> None:
         print(f"  {ours} / {theirs}: {ratios['rate']:.1f} ({ratios['cpu_rate']:.1f})")
 
 
+def compare_compression(folder: pathlib.Path, requests: int, rounds: int) -> None:
+    """Prints size and reading rate of the synthetic records, plain and gzipped."""
+    import tensorflow as tf
+
+    from sitn_tf import data
+
+    def read(path: pathlib.Path, compression: str) -> float:
+        files = sorted(str(file) for file in (path / schema.STAGE2).iterdir())
+        records = tf.data.TFRecordDataset(files, compression)
+        batches = records.batch(256).map(data.parse_stage2).prefetch(2)
+        began = time.process_time()
+        for _ in batches:
+            pass
+        return requests * CANDIDATES / (time.process_time() - began)
+
+    kinds = ("", "GZIP")
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for kind in kinds:
+        write_synthetic(folder / f"records{kind}", requests, kind)
+    for _ in range(rounds):
+        for kind in kinds:
+            rates[kind].append(read(folder / f"records{kind}", kind))
+    print("\nrecords: bytes a request, candidates a CPU second")
+    for kind in kinds:
+        files = (folder / f"records{kind}" / schema.STAGE2).iterdir()
+        size = sum(file.stat().st_size for file in files) / requests
+        print(f"  {kind or 'plain':<6} {size:>6,.0f} {statistics.median(rates[kind]):>10,.0f}")
+
+
+def compare_encoders(rounds: int, heads: int, dim: int = 64, batch: int = 1024) -> None:
+    """Prints the rate of stage 1's encoders, forward and backward, beside a large product's.
+
+    Counted are the products of Eq. 1: four projections, Q K^T and its values, and twice as
+    many backwards.
+    """
+    import tensorflow as tf
+
+    from sitn_tf.config import ModelConfig
+    from sitn_tf.layers.encoder import SequenceEncoder
+
+    length = SYNTHETIC_HISTORY
+    encoder = SequenceEncoder(ModelConfig(embedding_dim=dim, heads=heads), length)
+    sequence = tf.random.normal([batch, length, dim])
+    mask = tf.ones([batch, length], tf.bool)
+    encoder(sequence, mask)
+    square = tf.random.normal([2048, 2048])
+
+    @tf.function
+    def encode() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(sequence)
+            total = tf.reduce_sum(encoder(sequence, mask) ** 2)
+        gradients = tape.gradient(total, [sequence, *encoder.trainable_variables])
+        return tf.add_n([tf.reduce_sum(gradient) for gradient in gradients])
+
+    @tf.function
+    def multiply() -> tf.Tensor:
+        return tf.matmul(square, square)[0, 0]
+
+    counted = {
+        encode: 3 * 2 * batch * (4 * length * dim**2 + 2 * length**2 * dim),
+        multiply: 2 * 2048**3,
+    }
+    rates: dict = {program: [] for program in counted}
+    for _ in range(rounds + 1):
+        for program, operations in counted.items():
+            wall, spent = time.monotonic(), time.process_time()
+            program().numpy()
+            wall, spent = time.monotonic() - wall, time.process_time() - spent
+            rates[program].append((operations / wall / 1e9, operations / spent / 1e9))
+    ours, product = (np.array(rates[program][1:]) for program in counted)
+    share = np.median(ours / product, axis=0)
+    medians = (*np.median(ours, axis=0), *np.median(product, axis=0))
+    print(
+        "\nencoders, {} heads: {:.0f} GFLOP/s ({:.0f} a CPU second) of {:.0f} ({:.0f}): "
+        "{:.0%} ({:.0%})".format(heads, *medians, *share)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--environments", type=pathlib.Path, help="Of the competitors.")
@@ -371,6 +451,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2560, help="Candidates a step of theirs.")
     parser.add_argument("--requests", type=int, default=5000, help="Of the data.")
     parser.add_argument("--unit_activation", default="sigmoid", help="Of their DIN's unit.")
+    parser.add_argument("--own", action="store_true", help="Also records and encoders alone.")
     parser.add_argument("--output", type=pathlib.Path, help="JSON of the results.")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -380,7 +461,7 @@ def main() -> None:
     options.programs = options.programs.split(",")
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.data.split(","):
+        for name in filter(None, options.data.split(",")):
             data_dir = pathlib.Path(folder) / name
             if name == "synthetic":
                 write_synthetic(data_dir, options.requests)
@@ -388,6 +469,10 @@ def main() -> None:
                 write_real(data_dir)
             results[name] = compare(data_dir, options)
             show(name, results[name])
+        if options.own:
+            compare_compression(pathlib.Path(folder), options.requests, options.rounds)
+            for heads in (HEADS, 1):
+                compare_encoders(options.rounds, heads)
     if options.output:
         options.output.write_text(json.dumps(results, indent=2) + "\n")
 
