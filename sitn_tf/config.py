@@ -24,7 +24,7 @@ T = TypeVar("T")
 class ModelConfig:
     """The encoders of both stages and the scorer of stage 2."""
 
-    name: Literal["sitn", "mean_pool"] = "sitn"
+    name: Literal["sitn", "din", "mean_pool"] = "sitn"
     embedding_dim: int = 32  # D: of items, histories and clusters
     heads: int = 4  # h of Eq. 1, in the encoders and in target attention
     blocks: int = 1  # attention blocks an encoder
@@ -36,6 +36,9 @@ class ModelConfig:
         *schema.CATEGORICAL_ITEM_FEATURES,
     )  # of the item tables, where the data set has them
     title_words: int = 12  # first words of a title that count
+    id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
+    id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
+    id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
     target_attention: Literal["multi_head", "din"] = "multi_head"
     products: bool = True  # u_f * v beside u_f and v in Eq. 8, which has neither product
     mlp: tuple[int, ...] = (128, 64)  # hidden widths of Eq. 8
@@ -48,6 +51,7 @@ class ModelConfig:
         _at_least(self, "heads", 1)
         _at_least(self, "blocks", 1)
         _at_least(self, "title_words", 1)
+        _at_least(self, "id_rows", 1)
         _within(self, "dropout", 0.0, 0.99)
         if any(width < 1 for width in self.mlp):
             raise UsageError(f"model.mlp={self.mlp} has a width below 1")

@@ -5,7 +5,7 @@ padding costs no more than the spread of lengths within a batch.
 """
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 
@@ -18,6 +18,9 @@ _TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "bytes": tf.string}
 
 PARALLEL_CALLS = 2
 PREFETCHED_BATCHES = 8
+LENGTH_WINDOW = 16
+"""Batches' worth of records that are sorted by length together."""
+
 SHUFFLE_RECORDS = 100_000
 """Records held for shuffling; the pipeline has already permuted each shard."""
 
@@ -31,13 +34,22 @@ def parse(serialized: tf.Tensor, features: Iterable[schema.Feature]) -> Batch:
     Returns:
       By feature name: `[B]` for single values, `[B, longest]` padded with 0 for lists.
     """
+    return _dense(_parse_ragged(serialized, features))
+
+
+def _parse_ragged(
+    serialized: tf.Tensor, features: Iterable[schema.Feature]
+) -> dict[str, tf.Tensor | tf.RaggedTensor]:
     described = {
         f.name: tf.io.RaggedFeature(_TF_DTYPES[f.dtype], row_splits_dtype=tf.int64)
         if f.ragged
         else tf.io.FixedLenFeature([], _TF_DTYPES[f.dtype])
         for f in features
     }
-    parsed = tf.io.parse_example(serialized, described)
+    return tf.io.parse_example(serialized, described)
+
+
+def _dense(parsed: Mapping[str, tf.Tensor | tf.RaggedTensor]) -> Batch:
     return {
         name: value.to_tensor() if isinstance(value, tf.RaggedTensor) else value
         for name, value in parsed.items()
@@ -72,12 +84,15 @@ def read_split(
     batch_size: int,
     shuffle_seed: int | None = None,
     skip: int = 0,
+    by_length: bool = False,
 ) -> tf.data.Dataset:
-    """Batches of one pass over a split, the last one possibly smaller.
+    """Batches of one pass over a split, one of them possibly smaller.
 
     Args:
       shuffle_seed: order of the records; None keeps the order of the files.
       skip: batches to leave out at the start; their records are read but not parsed.
+      by_length: whether a batch holds requests of similar history lengths, so that little of
+        it is padding; batches still come in the seed's order.
 
     Raises:
       UsageError: the split has no shards.
@@ -101,22 +116,63 @@ def read_split(
     )
     if shuffle_seed is not None:
         records = records.shuffle(SHUFFLE_RECORDS, seed=shuffle_seed)
-    batches = (
-        records.skip(skip * batch_size)
-        .batch(batch_size)
-        .map(_PARSERS[stage], num_parallel_calls=PARALLEL_CALLS, deterministic=True)
-        .prefetch(PREFETCHED_BATCHES)
-    )
+    if by_length:
+        batches = _batches_by_length(records, stage, batch_size, shuffle_seed or 0, skip)
+    else:
+        batches = (
+            records.skip(skip * batch_size)
+            .batch(batch_size)
+            .map(_PARSERS[stage], num_parallel_calls=PARALLEL_CALLS, deterministic=True)
+        )
+    batches = batches.prefetch(PREFETCHED_BATCHES)
     # The autotuner's thread holds up the end of each pass (see distribution.split_rows).
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
 
 
+def _batches_by_length(
+    records: tf.data.Dataset, stage: str, batch_size: int, seed: int, skip: int
+) -> tf.data.Dataset:
+    """Sorts the records of each LENGTH_WINDOW batches by length and cuts them into batches.
+
+    Of the batches to skip, those that fill whole windows are not parsed.
+    """
+    skipped_windows, skip = divmod(skip, LENGTH_WINDOW)
+
+    def parsed(window: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, dict]:
+        return window, _parse_ragged(serialized, schema.STAGE_FEATURES[stage])
+
+    def cut(window: tf.Tensor, rows: dict[str, tf.Tensor | tf.RaggedTensor]) -> tf.data.Dataset:
+        lengths = [rows[f.name].row_lengths() for f in schema.HISTORY_OF_DOMAIN.values()]
+        order = tf.argsort(tf.reduce_max(lengths, axis=0), stable=True)
+        begins = tf.range(0, tf.size(order), batch_size)
+        begins = tf.random.experimental.stateless_shuffle(begins, seed=[seed, window])
+        return tf.data.Dataset.from_tensor_slices(begins).map(
+            lambda begin: _dense(
+                {
+                    name: tf.gather(value, order[begin : begin + batch_size])
+                    for name, value in rows.items()
+                }
+            )
+        )
+
+    windows = (
+        records.skip(skipped_windows * LENGTH_WINDOW * batch_size)
+        .batch(LENGTH_WINDOW * batch_size)
+        .enumerate(skipped_windows)
+        .map(parsed, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
+    )
+    return windows.flat_map(cut).skip(skip)
+
+
 def read_epoch(
     data_dir: str | pathlib.Path, stage: str, batch_size: int, seed: int, epoch: int, skip: int = 0
 ) -> tf.data.Dataset:
     """One pass over a stage's training split, in the order of this seed and epoch.
+
+    Requests come in batches of similar lengths. Users don't: in stage 1 the others of a batch
+    are the negatives, and who they are must not depend on length.
 
     Args:
       skip: batches to leave out at the start, for a pass that is continued.
@@ -128,4 +184,5 @@ def read_epoch(
         batch_size,
         shuffle_seed=seed * 1_000_003 + epoch,
         skip=skip,
+        by_length=stage == schema.STAGE2,
     )

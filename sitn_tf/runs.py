@@ -185,6 +185,8 @@ def check_finished(run_dir: pathlib.Path, stage: str) -> None:
 def load_scorer(run_dir: str | pathlib.Path) -> Run:
     """Loads the best checkpoint of a finished stage-2 run; needs no data set.
 
+    The scorer computes in float32, as its weights are, whatever it was trained in.
+
     Raises:
       UsageError: no finished stage-2 run there.
     """
@@ -193,7 +195,8 @@ def load_scorer(run_dir: str | pathlib.Path) -> Run:
     config, info = read_config(run_dir), read_info(run_dir)
     manifest = schema.Manifest.from_json((run_dir / schema.MANIFEST_FILE).read_text())
     tables = read_tables(run_dir, manifest, config.model)
-    scorer = make_scorer(config.model, tables, manifest.max_history)
+    exact = dataclasses.replace(config.model, precision="float32")
+    scorer = make_scorer(exact, tables, manifest.max_history)
     restore_best(run_dir, scorer)
     return Run(
         scorer=scorer,

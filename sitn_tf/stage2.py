@@ -30,6 +30,9 @@ _ENCODER_FIELDS = (
     "positions",
     "side_features",
     "title_words",
+    "id_embedding",
+    "id_rows",
+    "id_combination",
 )
 
 

@@ -1,5 +1,6 @@
 """Multi-head attention (Eq. 1), for the sequence encoders and for target attention."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -20,6 +21,69 @@ class Keys(NamedTuple):
     keys: tf.Tensor
     values: tf.Tensor
     mask: tf.Tensor
+
+
+def masked_attention(
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, mask: tf.Tensor
+) -> tf.Tensor:
+    """softmax(Q K^T) V over the positions that the mask keeps.
+
+    Attention is bound by the passes over its `[B, h, Q, T]` weights, not by its products, so
+    as much as possible goes into the products: the mask is one more column of the keys, masked
+    values are zero, and the gradient is written by hand (Dao et al., "FlashAttention", NeurIPS
+    2022, Appendix B.2: the softmax's own sum is the row's output times its gradient).
+
+    Args:
+      queries: `[B, h, Q, d]`, scaled.
+      keys: `[B, h, T, d]`.
+      values: `[B, h, T, d]`.
+      mask: `[B, T]` bool, True for real positions.
+
+    Returns:
+      `[B, h, Q, d]`; zeros for rows in which the mask keeps nothing.
+    """
+    seen = mask[:, None, :, None]
+    values = tf.where(seen, values, tf.zeros([], values.dtype))
+    lowest = max(MASKED_LOGIT, keys.dtype.min / 2)
+    hidden = tf.where(seen, tf.zeros([], keys.dtype), tf.cast(lowest, keys.dtype))
+    return _attention(queries, keys, values, tf.broadcast_to(hidden, tf.shape(keys[..., :1])))
+
+
+@tf.custom_gradient
+def _attention(
+    queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, hidden: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
+    """Attention with `hidden`, `[B, h, T, 1]`, added to every query's logits."""
+    logits = tf.matmul(_with_column(queries), tf.concat([keys, hidden], axis=-1), transpose_b=True)
+    weights = tf.nn.softmax(logits)
+    attended = tf.matmul(weights, values)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
+        share = tf.reduce_sum(upstream * attended, axis=-1, keepdims=True)
+        by_logit = weights * tf.matmul(
+            tf.concat([upstream, -share], axis=-1), _with_column(values), transpose_b=True
+        )
+        # A^T B as (B^T A)^T: the small factor is transposed instead of the `[Q, T]` one.
+        by_keys = tf.matmul(tf.linalg.matrix_transpose(queries), by_logit)
+        by_values = tf.matmul(tf.linalg.matrix_transpose(upstream), weights)
+        return (
+            tf.matmul(by_logit, keys),
+            tf.linalg.matrix_transpose(by_keys),
+            tf.linalg.matrix_transpose(by_values),
+            None,
+        )
+
+    return attended, gradient
+
+
+def _with_column(x: tf.Tensor) -> tf.Tensor:
+    """`[..., d]` → `[..., d + 1]`, the last one 1."""
+    return tf.concat([x, tf.ones_like(x[..., :1])], axis=-1)
+
+
+def _heads_first(x: tf.Tensor) -> tf.Tensor:
+    """`[B, T, h, d]` ⇄ `[B, h, T, d]`."""
+    return tf.transpose(x, [0, 2, 1, 3])
 
 
 class MultiHeadAttention(tf_keras.layers.Layer):
@@ -66,14 +130,16 @@ class MultiHeadAttention(tf_keras.layers.Layer):
 
     def attend(self, queries: tf.Tensor, to: Keys) -> tf.Tensor:
         """`[B, Q, D]` queries → `[B, Q, D]`; zeros where nothing is left by the mask."""
-        split = self._split_heads(queries, self.query)
         scale = (self.dim // self.heads) ** -0.5
-        logits = tf.cast(tf.einsum("bqhd,bthd->bhqt", split * scale, to.keys), tf.float32)
-        seen = to.mask[:, None, None, :]
-        weights = tf.nn.softmax(tf.where(seen, logits, MASKED_LOGIT), axis=-1)
-        weights = tf.cast(tf.where(seen, weights, 0.0), to.values.dtype)
-        heads = tf.einsum("bhqt,bthd->bqhd", weights, to.values)
-        merged = tf.reshape(heads, tf.concat([tf.shape(queries)[:2], [self.dim]], axis=0))
+        heads = masked_attention(
+            _heads_first(self._split_heads(queries, self.query) * scale),
+            _heads_first(to.keys),
+            _heads_first(to.values),
+            to.mask,
+        )
+        merged = tf.reshape(
+            _heads_first(heads), tf.concat([tf.shape(queries)[:2], [self.dim]], axis=0)
+        )
         return tf.matmul(merged, self.output_projection)
 
     def call(self, queries: tf.Tensor, sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -111,16 +177,35 @@ class ActivationUnit(tf_keras.layers.Layer):
 
     def attend(self, queries: tf.Tensor, to: Keys) -> tf.Tensor:
         """`[B, Q, D]` queries → `[B, Q, D]`; zeros where nothing is left by the mask."""
-        keys = tf.broadcast_to(
-            to.keys[:, None, :, 0],
-            tf.stack(
-                [*tf.unstack(tf.shape(queries)[:2]), tf.shape(to.keys)[1], tf.constant(self.dim)]
-            ),
+        keys = to.keys[:, :, 0]
+        first, *rest = self.unit.layers
+        hidden = first.activation(self._first_layer(first, queries, keys))
+        for layer in rest:
+            hidden = layer(hidden)
+        weights = hidden[..., 0] * tf.cast(to.mask, queries.dtype)[:, :, None]
+        return tf.matmul(weights, to.values[:, :, 0], transpose_a=True)
+
+    def _first_layer(
+        self, layer: tf_keras.layers.Dense, queries: tf.Tensor, keys: tf.Tensor
+    ) -> tf.Tensor:
+        """The first layer's linear part for each pair, `[B, T, Q, H]`, without the pairs.
+
+        concat(q, k, q - k, q k) W = q (W_1 + W_3) + k (W_2 - W_3) + k diag(q) W_4: each
+        query has its own `[D, H]` kernel for the keys, and those of a row's queries side by
+        side are one matrix product. The pairs, `[B, Q, T, 4 D]`, would be most of a
+        step's memory traffic.
+        """
+        of_query, of_key, of_difference, of_product = tf.split(
+            tf.cast(layer.kernel, queries.dtype), 4
         )
-        query = tf.broadcast_to(queries[:, :, None], tf.shape(keys))
-        pairs = tf.concat([query, keys, query - keys, query * keys], axis=-1)
-        weights = self.unit(pairs)[..., 0] * tf.cast(to.mask, queries.dtype)[:, None]
-        return tf.einsum("bqt,btd->bqd", weights, to.values[:, :, 0])
+        rows, count, width = tf.shape(queries)[0], tf.shape(queries)[1], layer.units
+        kernels = queries[..., None] * of_product + (of_key - of_difference)
+        side_by_side = tf.reshape(
+            tf.transpose(kernels, [0, 2, 1, 3]), [rows, self.dim, count * width]
+        )
+        shared = tf.matmul(queries, of_query + of_difference) + tf.cast(layer.bias, queries.dtype)
+        total = tf.matmul(keys, side_by_side) + tf.reshape(shared, [rows, 1, count * width])
+        return tf.reshape(total, [rows, tf.shape(keys)[1], count, width])
 
     def call(self, queries: tf.Tensor, sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Queries `[B, Q, D]` over a sequence `[B, T, D]`, mask `[B, T]` → `[B, Q, D]`."""

@@ -4,7 +4,10 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import schema
+from sitn_tf.config import ModelConfig
+from sitn_tf.distribution import read_rows
 from sitn_tf.items import ItemTable
+from sitn_tf.sizing import table_rows
 
 ID_SHARE = 0.1
 """Start of id embeddings beside side features, relative to these: an item is first known by
@@ -20,17 +23,28 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
     Args:
       table: the domain's item table; its arrays become untrained variables.
-      dim: D.
+      config: D, and how ids have their embeddings (`id_embedding`).
     """
 
-    def __init__(self, table: ItemTable, dim: int, name: str | None = None) -> None:
+    def __init__(self, table: ItemTable, config: ModelConfig, name: str | None = None) -> None:
         super().__init__(name=name or f"{table.domain}_items")
         self.table = table
-        self.dim = dim
+        self.config = config
+        self.dim = config.embedding_dim
 
     def build(self, input_shape: tf.TensorShape) -> None:
         share = ID_SHARE if self.table.features else 1.0
-        self.ids = self._weights("ids", self.table.size, share)
+        rows = table_rows(self.config.id_embedding, self.table.size, self.config.id_rows)
+        combined_by_sum = len(rows) == 2 and self.config.id_combination == "sum"
+        # The sum of two tables starts with the spread of one.
+        self.ids = self._weights("ids", rows[0], share * (0.5**0.5 if combined_by_sum else 1.0))
+        self.quotients = None
+        if combined_by_sum:
+            self.quotients = self._weights("quotients", rows[1], share * 0.5**0.5)
+        elif len(rows) == 2:
+            self.quotients = self.add_weight(
+                f"{self.name}/quotients", shape=(rows[1], self.dim), initializer=_random_signs
+            )
         self.feature_ids = {}
         self.feature_weights = {}
         for feature, values in self.table.features.items():
@@ -53,16 +67,34 @@ class ItemEmbedding(tf_keras.layers.Layer):
             initializer=_SpareReservedRows(share * self.dim**-0.5),
         )
 
+    @property
+    def id_variables(self) -> list[tf.Variable]:
+        """The tables that belong to ids, not to side features; of a sharded one its shards."""
+        tables = [self.ids] if self.quotients is None else [self.ids, self.quotients]
+        return [shard for table in tables for shard in getattr(table, "variables", [table])]
+
+    def id_vectors(self, ids: tf.Tensor) -> tf.Tensor:
+        """`[U]` ids → `[U, D]` embeddings of the ids alone."""
+        rows = self.config.id_rows
+        if self.config.id_embedding == "full":
+            return _rows(self.ids, ids)
+        if self.config.id_embedding == "hash":
+            return _rows(self.ids, hashed_rows(ids, rows))
+        quotient, remainder = quotient_and_remainder(ids, rows)
+        parts = _rows(self.quotients, quotient), _rows(self.ids, remainder)
+        return parts[0] + parts[1] if self.config.id_combination == "sum" else parts[0] * parts[1]
+
     def vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """`[U]` ids → `[U, D]`, one row of work an id."""
-        total = tf.gather(self.ids, ids)
+        total = self.id_vectors(ids)
         for feature, of_item in self.feature_ids.items():
-            embedded = tf.gather(self.feature_weights[feature], tf.gather(of_item, ids))
+            values = _rows(of_item, ids)
+            embedded = _rows(self.feature_weights[feature], values)
             if feature == schema.TITLE_WORDS:
-                known = tf.gather(of_item, ids) != schema.PAD_ID
-                embedded = masked_mean(embedded, known)
+                embedded = masked_mean(embedded, values != schema.PAD_ID)
             total += embedded
-        return total * tf.cast(ids != schema.PAD_ID, total.dtype)[:, None]
+        total *= tf.cast(ids != schema.PAD_ID, total.dtype)[:, None]
+        return tf.cast(total, self.compute_dtype)
 
     def lookup(self, *ids: tf.Tensor) -> list[tf.Tensor]:
         """Vectors of several id tensors, each `[...]` → `[..., D]`, sharing the work."""
@@ -80,18 +112,84 @@ class ItemEmbedding(tf_keras.layers.Layer):
         return self.lookup(ids)[0]
 
 
+def _rows(table: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    """The rows of a table; of one sharded over parameter servers only these travel."""
+    if isinstance(table, tf.Variable):
+        return read_rows(table, rows)
+    return tf.nn.embedding_lookup(table, rows)
+
+
 class _SpareReservedRows(tf_keras.initializers.Initializer):
-    """Normal rows, but zeros for padding and unknown."""
+    """Normal rows, but zeros for padding and unknown.
+
+    A shard of a table is given its shape and offset, so that no machine makes the whole.
+    """
 
     def __init__(self, stddev: float) -> None:
         self.stddev = stddev
 
     def __call__(
-        self, shape: tf.TensorShape, dtype: tf.DType = tf.float32, **_: object
+        self,
+        shape: tf.TensorShape,
+        dtype: tf.DType = tf.float32,
+        partition_shape: tuple[int, ...] | None = None,
+        partition_offset: tuple[int, ...] = (0, 0),
     ) -> tf.Tensor:
+        shape = partition_shape or shape
         rows = tf.random.normal(shape, stddev=self.stddev, dtype=dtype)
-        reserved = tf.range(shape[0]) < schema.FIRST_ID
+        reserved = tf.range(shape[0]) + partition_offset[0] < schema.FIRST_ID
         return tf.where(reserved[:, None], tf.zeros_like(rows), rows)
+
+
+def _random_signs(
+    shape: tf.TensorShape,
+    dtype: tf.DType = tf.float32,
+    partition_shape: tuple[int, ...] | None = None,
+    partition_offset: tuple[int, ...] = (0, 0),
+) -> tf.Tensor:
+    """1 or -1: times a normal row, normal again, and unlike the row of another quotient."""
+    signs = 2 * tf.random.uniform(partition_shape or shape, maxval=2, dtype=tf.int32) - 1
+    return tf.cast(signs, dtype)
+
+
+GOLDEN_RATIO = -0x61C8864680B583EB
+"""2^64 / golden ratio, as a signed number: spreads ids that follow each other (Knuth 6.4)."""
+
+
+def hashed_rows(ids: tf.Tensor, rows: int) -> tf.Tensor:
+    """Ids → rows of a table of `rows` shared ones behind the reserved ids' own two.
+
+    Args:
+      ids: int64, any shape.
+
+    Returns:
+      int64, of the same shape, below `rows + schema.FIRST_ID`.
+    """
+    mixed = tf.bitwise.right_shift(
+        tf.cast(ids * GOLDEN_RATIO, tf.uint64), tf.constant(33, tf.uint64)
+    )
+    return _behind_reserved(ids, tf.cast(mixed, tf.int64) % rows)
+
+
+def quotient_and_remainder(ids: tf.Tensor, rows: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Ids → rows of two tables, a pair of which belongs to one id.
+
+    Shi et al., "Compositional Embeddings Using Complementary Partitions for Memory-Efficient
+    Recommendation Systems", KDD 2020, Section 4.
+
+    Args:
+      ids: int64, any shape.
+      rows: of the table of remainders, besides the reserved ids' own two.
+
+    Returns:
+      Rows of the quotients' and of the remainders' table; the reserved ids have their own.
+    """
+    place = ids - schema.FIRST_ID
+    return _behind_reserved(ids, place // rows), _behind_reserved(ids, place % rows)
+
+
+def _behind_reserved(ids: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    return tf.where(ids < schema.FIRST_ID, ids, schema.FIRST_ID + rows)
 
 
 def masked_mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -43,7 +43,7 @@ class SequenceEncoder(tf_keras.layers.Layer):
         """`[B, T, D]` oldest first, mask `[B, T]` → `[B, T, D]`; masked rows carry no meaning."""
         encoded = sequence
         if self.config.positions:
-            encoded += tf.gather(self.positions, recency(mask, self.max_history))
+            encoded += tf.nn.embedding_lookup(self.positions, recency(mask, self.max_history))
         for block, attention in enumerate(self.attentions):
             attended = attention(encoded, encoded, mask)
             encoded = encoded + attended if self.config.residual else attended

@@ -21,7 +21,7 @@ class DomainEncoder(tf_keras.layers.Layer):
 
     def __init__(self, table: ItemTable, config: ModelConfig, max_history: int) -> None:
         super().__init__(name=table.domain)
-        self.items = ItemEmbedding(table, config.embedding_dim)
+        self.items = ItemEmbedding(table, config)
         self.items.build([None])
         self.sequence = SequenceEncoder(config, max_history, name="encoder")
 

@@ -75,9 +75,10 @@ class Pretrainer(tf_keras.Model):
         these by heart, and the scorer that starts from them does worse on later requests.
         """
         kept = {
-            id(domain.items.ids)
+            id(variable)
             for domain in (self.source, self.target)
             if domain.items.table.features and not self.config.stage1.train_ids
+            for variable in domain.items.id_variables
         }
         return [v for v in self.trainable_variables if id(v) not in kept]
 

@@ -127,6 +127,9 @@ def test_metadata_says_what_was_exported(servable, run_dir):
     [
         {"use_source": False},
         {"name": "mean_pool"},
+        {"name": "din"},
+        {"id_embedding": "quotient_remainder", "id_rows": 4},
+        pytest.param({"id_embedding": "hash", "id_rows": 4}, marks=pytest.mark.slow),
         pytest.param({"target_attention": "din"}, marks=pytest.mark.slow),
         pytest.param({"blocks": 2, "positions": False}, marks=pytest.mark.slow),
         pytest.param({"residual": False, "products": False}, marks=pytest.mark.slow),

@@ -6,9 +6,14 @@ import tensorflow as tf
 
 from sitn_tf.config import ContrastConfig, ModelConfig
 from sitn_tf.items import ItemTable, pad_lists
-from sitn_tf.layers.attention import ActivationUnit, MultiHeadAttention
+from sitn_tf.layers.attention import ActivationUnit, MultiHeadAttention, masked_attention
 from sitn_tf.layers.contrast import Instances, InstanceToCluster, InstanceToInstance
-from sitn_tf.layers.embedding import ItemEmbedding, masked_mean
+from sitn_tf.layers.embedding import (
+    ItemEmbedding,
+    hashed_rows,
+    masked_mean,
+    quotient_and_remainder,
+)
 from sitn_tf.layers.encoder import SequenceEncoder, recency
 from sitn_tf.layers.mlp import join
 from sitn_tf.layers.prototypes import ClusterEncoder, spread_directions
@@ -80,17 +85,45 @@ def test_attention_does_not_see_padding_and_is_zero_without_keys(rng, kind):
     np.testing.assert_array_equal(empty, np.zeros_like(empty))
 
 
-def test_activation_unit_is_a_weighted_sum_without_softmax(rng):
-    layer = ActivationUnit(D)
-    x, mask, _ = _sequence(rng, rows=1)
-    query = rng.normal(size=(1, 1, D)).astype(np.float32)
-    out = layer(query, x, tf.constant(mask)).numpy()
-    expected = np.zeros(D)
-    for step in np.flatnonzero(mask[0]):
-        k, q = x[0, step], query[0, 0]
-        pair = np.concatenate([q, k, q - k, q * k])
-        expected += float(layer.unit(pair[None])[0, 0]) * k
-    np.testing.assert_allclose(out[0, 0], expected, rtol=1e-4, atol=1e-5)
+def test_attention_has_the_gradient_of_its_formula(rng):
+    # The gradient is written by hand; automatic differentiation of Eq. 1 is its reference.
+    shape = (3, 2, 5, 4)
+    q, k, v, weight = (tf.constant(rng.normal(size=shape)) for _ in range(4))
+    mask = tf.constant(np.arange(5) < np.array([5, 3, 0])[:, None])
+    seen = mask[:, None, None, :]
+
+    def formula(q, k, v):
+        weights = tf.nn.softmax(tf.where(seen, tf.matmul(q, k, transpose_b=True), -1e9))
+        return tf.matmul(tf.where(seen, weights, 0.0), v)
+
+    found = []
+    for attention in (formula, lambda q, k, v: masked_attention(q, k, v, mask)):
+        with tf.GradientTape() as tape:
+            tape.watch([q, k, v])
+            out = attention(q, k, v)
+            total = tf.reduce_sum(weight * out)
+        found.append([out, *tape.gradient(total, [q, k, v])])
+    for expected, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(), (36,), (5, 3)])
+def test_activation_unit_is_a_weighted_sum_without_softmax(rng, hidden):
+    # The unit's MLP on each pair by itself, where the layer never makes the pairs.
+    layer = ActivationUnit(D, hidden)
+    x, mask, _ = _sequence(rng)
+    queries = rng.normal(size=(3, 4, D)).astype(np.float32)
+    layer(queries, x, tf.constant(mask))
+    for dense in layer.unit.layers:
+        dense.bias.assign(rng.normal(size=dense.bias.shape))
+    out = layer(queries, x, tf.constant(mask)).numpy()
+    for row, column in np.ndindex(3, 4):
+        expected = np.zeros(D)
+        for step in np.flatnonzero(mask[row]):
+            k, q = x[row, step], queries[row, column]
+            pair = np.concatenate([q, k, q - k, q * k])
+            expected += float(layer.unit(pair[None])[0, 0]) * k
+        np.testing.assert_allclose(out[row, column], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_masked_mean_is_equation_2(rng):
@@ -141,7 +174,7 @@ def _table(words=True):
 
 
 def test_item_vector_is_the_sum_of_its_parts():
-    layer = ItemEmbedding(_table(), D)
+    layer = ItemEmbedding(_table(), ModelConfig(embedding_dim=D))
     layer.build(None)
     ids, brand = layer.ids.numpy(), layer.feature_weights["brand"].numpy()
     words = layer.feature_weights["title_words"].numpy()
@@ -156,7 +189,7 @@ def test_item_vector_is_the_sum_of_its_parts():
 
 
 def test_lookup_shares_the_work_and_gives_the_same():
-    layer = ItemEmbedding(_table(), D)
+    layer = ItemEmbedding(_table(), ModelConfig(embedding_dim=D))
     layer.build(None)
     first, second = tf.constant([[2, 3]], tf.int64), tf.constant([[4], [2]], tf.int64)
     for together, alone in zip(
@@ -166,13 +199,101 @@ def test_lookup_shares_the_work_and_gives_the_same():
 
 
 def test_item_gradient_touches_only_the_rows_of_the_batch():
-    layer = ItemEmbedding(_table(), D)
+    layer = ItemEmbedding(_table(), ModelConfig(embedding_dim=D))
     layer.build(None)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(layer(tf.constant([2, 3, 3], tf.int64)))
     gradient = tape.gradient(total, layer.ids)
     assert isinstance(gradient, tf.IndexedSlices)
     np.testing.assert_array_equal(np.sort(gradient.indices), [2, 3])
+
+
+def _id_embedding(items, **options):
+    table = ItemTable("source", [""] * items, [""] * items, np.zeros(items), {}, {})
+    layer = ItemEmbedding(table, ModelConfig(embedding_dim=D, **options))
+    layer.build(None)
+    return layer
+
+
+SHARED = [
+    {"id_embedding": "hash", "id_rows": 50},
+    {"id_embedding": "quotient_remainder", "id_rows": 7, "id_combination": "product"},
+    {"id_embedding": "quotient_remainder", "id_rows": 7, "id_combination": "sum"},
+]
+
+
+@pytest.mark.parametrize("options", [{}, *SHARED], ids=str)
+def test_reserved_ids_start_at_zero_and_padding_stays_there(options):
+    layer = _id_embedding(40, **options)
+    np.testing.assert_array_equal(layer(tf.constant([0, 1], tf.int64)), np.zeros((2, D)))
+    for variable in layer.id_variables:
+        variable.assign(variable + 1.0)
+    padding, unknown, *known = layer(tf.range(40, dtype=tf.int64)).numpy()
+    np.testing.assert_array_equal(padding, np.zeros(D))
+    # The unknown id shares its rows with no item.
+    for variable in layer.id_variables:
+        variable.assign(tf.concat([variable[:2], variable[2:] + 1.0], axis=0))
+    np.testing.assert_array_equal(layer(tf.constant([1], tf.int64))[0], unknown)
+    assert (layer(tf.range(2, 40, dtype=tf.int64)) != np.array(known)).numpy().any(axis=1).all()
+
+
+@pytest.mark.parametrize("combination", ["product", "sum"])
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_quotient_and_remainder_give_each_id_a_vector_of_its_own(rows, combination):
+    layer = _id_embedding(
+        302, id_embedding="quotient_remainder", id_rows=rows, id_combination=combination
+    )
+    for seed, variable in enumerate(layer.id_variables):
+        variable.assign(tf.random.stateless_normal(variable.shape, seed=(seed, rows)))
+    vectors = layer(tf.range(1, 302, dtype=tf.int64)).numpy()
+    distances = np.abs(vectors[:, None] - vectors[None]).max(axis=-1)
+    assert (distances + np.eye(len(vectors)) > 1e-6).all()
+
+
+def test_quotient_and_remainder_golden():
+    # Three remainders: items 0 to 4 are ids 2 to 6; each part lies behind two reserved rows.
+    quotient, remainder = quotient_and_remainder(tf.constant([0, 1, 2, 3, 4, 5, 6], tf.int64), 3)
+    np.testing.assert_array_equal(quotient, [0, 1, 2, 2, 2, 3, 3])
+    np.testing.assert_array_equal(remainder, [0, 1, 2, 3, 4, 2, 3])
+    layer = _id_embedding(7, id_embedding="quotient_remainder", id_rows=3)
+    assert [v.shape[0] for v in layer.id_variables] == [5, 4]
+    vector = layer(tf.constant([6], tf.int64))[0]
+    np.testing.assert_allclose(vector, layer.ids[3] * layer.quotients[3], rtol=1e-6)
+
+
+def test_hashed_rows_golden():
+    # The product of id and 2^64 / golden ratio modulo 2^64, its upper 31 bits modulo the rows.
+    ids = [2, 3, 4, 67_999_999, 2**40]
+    expected = [2 + ((i * 0x9E3779B97F4A7C15 % 2**64) >> 33) % 1000 for i in ids]
+    np.testing.assert_array_equal(
+        hashed_rows(tf.constant([0, 1, *ids], tf.int64), 1000)[2:], expected
+    )
+    np.testing.assert_array_equal(hashed_rows(tf.constant([0, 1], tf.int64), 1000), [0, 1])
+
+
+def test_hashing_spreads_ids_evenly():
+    counts = np.bincount(hashed_rows(tf.range(2, 100_002, dtype=tf.int64), 1000).numpy() - 2)
+    assert counts.min() > 50
+    assert counts.max() < 150
+
+
+@pytest.mark.parametrize("options", [{}, *SHARED], ids=str)
+def test_every_way_to_embed_ids_starts_with_the_same_spread(options):
+    tf.keras.utils.set_random_seed(1)
+    layer = _id_embedding(40_002, **options | ({"id_rows": 200} if options else {}))
+    vectors = layer(tf.range(2, 40_002, dtype=tf.int64)).numpy()
+    assert vectors.std() == pytest.approx(D**-0.5, rel=0.1)
+    assert np.abs(vectors.mean(axis=0)).max() < 0.1
+
+
+@pytest.mark.parametrize("options", SHARED, ids=str)
+def test_gradients_of_shared_rows_stay_sparse(options):
+    layer = _id_embedding(40, **options)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(tf.constant([2, 9, 9], tf.int64)))
+    for gradient in tape.gradient(total, layer.id_variables):
+        assert isinstance(gradient, tf.IndexedSlices)
+        assert len(gradient.indices) == 2
 
 
 def test_pad_lists_golden():

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from sitn_tf import config, runs, schema
-from sitn_tf.models.registry import make_scorer
+from sitn_tf.models.registry import SCORERS, make_scorer
 from tests.sitn_tf import reference
 from tests.small_dataset import write_small_dataset
 
@@ -66,17 +66,37 @@ def test_scorer_is_equation_8(small):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_request_without_histories_is_scored_from_the_candidate_alone(small):
+MODELS = [{"name": name} for name in SCORERS] + [{"target_attention": "din"}]
+
+
+@pytest.fixture(params=MODELS, ids=str)
+def scorer(request, small):
     manifest = schema.read_manifest(small)
-    settings = config.tiny().model
+    settings = dataclasses.replace(config.tiny().model, **request.param)
     tables = runs.read_tables(small, manifest, settings)
-    for attention in ("multi_head", "din"):
-        changed = dataclasses.replace(settings, target_attention=attention)
-        scorer = make_scorer(changed, tables, manifest.max_history)
-        empty = tf.zeros([2, 3], tf.int64)
-        candidates = tf.constant([[3, 4], [3, 4]], tf.int64)
-        logits = scorer(
-            {"source_history": empty, "target_history": empty, "candidates": candidates}
-        ).numpy()
-        assert np.isfinite(logits).all()
-        np.testing.assert_array_equal(logits[0], logits[1])
+    return make_scorer(settings, tables, manifest.max_history)
+
+
+def test_a_request_without_histories_is_scored_from_the_candidate_alone(scorer):
+    empty = tf.zeros([2, 3], tf.int64)
+    candidates = tf.constant([[3, 4], [3, 4]], tf.int64)
+    logits = scorer(
+        {"source_history": empty, "target_history": empty, "candidates": candidates}
+    ).numpy()
+    assert np.isfinite(logits).all()
+    np.testing.assert_array_equal(logits[0], logits[1])
+
+
+def test_padding_other_candidates_and_encoding_once_change_no_score(scorer):
+    histories = {"source_history": [[4, 9, 9], [3, 0, 0]], "target_history": [[5, 2], [7, 0]]}
+    batch = {name: tf.constant(ids, tf.int64) for name, ids in histories.items()}
+    candidates = tf.constant([[3, 7, 2], [4, 5, 6]], tf.int64)
+    logits = scorer(batch | {"candidates": candidates}).numpy()
+    assert len(np.unique(logits)) == logits.size
+    wider = {name: tf.pad(ids, [[0, 0], [0, 4]]) for name, ids in batch.items()}
+    one = scorer(wider | {"candidates": candidates[:, 1:2]}).numpy()
+    np.testing.assert_allclose(one, logits[:, 1:2], rtol=1e-5, atol=1e-6)
+    encoded = scorer.encode(**wider)
+    np.testing.assert_allclose(
+        scorer.score_encoded(encoded, candidates), logits, rtol=1e-5, atol=1e-6
+    )

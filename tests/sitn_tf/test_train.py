@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sitn_tf import config, data, evaluate, runs, schema, stage1, stage2, train
 from sitn_tf.cli import UsageError
-from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
 from sitn_tf.predict import predict
 from tests import commands
 from tests.small_dataset import write_small_dataset
@@ -86,6 +86,33 @@ def test_stage_1_leaves_the_ids_of_items_known_by_features(small):
     assert any(v is model.source.items.ids for v in model.trained_variables())
 
 
+@pytest.mark.parametrize("kind", ["hash", "quotient_remainder"])
+def test_both_stages_train_with_shared_id_rows(small, tmp_path, kind):
+    shared = ("--preset=tiny", f"--set=model.id_embedding={kind}", "--set=model.id_rows=4")
+    for stage in ("1", "2"):
+        _train(stage, small, tmp_path, *shared, f"--set=stage{stage}.epochs=1")
+    described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
+    assert any("source_items/ids:0 [6, 8]" in name for name in described["restored"])
+    assert any("quotients" in name for name in described["restored"]) == (kind != "hash")
+    more = (*shared[:2], "--set=model.id_rows=5", f"--init={tmp_path / 'stage1'}")
+    with pytest.raises(UsageError, match=r"other encoders .*id_rows: 4, 5"):
+        _train("2", small, tmp_path / "other", *more)
+
+
+def test_stage_1_leaves_all_tables_of_ids_alone(small):
+    settings = dataclasses.replace(
+        config.tiny(),
+        model=dataclasses.replace(config.tiny().model, id_embedding="quotient_remainder"),
+    )
+    manifest = schema.read_manifest(small)
+    tables = runs.read_tables(small, manifest, settings.model)
+    model = make_pretrainer(settings, tables, manifest.max_history)
+    trained = {id(v) for v in model.trained_variables()}
+    for domain in (model.source, model.target):
+        assert len(domain.items.id_variables) == 2
+        assert not trained & {id(v) for v in domain.items.id_variables}
+
+
 def test_number_of_parameters_of_tiny(workdir):
     scorer = runs.load_scorer(workdir / "stage2").scorer
     assert sum(int(tf.size(v)) for v in scorer.trainable_variables) == PARAMETERS_OF_TINY
@@ -113,7 +140,7 @@ def test_scores_do_not_depend_on_padding_or_batch(workdir, small):
 
 def test_every_weight_gets_a_gradient(small):
     manifest = schema.read_manifest(small)
-    for name in ("sitn", "mean_pool"):
+    for name in SCORERS:
         settings = dataclasses.replace(config.tiny().model, name=name)
         tables = runs.read_tables(small, manifest, settings)
         scorer = make_scorer(settings, tables, manifest.max_history)
@@ -121,7 +148,7 @@ def test_every_weight_gets_a_gradient(small):
         with tf.GradientTape() as tape:
             loss = stage2.mean_click_loss(scorer, batch)
         used = scorer.trainable_variables
-        if name == "mean_pool":
+        if name != "sitn":
             used = [v for v in used if "attention" not in v.name and "encoder" not in v.name]
         for variable, gradient in zip(used, tape.gradient(loss, used), strict=True):
             assert gradient is not None, variable.name

@@ -1,0 +1,35 @@
+"""What id embeddings weigh."""
+
+import re
+
+import numpy as np
+import pytest
+
+from sitn_tf import sizing
+from sitn_tf.config import ModelConfig
+from sitn_tf.items import ItemTable
+from sitn_tf.layers.embedding import ItemEmbedding
+
+
+def test_gibibytes_golden():
+    # 2^28 rows of one float32 are 1 GiB; Adam's two slots make it three.
+    assert sizing.gibibytes(2**28, 1) == 3.0
+    assert sizing.gibibytes(2**28, 1, slots=0) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["full", "hash", "quotient_remainder"])
+@pytest.mark.parametrize("size", [2, 12, 13])
+def test_rows_are_those_of_the_tables_that_are_made(kind, size):
+    table = ItemTable("source", [""] * size, [""] * size, np.zeros(size), {}, {})
+    layer = ItemEmbedding(table, ModelConfig(embedding_dim=4, id_embedding=kind, id_rows=5))
+    layer.build(None)
+    made = tuple(variable.shape[0] for variable in layer.id_variables)
+    assert made == sizing.table_rows(kind, size, 5)
+
+
+def test_report_of_the_papers_items():
+    # 68,000,002 rows of 64 float32, three times: 48.64 GiB. Quotients of 100,000: 680 rows.
+    report = sizing.report(68_000_000, 64, [100_000])
+    assert re.search(r"full +- +68000002 +48\.64 +16\.21", report)
+    assert re.search(r"hash +100000 +100002 +0\.07 +0\.02", report)
+    assert re.search(r"quotient_remainder +100000 +100684 +0\.07 +0\.02", report)
