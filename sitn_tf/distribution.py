@@ -189,5 +189,6 @@ def read_rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
     Of a mirrored variable `tf.gather` reads the whole, and copies it where a sparse update has
     touched it: 200 ms a step beside 10^7 rows of 8 (BUILD_NOTES.md, "Training loop").
     """
-    local = variable._get() if isinstance(variable, tf.distribute.DistributedValues) else variable
-    return local.sparse_read(rows)
+    if isinstance(variable, tf.distribute.DistributedValues):
+        variable = variable._get_on_device_or_primary()
+    return variable.sparse_read(rows)

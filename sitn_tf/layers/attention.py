@@ -44,7 +44,7 @@ def masked_attention(
     """
     seen = mask[:, None, :, None]
     values = tf.where(seen, values, tf.zeros([], values.dtype))
-    lowest = max(MASKED_LOGIT, keys.dtype.min / 2)
+    lowest = max(MASKED_LOGIT, float(keys.dtype.min) / 2)
     hidden = tf.where(seen, tf.zeros([], keys.dtype), tf.cast(lowest, keys.dtype))
     return _attention(queries, keys, values, tf.broadcast_to(hidden, tf.shape(keys[..., :1])))
 

@@ -59,7 +59,7 @@ def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind)
     settings = config.override(config.tiny(), ["stage2.batch_size=16"])
     original = stage2.mean_click_loss
 
-    def poisoned(scorer, batch):
+    def poisoned(scorer, batch, log_q=None):
         """Harmful where user 7 is in the batch."""
         loss = original(scorer, batch)
         there = tf.reduce_any(batch["user_id"] == b"u7")
