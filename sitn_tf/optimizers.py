@@ -223,4 +223,4 @@ def rate_at(optimizer: tf_keras.optimizers.Optimizer, step: int) -> float:
     rate = optimizer._learning_rate
     if isinstance(rate, tf_keras.optimizers.schedules.LearningRateSchedule):
         return float(rate(tf.constant(step, tf.int64)))
-    return float(rate)
+    return float(tf.convert_to_tensor(rate))
