@@ -5,6 +5,8 @@ import pathlib
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
+INTERESTS = ["matplotlib>=3.8", "scikit-learn>=1.4"]
+"""Of python -m sitn_tf.interests: the matching of clusters and its picture."""
 
 setuptools.setup(
     name="sitn_tf",
@@ -36,7 +38,9 @@ setuptools.setup(
         "benchmarks": ["polars>=1.0"],
         "gcp": ["apache-beam[gcp]==2.77.*"],
         "faiss": ["faiss-cpu>=1.8"],
+        "interests": INTERESTS,
         "dev": [
+            *INTERESTS,
             "hypothesis>=6.100",
             "mypy>=1.13",
             "pytest>=8",

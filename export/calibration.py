@@ -1,9 +1,18 @@
 """Logits of a trained scorer → log-odds that can be read as click rates.
 
 Training on a click and N of its unclicked alternatives raises the odds of a click by the
-inverse of the share r that was kept: adding log r undoes it exactly where negatives were
-kept at random. An optional step fitted on the validation split (Platt's line or an
-isotonic curve) comes before it. All are strictly increasing: no ranking changes.
+inverse of the share r that was kept: adding log r undoes it exactly where every alternative
+was kept with the same chance (uniform sampling, or impressions thinned at random). Where
+alternatives were drawn by popularity^power, an item of share q in the draws kept its chance
+N q and not r: log r is then right on average over the draws, while the odds of an item are
+off by 1 / (q * alternatives), too low for popular items and too high for rare ones.
+
+An optional step fitted on the validation split (Platt's line or an isotonic curve) comes
+before the shift. It mends a scorer that is too sure of itself, whichever way negatives were
+drawn, and is worth its while where the calibration error of the export's report is large.
+It cannot mend the popularity: the validation split is drawn the same way. Probabilities
+that are to be right item by item need impressions. All maps are strictly increasing: no
+ranking changes.
 """
 
 import dataclasses

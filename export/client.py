@@ -18,18 +18,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import flags
 
-from export import requests
+from export import golden, requests
 from export.requests import Inputs, Request
-from sitn_tf import cli
+from sitn_tf import cli, quiet
 from sitn_tf.cli import UsageError
-
-if TYPE_CHECKING:
-    from export import golden
 
 FLAGS = flags.FlagValues()
 _PROTOCOL = flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "How.", flag_values=FLAGS)
@@ -140,9 +137,7 @@ class Client(abc.ABC):
 
     def score_encoded(self, users: Inputs, candidates: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """Probability of each candidate, for users encoded earlier."""
-        found = self.predict(
-            "score_encoded", {**users, requests.CANDIDATES: requests.pad(candidates)}
-        )
+        found = self.predict("score_encoded", {**users, **requests.candidate_inputs(candidates)})
         return [row[: len(shown)] for row, shown in zip(found["ctr"], candidates, strict=True)]
 
 
@@ -287,9 +282,8 @@ def run_load(client: Client, asked: Sequence[Request], total: int, threads: int)
     return LoadReport(seconds, answered, errors)
 
 
-def check_golden(client: Client, version: pathlib.Path) -> "golden.Difference":
+def check_golden(client: Client, version: pathlib.Path) -> golden.Difference:
     """Largest differences of served scores from those at export."""
-    from export import golden
     from export.verify import read_goldens
 
     goldens = read_goldens(version)
@@ -310,6 +304,8 @@ def main(_: list[str]) -> int:
     """Does what the flags ask; the status is 1 where golden scores differ."""
     if not _GOLDEN.value and not _CANDIDATES.value:
         raise UsageError("nothing to ask: give --candidates=a,b, or --golden=SERVABLE/1")
+    if _PROTOCOL.value == "grpc":
+        quiet.import_tensorflow()  # for its protos
     client = make_client(
         _PROTOCOL.value,
         _ADDRESS.value,

@@ -3,7 +3,8 @@
     python -m export.export_model --run_dir=RUN/stage2 --output=SERVABLE
 
 Writes SERVABLE/<next integer> under a temporary name and renames it: SavedModel, lookup
-tables, calibration, golden requests, warm-up requests and metadata. Needs the run
+tables, calibration, golden requests, warm-up requests and metadata; nothing if the newest
+version is the same already. Needs the run
 directory only; with the data set it was trained on (found where it was, or --data_dir) the
 calibration and what quantised tables cost are measured too.
 """
@@ -22,7 +23,7 @@ from absl import flags
 
 from export import calibration as calibrations
 from export import metadata, versions
-from export.tables import KINDS, TableKind, fold
+from export.options import DEFAULT_MAX_CANDIDATES, TABLE_KINDS, ExportOptions, TableKind
 from sitn_tf import cli, metrics, quiet, schema
 from sitn_tf.cli import UsageError
 
@@ -36,7 +37,7 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Data set of the run, if it has moved.", flag_values=FLAGS
 )
 _TABLES = flags.DEFINE_string(
-    "tables", "float32", f"Item vectors as {', '.join(KINDS)}.", flag_values=FLAGS
+    "tables", "float32", f"Item vectors as {', '.join(TABLE_KINDS)}.", flag_values=FLAGS
 )
 _CALIBRATE = flags.DEFINE_string(
     "calibrate",
@@ -48,7 +49,11 @@ _UNDO_SAMPLING = flags.DEFINE_boolean(
     "undo_sampling", True, "Shift logits by the log of the sampling rate.", flag_values=FLAGS
 )
 _MAX_CANDIDATES = flags.DEFINE_integer(
-    "max_candidates", 2000, "Longest row of candidates answered.", 20, flag_values=FLAGS
+    "max_candidates",
+    DEFAULT_MAX_CANDIDATES,
+    "Longest row of candidates answered.",
+    20,
+    flag_values=FLAGS,
 )
 _MAX_DRIFT = flags.DEFINE_float(
     "max_drift",
@@ -59,44 +64,14 @@ _MAX_DRIFT = flags.DEFINE_float(
 _ALLOW_DRIFT = flags.DEFINE_boolean(
     "allow_drift", False, "Export even if scores drift further.", flag_values=FLAGS
 )
+_FORCE = flags.DEFINE_boolean(
+    "force", False, "Write a version even if the newest one is the same.", flag_values=FLAGS
+)
 _KEEP = flags.DEFINE_integer(
     "keep", None, "Versions to keep; older ones are removed.", 1, flag_values=FLAGS
 )
 
 FORMAT = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportOptions:
-    """How to export.
-
-    Attributes:
-      tables: storage of item vectors.
-      calibrate: step fitted on the validation split.
-      undo_sampling: add the log of the manifest's negative-sampling rate.
-      max_candidates: longest row of candidates answered.
-      max_drift: bound on the mean absolute change of log-odds on the newest version's
-        golden requests; None for no bound.
-      data_dir: data set of the run; None looks where the run found it.
-      goldens: number of golden requests.
-    """
-
-    tables: TableKind = "float32"
-    calibrate: calibrations.Kind = "none"
-    undo_sampling: bool = True
-    max_candidates: int = 2000
-    max_drift: float | None = 0.5
-    data_dir: pathlib.Path | None = None
-    goldens: int = 1024
-
-    def __post_init__(self) -> None:
-        _one_of("tables", self.tables, KINDS)
-        _one_of("calibrate", self.calibrate, calibrations.KINDS)
-
-
-def _one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise UsageError(f"--{flag}={value} is not one of: {', '.join(accepted)}")
 
 
 def main(_: list[str]) -> None:
@@ -111,12 +86,17 @@ def main(_: list[str]) -> None:
         max_candidates=_MAX_CANDIDATES.value,
         max_drift=None if _ALLOW_DRIFT.value else _MAX_DRIFT.value,
         data_dir=pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None,
+        force=_FORCE.value,
     )
     servable = pathlib.Path(_OUTPUT.value)
     quiet.import_tensorflow()
+    before = versions.present(servable)
     made, described = export(pathlib.Path(_RUN_DIR.value), servable, options, _VERSION.value)
     print(metadata.summary(described))
-    print(f"wrote {made}")
+    if int(made.name) in before:
+        print(f"{made} is the same already: nothing written (--force writes another)")
+    else:
+        print(f"wrote {made}")
     if _KEEP.value is not None:
         removed = versions.retain(servable, _KEEP.value)
         if removed:
@@ -131,6 +111,9 @@ def export(
     version: int | None = None,
 ) -> tuple[pathlib.Path, dict[str, Any]]:
     """Writes a version; returns its directory and its metadata.
+
+    If no `version` is named and the newest one is the same already, nothing is written and
+    its directory is returned.
 
     Raises:
       UsageError: no finished stage-2 run, an existing version, a data set that a fit needs
@@ -172,8 +155,10 @@ class _Export:
 
     def __init__(self, run: Any, servable: pathlib.Path, options: ExportOptions) -> None:
         from export import requests, signatures
+        from export.tables import fold
 
         self.run, self.servable, self.options = run, servable, options
+        self.newest = _newest_goldens(servable, options)
         self.data_dir = _data_set(run, options)
         self.vocabulary_files = {
             domain: run.run_dir / schema.vocabulary_path(domain, schema.ITEM)
@@ -212,6 +197,11 @@ class _Export:
             }
             text = json.dumps(described, indent=2) + "\n"
             (new.path / versions.METADATA_FILE).write_text(text)
+            if version is None and not self.options.force:
+                twin = same_as_newest(new.path, self.servable)
+                if twin is not None:
+                    new.wanted = False
+                    return twin, described
         return new.path, described
 
     def _shift(self) -> float:
@@ -264,29 +254,18 @@ class _Export:
         """How far scores are from the newest version's, on its own golden requests."""
         from export import golden
 
-        present = versions.present(self.servable)
-        if not present:
+        if self.newest is None:
             return None
-        previous = self.servable / str(present[-1])
-        try:
-            old = golden.read(previous)
-        except (OSError, ValueError, KeyError) as error:
-            if self.options.max_drift is None:
-                return None
-            raise UsageError(
-                f"{previous} is damaged, its golden requests cannot be read: withdraw it with "
-                f"python -m export.versions --servable={self.servable} --rollback, or give "
-                "--allow_drift"
-            ) from error
+        version, old = self.newest
         _, found = golden.served(self._answer, [g.request for g in old])
         mean = golden.mean_shift(found, [g.exported for g in old])
         if self.options.max_drift is not None and not mean <= self.options.max_drift:
             raise UsageError(
-                f"log-odds drift by {mean:.3f} on average from version {present[-1]} on its "
+                f"log-odds drift by {mean:.3f} on average from version {version} on its "
                 f"golden requests, over --max_drift={self.options.max_drift}: look at the run, "
                 "then give --allow_drift"
             )
-        return {"version": present[-1], "requests": len(old), "mean": mean}
+        return {"version": version, "requests": len(old), "mean": mean}
 
     def _measured(self, version: pathlib.Path) -> dict[str, Any] | None:
         """AUC and calibration on the test split, of the trained model and of the graph."""
@@ -336,6 +315,7 @@ class _Export:
             },
             "metrics": run.metrics,
             "schema_hash": run.manifest.schema_hash,
+            "encoder": self.graph.fingerprint,
             "vocabularies": {
                 domain: {
                     "items": len(self.vocabularies[domain]),
@@ -359,6 +339,45 @@ class _Export:
             "example": {"request": shown, "titles": titles},
             "versions": runs.versions(),
         }
+
+
+def _newest_goldens(servable: pathlib.Path, options: ExportOptions) -> tuple[int, list[Any]] | None:
+    """The newest version and its golden requests; None where there is none to be held to."""
+    from export import golden
+
+    present = versions.present(servable)
+    if not present:
+        return None
+    newest = servable / str(present[-1])
+    try:
+        return present[-1], golden.read(newest)
+    except (OSError, ValueError, KeyError) as error:
+        if options.max_drift is None:
+            return None
+        raise UsageError(
+            f"{newest} is damaged, its golden requests cannot be read: withdraw it with "
+            f"python -m export.versions --servable={servable} --rollback, or give "
+            "--allow_drift"
+        ) from error
+
+
+def same_as_newest(made: pathlib.Path, servable: pathlib.Path) -> pathlib.Path | None:
+    """The newest version, if it has the weights, settings and scores of the one just made."""
+    from export import golden
+
+    present = versions.present(servable)
+    if not present:
+        return None
+    newest = servable / str(present[-1])
+    told = []
+    for version in (made, newest):
+        try:
+            metadata = versions.read_metadata(version)
+            scores = (version / golden.FILE).read_bytes()
+        except (UsageError, OSError):
+            return None  # a damaged version is like no other
+        told.append(({**metadata, "created": None, "drift": None}, scores))
+    return newest if told[0] == told[1] else None
 
 
 def _check_vocabulary(run: Any, domain: str, path: pathlib.Path, tokens: int) -> None:

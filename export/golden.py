@@ -7,17 +7,18 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 from export import calibration as calibrations
 from export import requests as reqs
 from export.requests import Request
 from sitn_tf import schema
 from sitn_tf.items import ItemTable
-from sitn_tf.models.scorer import Scorer
+
+if TYPE_CHECKING:
+    from sitn_tf.models.scorer import Scorer
 
 FILE = "assets.extra/golden.jsonl"
 MAX_CANDIDATES = 20
@@ -107,13 +108,15 @@ def _history_length(rng: np.random.Generator, max_history: int) -> int:
 
 
 def trained_logits(
-    scorer: Scorer,
+    scorer: "Scorer",
     requests: Sequence[Request],
     vocabularies: Mapping[str, reqs.Vocabulary],
     max_history: int,
     calibration: calibrations.Calibration,
 ) -> list[np.ndarray]:
     """Log-odds from the trained model: ids looked up and histories cut here, in Python."""
+    import tensorflow as tf
+
     score = tf.function(scorer.__call__, reduce_retracing=True)
 
     def run(batch: Sequence[Request]) -> np.ndarray:
@@ -124,9 +127,9 @@ def trained_logits(
         shown = [reqs.ids(r.candidates, vocabularies[schema.TARGET]) for r in batch]
         logits = score(
             {
-                reqs.SOURCE_HISTORY: _pad_ids(source),
-                reqs.TARGET_HISTORY: _pad_ids(target),
-                reqs.CANDIDATES: _pad_ids(shown),
+                reqs.SOURCE_HISTORY: tf.constant(_pad_ids(source)),
+                reqs.TARGET_HISTORY: tf.constant(_pad_ids(target)),
+                reqs.CANDIDATES: tf.constant(_pad_ids(shown)),
             }
         ).numpy()
         return calibrations.apply(calibration, logits)
@@ -163,11 +166,11 @@ def batches(requests: Sequence[Request], size: int = BATCH) -> list[Sequence[Req
     return [requests[i : i + size] for i in range(0, len(requests), size)]
 
 
-def _pad_ids(rows: Sequence[Sequence[int]]) -> tf.Tensor:
+def _pad_ids(rows: Sequence[Sequence[int]]) -> np.ndarray:
     padded = np.zeros((len(rows), max(1, *map(len, rows)) if rows else 1), np.int64)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = row
-    return tf.constant(padded)
+    return padded
 
 
 def write(directory: pathlib.Path, golden: Sequence[Golden]) -> None:

@@ -17,7 +17,6 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -227,12 +226,7 @@ class Session:
     def __enter__(self) -> "Session":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -333,7 +327,7 @@ class Session:
             reason = " ".join(str(error).split())[:300]
             raise UsageError(
                 f"{self.directory} does not load ({reason}): it is damaged or incomplete, "
-                "export it again with python -m export.export_model"
+                "export it again with python -m export.export_model --force"
             ) from error
         signatures = meta_graph_pb2.MetaGraphDef.FromString(meta_graph).signature_def
         # Serving has no use for the signature that only initialises the tables.

@@ -33,27 +33,41 @@ def read_vocabulary(path: pathlib.Path) -> Vocabulary:
     return {token: i + schema.FIRST_ID for i, token in enumerate(tokens)}
 
 
-def pad(rows: Sequence[Sequence[str]], first: tuple[str, ...] = ()) -> np.ndarray:
-    """`[R, longest]` object array of strings; `first` goes before each row, "" after it."""
-    width = max((len(row) for row in rows), default=0) + len(first)
-    padded = np.full((len(rows), max(width, 1)), "", dtype=object)
+def length_of(name: str) -> str:
+    """The input that says how many columns of each row of `name` are real."""
+    return f"{name}_length"
+
+
+def id_inputs(name: str, rows: Sequence[Sequence[str]]) -> Inputs:
+    """Rows of raw ids as the signatures take them.
+
+    Returns:
+      `name`: `[R, longest]` object array of strings, at least one column wide, for
+        TF Serving's batcher cannot pad a tensor without elements; and its length, `[R]`
+        int64.
+    """
+    lengths = np.array([len(row) for row in rows], np.int64)
+    padded = np.full((len(rows), max(1, lengths.max(initial=0))), "", dtype=object)
     for i, row in enumerate(rows):
-        for j, text in enumerate((*first, *row)):
-            padded[i, j] = text
-    return padded
+        padded[i, : len(row)] = row
+    return {name: padded, length_of(name): lengths}
 
 
 def user_inputs(requests: Sequence[Request]) -> Inputs:
-    """Inputs of `encode_user`. Every row begins with "", which makes it safe to batch."""
-    return {
-        SOURCE_HISTORY: pad([r.source_history for r in requests], ("",)),
-        TARGET_HISTORY: pad([r.target_history for r in requests], ("",)),
-    }
+    """Inputs of `encode_user`."""
+    return id_inputs(SOURCE_HISTORY, [r.source_history for r in requests]) | id_inputs(
+        TARGET_HISTORY, [r.target_history for r in requests]
+    )
+
+
+def candidate_inputs(rows: Sequence[Sequence[str]]) -> Inputs:
+    """What `score_encoded` takes beside an encoded user; column j of scores is candidate j."""
+    return id_inputs(CANDIDATES, rows)
 
 
 def score_inputs(requests: Sequence[Request]) -> Inputs:
     """Inputs of `score`; column j of its outputs is candidate j."""
-    return user_inputs(requests) | {CANDIDATES: pad([r.candidates for r in requests])}
+    return user_inputs(requests) | candidate_inputs([r.candidates for r in requests])
 
 
 def ids(tokens: Sequence[str], vocabulary: Mapping[str, int]) -> list[int]:

@@ -19,13 +19,13 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from export import versions
-from sitn_tf import cli, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
-_SERVABLE = flags.DEFINE_string("servable", None, "A version, SERVABLE/1.", flag_values=FLAGS)
-_INPUT = flags.DEFINE_string("input", None, "TFRecord files or a pattern.", flag_values=FLAGS)
-_OUTPUT = flags.DEFINE_string("output", None, "Prefix of the Parquet files.", flag_values=FLAGS)
+flags.DEFINE_string("servable", None, "A version, SERVABLE/1.", flag_values=FLAGS)
+flags.DEFINE_string("input", None, "TFRecord files or a pattern.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "Prefix of the Parquet files.", flag_values=FLAGS)
 _BATCH = flags.DEFINE_integer("batch", 128, "Records at once, at most.", 1, flag_values=FLAGS)
 
 LOCAL_RUNNER = "FnApiRunner"
@@ -134,7 +134,7 @@ def build(pipeline: beam.Pipeline, version: str, source: str, output: str, batch
 
 def main(beam_flags: list[str]) -> None:
     """Runs the job and says what was written."""
-    servable, source, output = (_required(flag) for flag in (_SERVABLE, _INPUT, _OUTPUT))
+    servable, source, output = (cli.require(FLAGS, f) for f in ("servable", "input", "output"))
     versions.read_metadata(pathlib.Path(servable))
     if not beam.io.filesystems.FileSystems.match([source])[0].metadata_list:
         raise UsageError(f"--input={source} matches no file: give stage-2 TFRecord files")
@@ -142,15 +142,10 @@ def main(beam_flags: list[str]) -> None:
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
         standard.runner = LOCAL_RUNNER
+    quiet.import_tensorflow()
     with beam.Pipeline(options=options) as pipeline:
         build(pipeline, servable, source, output, _BATCH.value)
     print(f"wrote {output}-*.parquet")
-
-
-def _required(flag: flags.FlagHolder) -> str:
-    if flag.value is None:
-        raise UsageError(f"--{flag.name} is missing")
-    return flag.value
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
 """The serving graph: a trained scorer, its item vectors and vocabularies → four signatures.
 
 `serving_default`  examples [R] string, serialized stage-2 `tf.train.Example`s
-`score`            source_history [R, S], target_history [R, T], candidates [R, C], raw string
-                   ids, "" pads
-`encode_user`      source_history, target_history → what the candidates need of a user, and
-                   encoder [R] int64, which says what encoded it
-`score_encoded`    the outputs of encode_user, and candidates [R, C]
+`score`            ids of source_history [R, S], target_history [R, T], candidates [R, C]
+`encode_user`      ids of source_history, target_history → what the candidates need of a
+                   user, and encoder [R] int64, which says what encoded it
+`score_encoded`    the outputs of encode_user, and ids of candidates [R, C]
+
+Ids of a row are raw strings, and beside each tensor stands how many of each row are real:
+source_history_length [R] int64 and so on. What lies past the length is padding whatever its
+value, so requests of different widths can be put into one batch by anyone: TF Serving's
+batcher pads a tensor with that tensor's own first element. "" within the length is no item.
+The last `max_history` items of a history count.
 
 Scores are ctr [R, C] float32, the calibrated probability, and logit [R, C] float32, its
-log-odds; padding has ctr 0 and logit PAD_LOGIT. Pads may stand anywhere in a row: they are
-taken out, and then the most recent (last) `max_history` items of a history count. Where
-TF Serving batches requests of different widths, it pads each tensor with that tensor's own
-first element: begin every row of a history with "" (`requests.score_inputs` does), and the
-padding is "". Rows that it padded with an id are refused, never scored as if clicked. An
-unknown id, or a number that is no id of this vocabulary, is the out-of-vocabulary item.
-Refused with INVALID_ARGUMENT: a wrong rank, differing numbers of rows, over
+log-odds; padding has ctr 0 and logit PAD_LOGIT. An unknown id, or a number that is no id of
+this vocabulary, is the out-of-vocabulary item. Refused with INVALID_ARGUMENT: a wrong rank,
+differing numbers of rows, a length that is negative or over the row's width, over
 `max_candidates` candidates, an Example that does not parse, numbers that are not finite, a
 user encoded by another version.
 """
@@ -29,7 +30,9 @@ import numpy as np
 import tensorflow as tf
 
 from export.calibration import IDENTITY, Calibration
-from export.tables import ItemVectors, TableKind
+from export.options import DEFAULT_MAX_CANDIDATES, TableKind
+from export.requests import CANDIDATES, SOURCE_HISTORY, TARGET_HISTORY, length_of
+from export.tables import ItemVectors
 from sitn_tf import data, schema
 from sitn_tf.models.scorer import Scorer
 
@@ -44,16 +47,10 @@ LOGIT = "logit"
 ENCODER = "encoder"
 PAD_LOGIT = -1e9
 
-SOURCE_HISTORY = schema.SOURCE_HISTORY.name
-TARGET_HISTORY = schema.TARGET_HISTORY.name
-CANDIDATES = schema.CANDIDATES.name
-
 PARSED = (schema.SOURCE_HISTORY, schema.TARGET_HISTORY, schema.CANDIDATES)
 """Features that serving reads; labels and times need not be in a request."""
 
 Tensors = dict[str, tf.Tensor]
-
-DEFAULT_MAX_CANDIDATES = 2000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,36 +116,33 @@ class Servable:
         candidates = self._known_ids(parsed[CANDIDATES], schema.TARGET)
         return self._score(self._encode(source, target), candidates)
 
-    def score(
-        self, source_history: tf.Tensor, target_history: tf.Tensor, candidates: tf.Tensor
-    ) -> Tensors:
-        """Raw ids `[R, S]`, `[R, T]`, `[R, C]` → ctr and logit `[R, C]`."""
-        candidates = tf.ensure_shape(candidates, [None, None])
-        _check_rows(source_history, target_history, candidates)
-        source = self._history(self._history_ids(source_history, schema.SOURCE))
-        target = self._history(self._history_ids(target_history, schema.TARGET))
-        return self._score(self._encode(source, target), self._ids(candidates, schema.TARGET))
+    def score(self, **tensors: tf.Tensor) -> Tensors:
+        """Ids of histories and candidates → ctr and logit `[R, C]`."""
+        _check_rows(*tensors.values())
+        source = self._history(self._ids(tensors, SOURCE_HISTORY, schema.SOURCE))
+        target = self._history(self._ids(tensors, TARGET_HISTORY, schema.TARGET))
+        candidates = self._ids(tensors, CANDIDATES, schema.TARGET)
+        return self._score(self._encode(source, target), candidates)
 
-    def encode_user(self, source_history: tf.Tensor, target_history: tf.Tensor) -> Tensors:
-        """Raw ids `[R, S]`, `[R, T]` → tensors of R rows and otherwise fixed shapes.
+    def encode_user(self, **tensors: tf.Tensor) -> Tensors:
+        """Ids of both histories → tensors of R rows and otherwise fixed shapes.
 
         Sequences are padded to `max_history`, so that users encoded in different requests
         can be scored in one.
         """
-        _check_rows(source_history, target_history)
+        _check_rows(*tensors.values())
         width = self.options.max_history
-        source = self._history(self._history_ids(source_history, schema.SOURCE), width)
-        target = self._history(self._history_ids(target_history, schema.TARGET), width)
+        source = self._history(self._ids(tensors, SOURCE_HISTORY, schema.SOURCE), width)
+        target = self._history(self._ids(tensors, TARGET_HISTORY, schema.TARGET), width)
         encoder = tf.fill(tf.shape(source)[:1], tf.constant(self.fingerprint, tf.int64))
         return {**self._encode(source, target), ENCODER: encoder}
 
     def score_encoded(self, **tensors: tf.Tensor) -> Tensors:
-        """What encode_user gave, and candidates `[R, C]` → ctr and logit `[R, C]`."""
-        candidates = tf.ensure_shape(tensors.pop(CANDIDATES), [None, None])
-        _check_rows(candidates, *tensors.values())
+        """What encode_user gave, and ids of candidates → ctr and logit `[R, C]`."""
+        _check_rows(*tensors.values())
         encoded = {
-            name: self._finite(tf.ensure_shape(tensor, self._encoded_specs[name].shape), name)
-            for name, tensor in tensors.items()
+            name: self._finite(tf.ensure_shape(tensors[name], spec.shape), name)
+            for name, spec in self._encoded_specs.items()
         }
         # A cached user outlives a hot swap: other weights would score it, and wrongly.
         tf.debugging.assert_equal(
@@ -156,23 +150,25 @@ class Servable:
             tf.constant(self.fingerprint, tf.int64),
             "the user was encoded by another version: encode it again",
         )
-        return self._score(encoded, self._ids(candidates, schema.TARGET))
+        return self._score(encoded, self._ids(tensors, CANDIDATES, schema.TARGET))
 
     # ---- parts ----
 
-    def _ids(self, raw: tf.Tensor, domain: str) -> tf.Tensor:
-        """Raw ids `[R, W]` string → ids `[R, W]` int64, 0 where ""."""
+    def _ids(self, tensors: Mapping[str, tf.Tensor], name: str, domain: str) -> tf.Tensor:
+        """Raw ids `[R, W]` and their lengths `[R]` → ids `[R, W]` int64, 0 where padded."""
+        raw = tf.ensure_shape(tensors[name], [None, None])
+        length = tf.ensure_shape(tensors[length_of(name)], [None])
+        width = tf.shape(raw, tf.int64)[1]
+        tf.debugging.Assert(
+            tf.reduce_all((length >= 0) & (length <= width)),
+            [f"{length_of(name)} is not within 0 and the width of {name}:", length, width],
+        )
         if domain not in self._lookups:  # the control that sees no source history
             return tf.zeros_like(raw, tf.int64)
         # Line i of the file has id i + 2, and the table gives -1 for what it lacks.
         found = self._lookups[domain].lookup(raw) + schema.FIRST_ID
-        return tf.where(raw == "", tf.constant(schema.PAD_ID, tf.int64), found)
-
-    def _history_ids(self, raw: tf.Tensor, domain: str) -> tf.Tensor:
-        """As `_ids`, for histories."""
-        raw = tf.ensure_shape(raw, [None, None])
-        _check_not_padded_with_id(raw)
-        return self._ids(raw, domain)
+        real = (tf.range(width) < length[:, tf.newaxis]) & (raw != "")
+        return tf.where(real, found, tf.constant(schema.PAD_ID, tf.int64))
 
     def _known_ids(self, ids: tf.Tensor, domain: str) -> tf.Tensor:
         """Ids as sent; those of another vocabulary become out-of-vocabulary."""
@@ -239,19 +235,14 @@ class Servable:
 
     def trace(self) -> dict[str, Any]:
         """The concrete function of every signature."""
-        source = tf.TensorSpec([None, None], tf.string, SOURCE_HISTORY)
-        target = tf.TensorSpec([None, None], tf.string, TARGET_HISTORY)
-        candidates = tf.TensorSpec([None, None], tf.string, CANDIDATES)
+        users = _id_specs(SOURCE_HISTORY) | _id_specs(TARGET_HISTORY)
+        shown = _id_specs(CANDIDATES)
         examples = tf.TensorSpec([None], tf.string, EXAMPLES)
         return {
             SERVING_DEFAULT: _concrete(self.serving_default, examples=examples),
-            SCORE: _concrete(
-                self.score, source_history=source, target_history=target, candidates=candidates
-            ),
-            ENCODE_USER: _concrete(self.encode_user, source_history=source, target_history=target),
-            SCORE_ENCODED: _concrete(
-                self.score_encoded, **self._encoded_specs, candidates=candidates
-            ),
+            SCORE: _concrete(self.score, **users, **shown),
+            ENCODE_USER: _concrete(self.encode_user, **users),
+            SCORE_ENCODED: _concrete(self.score_encoded, **self._encoded_specs, **shown),
         }
 
     def save(self, directory: str | pathlib.Path) -> dict[str, Any]:
@@ -322,22 +313,11 @@ def _check_rows(first: tf.Tensor, *others: tf.Tensor) -> None:
         )
 
 
-def _check_not_padded_with_id(history: tf.Tensor) -> None:
-    """Refuses rows `[R, W]` that TF Serving's batcher has padded with their own first item.
-
-    The first row of every request so padded begins and ends with the same id; a request
-    alone in its batch has not been padded. A genuine history of that form is refused too,
-    unless it begins with "".
-    """
-    padded = tf.logical_and(history[:, :1] == history[:, -1:], history[:, :1] != "")
-    several = tf.logical_and(tf.shape(history)[0] > 1, tf.shape(history)[1] > 1)
-    tf.debugging.Assert(
-        tf.logical_not(tf.logical_and(several, tf.reduce_any(padded))),
-        [
-            "a history begins and ends with the same id, as if padded with it in a batch: "
-            "begin every row of a history with an empty string"
-        ],
-    )
+def _id_specs(name: str) -> dict[str, tf.TensorSpec]:
+    return {
+        name: tf.TensorSpec([None, None], tf.string, name),
+        length_of(name): tf.TensorSpec([None], tf.int64, length_of(name)),
+    }
 
 
 def _concrete(function: Callable[..., Tensors], **specs: tf.TensorSpec) -> Any:

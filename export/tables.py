@@ -3,15 +3,11 @@
 A served item costs one row of one table, whatever the number of its side features.
 """
 
-from typing import Literal
-
 import numpy as np
 import tensorflow as tf
 
+from export.options import TableKind
 from sitn_tf.layers.embedding import ItemEmbedding
-
-TableKind = Literal["float32", "float16", "int8"]
-KINDS: tuple[TableKind, ...] = ("float32", "float16", "int8")
 
 FOLD_ROWS = 8192
 """Items folded at once: bounds the memory that title words take."""

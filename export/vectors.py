@@ -1,7 +1,7 @@
 """A stage-1 run → user vectors, item vectors and interest clusters for retrieval.
 
     python -m export.vectors --run_dir=RUN/stage1 --output=VECTORS
-    python -m export.vectors --vectors=VECTORS --user=USER [--top=10]
+    python -m export.vectors --vectors=VECTORS --user=USER [--top=10] [--index=faiss]
 
 Everything lies in the space of the contrast (Eq. 2), as unit rows. An item's vector is the
 instance of a history of that item alone, so users and items of both domains can be compared
@@ -18,7 +18,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 
-from sitn_tf import cli, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
@@ -38,10 +38,16 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", flag_values
 _VECTORS = flags.DEFINE_string("vectors", None, "Directory to ask.", flag_values=FLAGS)
 _USER = flags.DEFINE_string("user", None, "Whose nearest target items.", flag_values=FLAGS)
 _TOP = flags.DEFINE_integer("top", 10, "How many.", 1, flag_values=FLAGS)
+_INDEX = flags.DEFINE_enum(
+    "index", "brute_force", ["brute_force", "faiss"], "What finds them.", flag_values=FLAGS
+)
 
 INFO_FILE = "vectors.json"
 ROWS = 4096
 """Items or users encoded at once."""
+
+Search = Callable[[np.ndarray], tuple[np.ndarray, list[list[str]]]]
+"""Queries `[Q, D]` → scores `[Q, top]` and names of items, best first."""
 
 
 def main(_: list[str]) -> None:
@@ -49,12 +55,15 @@ def main(_: list[str]) -> None:
     if _VECTORS.value is not None:
         if _USER.value is None:
             raise UsageError("--user is missing: name a user of users.parquet")
-        print(nearest_items(pathlib.Path(_VECTORS.value), _USER.value, _TOP.value))
+        quiet.import_tensorflow()
+        folder = pathlib.Path(_VECTORS.value)
+        print(nearest_items(folder, _USER.value, _TOP.value, _INDEX.value))
         return
     if _RUN_DIR.value is None or _OUTPUT.value is None:
         raise UsageError("give --run_dir=RUN/stage1 --output=VECTORS, or --vectors and --user")
     data_dir = pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None
     output = pathlib.Path(_OUTPUT.value)
+    quiet.import_tensorflow()
     info = write_vectors(pathlib.Path(_RUN_DIR.value), output, data_dir)
     print(
         f"wrote {output}: {info['users']} users, {info['items']['source']} source and "
@@ -203,18 +212,23 @@ def _lists(vectors: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
 
 
-def brute_force(items: np.ndarray, names: Sequence[str], top: int) -> Any:
-    """A TFRS index that finds the `top` items of largest dot product exactly."""
+def brute_force(items: np.ndarray, names: Sequence[str], top: int) -> Search:
+    """The `top` items of largest dot product, exactly, by TFRS."""
     import tensorflow as tf
     import tensorflow_recommenders as tfrs
 
     index = tfrs.layers.factorized_top_k.BruteForce(k=min(top, len(items)))
     index.index(tf.constant(items), tf.constant(list(names)))
-    return index
+
+    def search(queries: np.ndarray) -> tuple[np.ndarray, list[list[str]]]:
+        scores, found = index(tf.constant(queries))
+        return scores.numpy(), [[name.decode() for name in row] for row in found.numpy()]
+
+    return search
 
 
-def faiss_index(items: np.ndarray) -> Any:
-    """The same as a FAISS index of inner products; row r is item r.
+def faiss_flat(items: np.ndarray, names: Sequence[str], top: int) -> Search:
+    """The same by FAISS; swap IndexFlatIP for one of its approximate indexes to go larger.
 
     Raises:
       UsageError: FAISS is not installed.
@@ -225,17 +239,31 @@ def faiss_index(items: np.ndarray) -> Any:
         raise UsageError("FAISS is not installed: pip install faiss-cpu") from error
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(np.ascontiguousarray(items, np.float32))
-    return index
+
+    def search(queries: np.ndarray) -> tuple[np.ndarray, list[list[str]]]:
+        scores, rows = index.search(np.ascontiguousarray(queries, np.float32), min(top, len(items)))
+        return scores, [[names[row] for row in found] for found in rows]
+
+    return search
 
 
-def nearest_items(folder: pathlib.Path, user: str, top: int) -> str:
+INDEXES: dict[str, Callable[[np.ndarray, Sequence[str], int], Search]] = {
+    "brute_force": brute_force,
+    "faiss": faiss_flat,
+}
+
+
+def nearest_items(
+    folder: pathlib.Path, user: str, top: int, make_index: str = "brute_force"
+) -> str:
     """The target items nearest to a user's interests of both domains, as text.
 
-    Raises:
-      UsageError: no vectors there, or no such user.
-    """
-    import tensorflow as tf
+    Args:
+      make_index: one of INDEXES.
 
+    Raises:
+      UsageError: no vectors there, no such user, or FAISS is not installed.
+    """
     if not (folder / INFO_FILE).is_file():
         raise UsageError(f"{folder} holds no vectors: write them with --run_dir and --output")
     users = pq.read_table(folder / "users.parquet", columns=["user_id"]).column(0).to_pylist()
@@ -245,11 +273,11 @@ def nearest_items(folder: pathlib.Path, user: str, top: int) -> str:
     query = sum(np.load(folder / f"users.{d}.npy", mmap_mode="r")[row] for d in schema.DOMAINS)
     items = pq.read_table(folder / "items.target.parquet", columns=["item", "title"]).to_pydict()
     titles = dict(zip(items["item"], items["title"], strict=True))
-    index = brute_force(np.load(folder / "items.target.npy"), items["item"], top)
-    scores, found = index(tf.constant(query[None, :]))
+    search = INDEXES[make_index](np.load(folder / "items.target.npy"), items["item"], top)
+    scores, found = search(query[None, :])
     return "\n".join(
-        f"{score:.4f}  {item.decode()}  {titles[item.decode()]}"
-        for score, item in zip(scores[0].numpy(), found[0].numpy(), strict=True)
+        f"{score:.4f}  {item}  {titles[item]}"
+        for score, item in zip(scores[0], found[0], strict=True)
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from absl import flags
 
 from export import golden, native, versions
-from sitn_tf import cli, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
@@ -33,6 +33,7 @@ def main(_: list[str]) -> int:
     version = resolve(pathlib.Path(_SERVABLE.value))
     metadata = versions.read_metadata(version)
     run_dir = pathlib.Path(_RUN_DIR.value) if _RUN_DIR.value else None
+    quiet.import_tensorflow()
     with native.Session(version) as session:
         try:
             report = replay_goldens(session, version)
@@ -41,7 +42,7 @@ def main(_: list[str]) -> int:
             raise UsageError(
                 f"{version} is damaged, it fails a golden request "
                 f"({' '.join(str(error).split())[:200]}): "
-                "export it again with python -m export.export_model"
+                "export it again with python -m export.export_model --force"
             ) from error
         warmup_line = _warmup_line(session, version)
         shown = scored_request(session, version, metadata)
@@ -95,8 +96,8 @@ def replay_goldens(session: native.Session, version: pathlib.Path) -> dict[str, 
 
     def encoded(batch: Sequence[requests.Request]) -> requests.Inputs:
         user = session.run(signatures.ENCODE_USER, requests.user_inputs(batch))
-        shown = requests.score_inputs(batch)[requests.CANDIDATES]
-        return session.run(signatures.SCORE_ENCODED, {**user, requests.CANDIDATES: shown})
+        shown = requests.candidate_inputs([r.candidates for r in batch])
+        return session.run(signatures.SCORE_ENCODED, {**user, **shown})
 
     def by_ids(batch: Sequence[requests.Request]) -> requests.Inputs:
         examples = requests.example_inputs(batch, vocabularies)
@@ -170,7 +171,7 @@ def read_goldens(version: pathlib.Path) -> list[Any]:
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"{version} is damaged, {golden.FILE} cannot be read: "
-            "export it again with python -m export.export_model"
+            "export it again with python -m export.export_model --force"
         ) from error
 
 

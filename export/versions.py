@@ -79,9 +79,15 @@ def check_free(servable: pathlib.Path, version: int) -> None:
 
 @dataclasses.dataclass
 class NewVersion:
-    """A version in the making: `path` is where its files are, now and after."""
+    """A version in the making.
+
+    Attributes:
+      path: where its files are, now and after.
+      wanted: set it to False, and the directory is removed instead.
+    """
 
     path: pathlib.Path
+    wanted: bool = True
 
 
 @contextmanager
@@ -100,7 +106,8 @@ def new_version(servable: pathlib.Path, version: int | None) -> Iterator["NewVer
     try:
         new = NewVersion(unfinished)
         yield new
-        new.path = publish(unfinished, servable, version)
+        if new.wanted:
+            new.path = publish(unfinished, servable, version)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -169,7 +176,7 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"{version_dir} is damaged, {METADATA_FILE} cannot be read: "
-            "export it again with python -m export.export_model"
+            "export it again with python -m export.export_model --force"
         ) from error
 
 

@@ -36,16 +36,13 @@ def calls(
     for size in batch_sizes:
         batch = [requests[i % len(requests)] for i in range(size)]
         users = reqs.user_inputs(batch)
-        scored = reqs.score_inputs(batch)
+        shown = reqs.candidate_inputs([r.candidates for r in batch])
         encoded = run_traced(traced, signatures.ENCODE_USER, users)
         made += [
             (signatures.SERVING_DEFAULT, reqs.example_inputs(batch, vocabularies)),
-            (signatures.SCORE, scored),
+            (signatures.SCORE, {**users, **shown}),
             (signatures.ENCODE_USER, users),
-            (
-                signatures.SCORE_ENCODED,
-                {**encoded, reqs.CANDIDATES: scored[reqs.CANDIDATES]},
-            ),
+            (signatures.SCORE_ENCODED, {**encoded, **shown}),
         ]
     return made
 

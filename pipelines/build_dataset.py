@@ -20,11 +20,13 @@ Flags that are not listed here go to Beam.
 
 import contextlib
 import dataclasses
+import difflib
 import io
 import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import socket
 import sys
@@ -35,7 +37,9 @@ from typing import Any
 
 import apache_beam as beam
 from absl import flags
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from pipelines import carry, files, finish, presets, progress, reading, sources, transforms
 from pipelines.job import ItemFields, Job
@@ -51,7 +55,10 @@ _BEAM_LOGGERS = (
     "apache_beam.runners.portability.fn_api_runner.fn_runner",
     "apache_beam.runners.portability.local_job_service",
 )
+_OPTIONS_LOGGER = "apache_beam.options.pipeline_options"
+_NO_NEWS = ("UsageError", "semi_persistent_dir", "direct_running_mode")
 _OWNER_FILE = "owner.json"
+_FEW_DESCRIBED = 0.5
 
 
 def _define_flags() -> None:
@@ -186,16 +193,13 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     """
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), _silent(_OPTIONS_LOGGER):
             options = PipelineOptions(list(arguments))
             known = set(options.get_all_options())
     except SystemExit as error:  # argparse prints its usage, of some hundred lines, and exits
         raise UsageError(complaint.getvalue().strip().rsplit("error: ", 1)[-1]) from error
+    _check_known(arguments, known)
     standard = options.view_as(StandardOptions)
-    for argument in arguments:
-        name = argument.lstrip("-").split("=")[0]
-        if argument.startswith("--") and name not in known and name.removeprefix("no") not in known:
-            raise UsageError(f"unknown flag --{name}: neither this command nor Beam has it")
     runner = (standard.runner or "DirectRunner").rsplit(".", 1)[-1]
     if runner == "DaskRunner":
         raise UsageError(
@@ -205,6 +209,43 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     if runner == "DirectRunner":
         standard.runner = _LOCAL_RUNNER
     return options
+
+
+def _check_known(arguments: Sequence[str], known: set[str]) -> None:
+    """
+    Raises:
+      UsageError: a flag that neither this command nor Beam has, or what is no flag at all.
+    """
+    takes_value = False
+    for argument in arguments:
+        if not argument.startswith("--"):
+            if not takes_value:
+                raise UsageError(
+                    f"unexpected argument {argument!r}: flags are given as --name=value"
+                )
+            takes_value = False
+            continue
+        name, equals, _ = argument.removeprefix("--").partition("=")
+        takes_value = not equals
+        if name not in known and name.removeprefix("no") not in known:
+            near = difflib.get_close_matches(name, [*FLAGS, *sorted(known)], n=3, cutoff=0.75)
+            remedy = (
+                f"did you mean {' or '.join(f'--{n}' for n in near)}?" if near else "see --help"
+            )
+            raise UsageError(
+                f"unknown flag --{name}, which neither this command nor Beam has: {remedy}"
+            )
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def plan_inputs(job: Job) -> list[tuple[str, str, reading.Unit]]:
@@ -272,7 +313,7 @@ def _new_pipeline(options: PipelineOptions) -> beam.Pipeline:
     """
     with _runner_errors(options):
         try:
-            return beam.Pipeline(options=options)
+            return beam.Pipeline(_quiet_runner(options), options)
         except ValueError as error:
             runner = options.view_as(StandardOptions).runner
             what, *details = filter(None, map(str.strip, str(error).splitlines()))
@@ -282,6 +323,17 @@ def _new_pipeline(options: PipelineOptions) -> beam.Pipeline:
                     "See the example in --help"
                 ) from error
             raise UsageError(f"--runner={runner}: {what}") from error
+
+
+def _quiet_runner(options: PipelineOptions) -> FnApiRunner | None:
+    """The local runner with worker processes of our own; None for any other runner."""
+    direct = options.view_as(DirectOptions)
+    local = options.view_as(StandardOptions).runner == _LOCAL_RUNNER
+    if not local or direct.direct_running_mode != "multi_processing":
+        return None
+    direct.direct_running_mode = "in_memory"  # else Beam starts workers of its own
+    command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
 @contextlib.contextmanager
@@ -415,9 +467,10 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for the traceback that Beam logs of an error which the user is told in one line."""
+    """False for what Beam logs of an error that the user is told in one line, and for chatter."""
     kind = record.exc_info[0] if record.exc_info else None
-    return kind is not UsageError and "UsageError" not in record.getMessage()
+    text = record.getMessage()
+    return kind is not UsageError and not any(known in text for known in _NO_NEWS)
 
 
 def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
@@ -441,10 +494,24 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
     ]
     sizes = {n: e["size"] for n, e in manifest.vocabularies.items() if e["size"] > schema.FIRST_ID}
     rows.append("ids: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    rows += _described(manifest)
     lines = sum(manifest.lines[d]["total"] for d in schema.DOMAINS if d in manifest.lines)
     rows.append(f"{output} in {seconds:.1f} s ({lines / max(seconds, 1e-9):,.0f} lines/s)")
     rows.append(f"next: python -m sitn_tf.train --stage=1 --data_dir={output} --workdir=RUN")
     return "\n".join(rows[: 1 + len(manifest.lines)] + details + rows[1 + len(manifest.lines) :])
+
+
+def _described(manifest: schema.Manifest) -> list[str]:
+    """How many of the log's items the item files describe, with a warning where few."""
+    rows = []
+    for domain in schema.DOMAINS:
+        entry = manifest.vocabularies[schema.vocabulary_name(domain, schema.ITEM)]
+        if "described" in entry:
+            described, items = entry["described"], entry["size"] - schema.FIRST_ID
+            text = f"{described:,} of {items:,} {domain} items are in the item files"
+            few = described < _FEW_DESCRIBED * items
+            rows.append(f"WARNING: only {text}: check --{domain}_items" if few else text)
+    return rows
 
 
 def main(arguments: list[str]) -> None:
@@ -454,8 +521,9 @@ def main(arguments: list[str]) -> None:
 
 def _build(arguments: list[str]) -> schema.Manifest:
     began = time.monotonic()
+    options = beam_options(arguments)
     job = job_from_flags(FLAGS)
-    manifest = execute(job, beam_options(arguments), overwrite=FLAGS.overwrite)
+    manifest = execute(job, options, overwrite=FLAGS.overwrite)
     print(report(manifest, job.output, time.monotonic() - began))
     return manifest
 

@@ -56,7 +56,7 @@ def load(job: Job) -> Carried:
     kept = json.loads(files.read_text(files.join(folder, _PARTS)))
     return Carried(
         events=tuple(
-            (shard, shards.Part(domain, files.join(folder, name), 0, rows, (-1, 0, 0)))
+            (shard, shards.Part(domain, files.join(folder, name), 0, rows, (-1, 0)))
             for shard, domain, name, rows in kept["parts"]
         ),
         items=tuple((d, files.join(folder, _items_file(d))) for d in schema.DOMAINS),

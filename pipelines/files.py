@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -69,31 +69,22 @@ def make_folder(path: str) -> None:
         os.makedirs(path, exist_ok=True)
 
 
-@contextlib.contextmanager
-def reading(path: str) -> Iterator[BinaryIO]:
+def reading(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     """Opens for reading the bytes as they are, compressed or not."""
-    if is_local(path):
-        with open(path, "rb") as local:
-            yield local
-        return
-    stream = filesystems.FileSystems.open(path, compression_type=_RAW)
-    try:
-        yield cast(BinaryIO, stream)
-    finally:
-        stream.close()
+    return _opened(path, "rb", filesystems.FileSystems.open)
+
+
+def writing(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    return _opened(path, "wb", filesystems.FileSystems.create)
 
 
 @contextlib.contextmanager
-def writing(path: str) -> Iterator[BinaryIO]:
-    if is_local(path):
-        with open(path, "wb") as local:
-            yield local
-        return
-    stream = filesystems.FileSystems.create(path, compression_type=_RAW)
-    try:
+def _opened(path: str, mode: str, elsewhere: Callable[..., Any]) -> Iterator[BinaryIO]:
+    """A local file, or a stream from what opens files elsewhere; closed afterwards."""
+    with contextlib.closing(
+        open(path, mode) if is_local(path) else elsewhere(path, compression_type=_RAW)
+    ) as stream:
         yield cast(BinaryIO, stream)
-    finally:
-        stream.close()
 
 
 def read_text(path: str) -> str:

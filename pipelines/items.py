@@ -2,7 +2,9 @@
 
 import ast
 import functools
+import html
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,21 +19,23 @@ from sitn_tf import schema
 _TEXT_COLUMNS = (schema.ITEM, schema.TITLE, *schema.CATEGORICAL_ITEM_FEATURES)
 RAW = pa.schema([(name, pa.string()) for name in _TEXT_COLUMNS])
 _MAX_TEXT = 2_000
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
 def parse_lines(block: reading.Block, unit: reading.Unit, fields: ItemFields) -> sources.Parsed:
     """Lines of an item file (JSON, Python literals or CSV) to RAW rows and rejects."""
-    starts, stops = _bounds(block.data)
-    lines = ((s, block.data[s:e]) for s, e in zip(starts, stops, strict=True))
+    lines = sources.lines_with_text(block.data)
     parsed = _parsed(
         ((block.position + s, raw, functools.partial(_parse, raw, unit)) for s, raw in lines),
         fields,
     )
+    if lines.blank:
+        parsed.filtered[sources.BLANK_LINE] = lines.blank
     parsed.rejects += [
         sources.Reject(line.position, "line too long", line.head, False)
         for line in block.long_lines
     ]
-    parsed.lines += len(block.long_lines)
+    parsed.lines += lines.blank + len(block.long_lines)
     return parsed
 
 
@@ -51,22 +55,13 @@ def _parsed(
     lines: Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]], fields: ItemFields
 ) -> sources.Parsed:
     """Position, text and reader of each line to the items read, each line in one place."""
-    rows, rejects, blank = [], [], 0
+    rows, rejects = [], []
     for position, raw, parse in lines:
-        if not raw.strip():
-            blank += 1
-            continue
         try:
             rows.append(read_item(parse(), fields))
         except sources.BadLineError as reason:
             rejects.append(sources.Reject(position, str(reason), raw))
-    filtered = {sources.BLANK_LINE: blank} if blank else {}
-    return sources.Parsed(from_rows(rows), len(rows) + blank + len(rejects), filtered, rejects)
-
-
-def _bounds(data: bytes) -> tuple[list[int], list[int]]:
-    starts, stops = sources.line_bounds(data)
-    return starts.tolist(), stops.tolist()
+    return sources.Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
 
 
 def _parse(raw: bytes, unit: reading.Unit) -> dict[str, Any]:
@@ -100,17 +95,17 @@ def read_item(row: dict[str, Any], fields: ItemFields) -> dict[str, str]:
       BadLineError: the item has no id.
     """
     value = row.get(fields.item)
-    item = "" if isinstance(value, float) else _clean(value)
+    item = "" if isinstance(value, float) else _clean(value)  # as it is: logs have it so too
     if not item:
         raise sources.BadLineError(sources.missing(fields.item))
     path = _category_path(row.get(fields.categories))
     main, second = [*path, "", ""][:2]
     return {
         schema.ITEM: item,
-        schema.TITLE: _clean(row.get(fields.title)),
-        "brand": _clean(row.get(fields.brand)),
-        "main_category": _clean(row.get(fields.main_category)) or main,
-        "second_category": _clean(row.get(fields.second_category)) or second,
+        schema.TITLE: _text(row.get(fields.title)),
+        "brand": _text(row.get(fields.brand)),
+        "main_category": _text(row.get(fields.main_category)) or main,
+        "second_category": _text(row.get(fields.second_category)) or second,
     }
 
 
@@ -122,7 +117,15 @@ def _category_path(value: Any) -> list[str]:
         return []
     if isinstance(value[0], list):
         value = value[0]
-    return [c for c in map(_clean, value) if c]
+    return [c for c in map(_text, value) if c]
+
+
+def _text(value: Any) -> str:
+    """As `_clean`, without the mark-up that shops leave in their catalogues."""
+    text = _clean(value)
+    if "<" in text or "&" in text:
+        text = _clean(html.unescape(_TAG.sub(" ", text)))
+    return text
 
 
 def _clean(value: Any) -> str:
@@ -141,15 +144,18 @@ def from_rows(rows: Iterable[dict[str, str]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=RAW)
 
 
-def select(raw: Iterable[pa.Table], items: pa.Array) -> pa.Table:
-    """The RAW row of each of `items` [V], in order; where files repeat one, the first by text."""
+def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
+    """The RAW row of each of `items` [V], in order, and how many of them the files have.
+
+    Where files repeat an item, its first row by text counts.
+    """
     parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
     together = pa.concat_tables([RAW.empty_table(), *parts])
     together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
     item = one_array(together[schema.ITEM])
     place = pc.index_in(items, value_set=item)
     columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
-    return pa.table([items, *columns], schema=RAW)
+    return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -43,7 +43,7 @@ class ParseLog(beam.DoFn):
         domain, unit = element
         log = self._work.job.formats[domain]
         for position, parsed in parse_unit(unit, log, self._work.job.block_bytes, domain):
-            order = (unit.index, unit.start if unit.kind == "parquet" else 0, position)
+            order = (unit.index, position)
             path = self._work.place(f"parsed-{domain}-{unit.index}-{position}")
             yield from shards.spill(parsed.events, self._work.job.shards, path, domain, order)
             counts = _counted(self._work, domain, unit, position, parsed)
@@ -114,12 +114,11 @@ def parse_unit(
         return
     wanted = list(log.fields.values())
     with files.reading(unit.path) as stream:
-        file, first = pq.ParquetFile(stream), 0
+        file = pq.ParquetFile(stream)
         if error := sources.no_column(unit.path, file.schema_arrow.names, log, domain):
             raise error
-        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[unit.start], columns=wanted):
-            yield first, sources.parse_rows(pa.Table.from_batches([batch]), first, log)
-            first += len(batch)
+        for first, rows in _row_batches(file, unit.start, wanted):
+            yield first, sources.parse_rows(rows, first, log)
 
 
 def parse_items(
@@ -131,12 +130,21 @@ def parse_items(
             yield block.position, items.parse_lines(block, unit, fields)
         return
     with files.reading(unit.path) as stream:
-        file, first = pq.ParquetFile(stream), 0
+        file = pq.ParquetFile(stream)
         names = set(dataclasses.asdict(fields).values())
         wanted = [name for name in file.schema_arrow.names if name in names]
-        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[unit.start], columns=wanted):
-            yield first, items.parse_rows(pa.Table.from_batches([batch]), first, fields)
-            first += len(batch)
+        for first, rows in _row_batches(file, unit.start, wanted):
+            yield first, items.parse_rows(rows, first, fields)
+
+
+def _row_batches(
+    file: pq.ParquetFile, group: int, columns: list[str]
+) -> Iterator[tuple[int, pa.Table]]:
+    """Rows of a row group, some at a time, and which row of the whole file the first is."""
+    first = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
+    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
+        yield first, pa.Table.from_batches([batch])
+        first += len(batch)
 
 
 def reject_lines(domain: str, unit: reading.Unit, rejects: Iterable[sources.Reject]) -> str:

@@ -21,6 +21,7 @@ _SUFFIXES = {
     ".jsonl": "jsonl", ".json": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet",
 }  # fmt: skip
 _KEPT_OF_LONG_LINE = 4096
+_MOST_LINES = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,12 +172,27 @@ def read_blocks(unit: Unit, block_bytes: int, max_line_bytes: int) -> Iterator[B
     with _decompressed(unit.path, unit.gzipped) as stream:
         lines = _Lines(stream, block_bytes, max_line_bytes)
         try:
-            yield from lines.blocks(unit.start, unit.end, at_line_start=unit.at_line_start)
+            for block in lines.blocks(unit.start, unit.end, at_line_start=unit.at_line_start):
+                yield from _of_bounded_lines(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UsageError(
                 f"{unit.path} is cut off or damaged after byte {lines.position} of its content "
                 f"({_one_line(error)}): fetch it again"
             ) from error
+
+
+def _of_bounded_lines(block: Block) -> Iterator[Block]:
+    """Halves a block until none has more than _MOST_LINES lines.
+
+    What parsing keeps of a line is many times a line of one byte.
+    """
+    data = block.data
+    if data.count(b"\n") <= _MOST_LINES:
+        yield block
+        return
+    middle = data.rfind(b"\n", 0, len(data) // 2) + 1 or data.index(b"\n", len(data) // 2) + 1
+    yield from _of_bounded_lines(Block(block.position, data[:middle]))
+    yield from _of_bounded_lines(Block(block.position + middle, data[middle:], block.long_lines))
 
 
 class _Lines:

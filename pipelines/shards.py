@@ -16,7 +16,7 @@ COMPACT_ROWS = 2_000_000
 """Rows loaded before duplicates and what a user has too much of are dropped."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Part:
     """A batch of an Arrow file: events of one shard and domain.
 
@@ -27,7 +27,7 @@ class Part:
     path: str
     batch: int
     rows: int
-    order: tuple[int, int, int]
+    order: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def shard_of_users(users: pa.Array, shards: int) -> np.ndarray:
 
 
 def spill(
-    events: pa.Table, shards: int, path: str, domain: str, order: tuple[int, int, int]
+    events: pa.Table, shards: int, path: str, domain: str, order: tuple[int, int]
 ) -> list[tuple[int, Part]]:
     """Writes a table of events by shard to one file; (shard, part) of each shard with events."""
     if not len(events):

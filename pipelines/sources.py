@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -174,32 +174,79 @@ def parse_block(block: reading.Block, unit: reading.Unit, log: LogFormat) -> Par
 
 
 def _parse_lines(block: reading.Block, unit: reading.Unit, log: LogFormat) -> Parsed:
-    starts, stops = line_bounds(block.data)
-    if not len(starts):
-        return Parsed(log.schema.empty_table(), 0, {}, [])
+    lines = lines_with_text(block.data)
+    if not len(lines.starts):
+        return _with_blank(Parsed(log.schema.empty_table(), 0, {}, []), lines.blank)
     try:
-        if not _is_text(block.data) or (stops - starts).max() > log.max_line_bytes:
+        if not _is_text(block.data) or lines.longest > log.max_line_bytes:
             raise _NotAtOnceError
         read_at_once = _json_at_once if unit.kind == "jsonl" else _csv_at_once
-        table = read_at_once(block.data, starts, stops, unit, log)
-        if len(table) != len(starts):
+        table = read_at_once(block.data, lines, unit, log)
+        if len(table) != len(lines.starts):
             raise _NotAtOnceError
         columns = _normalise(table, log)
     except (pa.ArrowInvalid, _NotAtOnceError):
         return parse_line_by_line(block, unit, log)
-    return _judge(
-        columns,
-        log,
-        lambda row: (block.position + int(starts[row]), block.data[starts[row] : stops[row]]),
+    parsed = _judge(
+        columns, log, lambda row: (block.position + int(lines.starts[row]), lines.text(row))
     )
+    return _with_blank(parsed, lines.blank)
 
 
-def line_bounds(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """First byte and end (newline left out) of each line, int64 [lines]."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10)
+@dataclasses.dataclass(frozen=True)
+class Lines:
+    """Where the lines of a block are that have any text.
+
+    Attributes:
+      data: the block.
+      starts, stops: int64 [lines], first byte and end (newline left out).
+      blank: how many lines besides are empty or of white space alone.
+    """
+
+    data: bytes
+    starts: np.ndarray
+    stops: np.ndarray
+    blank: int
+
+    @property
+    def longest(self) -> int:
+        return int((self.stops - self.starts).max(initial=0))
+
+    def text(self, row: int) -> bytes:
+        return self.data[self.starts[row] : self.stops[row]]
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """First byte and text of each line."""
+        for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True):
+            yield start, self.data[start:stop]
+
+
+def lines_with_text(data: bytes) -> Lines:
+    """Finds the lines; nothing is kept of a blank one."""
+    text = np.frombuffer(data, np.uint8)
+    stops = np.flatnonzero(text == ord("\n"))
     if data and not data.endswith(b"\n"):
-        ends = np.append(ends, len(data))
-    return np.concatenate([[0], ends[:-1] + 1]).astype(np.int64)[: len(ends)], ends
+        stops = np.append(stops, len(data))
+    starts = np.concatenate([[0], stops[:-1] + 1]).astype(np.int64)[: len(stops)]
+    # a line that begins with text, as nearly all do, needs no closer look
+    doubtful = np.flatnonzero(_IS_SPACE[text[starts]])
+    blank = np.zeros(len(starts), bool)
+    if len(doubtful):
+        spaces = np.concatenate([[0], np.cumsum(_IS_SPACE[text])])
+        begin, end = starts[doubtful], stops[doubtful]
+        blank[doubtful] = spaces[end] - spaces[begin] == end - begin
+    return Lines(data, starts[~blank], stops[~blank], int(blank.sum()))
+
+
+_IS_SPACE = np.isin(np.arange(256), np.frombuffer(b" \t\n\r\x0b\x0c", np.uint8))
+
+
+def _with_blank(parsed: Parsed, blank: int) -> Parsed:
+    """Also counts lines without text."""
+    parsed.lines += blank
+    if blank:
+        parsed.filtered[BLANK_LINE] = blank
+    return parsed
 
 
 def _is_text(data: bytes) -> bool:
@@ -212,13 +259,10 @@ def _is_text(data: bytes) -> bool:
     return True
 
 
-def _json_at_once(
-    data: bytes, starts: np.ndarray, stops: np.ndarray, unit: reading.Unit, log: LogFormat
-) -> pa.Table:
+def _json_at_once(data: bytes, lines: Lines, unit: reading.Unit, log: LogFormat) -> pa.Table:
     # Arrow takes any run of objects, whatever the lines: only lines that begin and end
     # with a brace, as many as rows, are sure to be one object each.
-    if (stops <= starts).any():
-        raise _NotAtOnceError
+    starts, stops = lines.starts, lines.stops
     text = np.frombuffer(data, np.uint8)
     last = text[stops - 1]
     last = np.where(last == ord("\r"), text[np.maximum(stops - 2, 0)], last)
@@ -228,7 +272,7 @@ def _json_at_once(
     if (b"Inf" in data or b"-NaN" in data) and _ARROW_ONLY.search(data):
         raise _NotAtOnceError
     options = pa.json.ParseOptions(
-        explicit_schema=_json_schema(data[: stops[0]], log), unexpected_field_behavior="ignore"
+        explicit_schema=_json_schema(lines.text(0), log), unexpected_field_behavior="ignore"
     )
     read = pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1)
     return pa.json.read_json(pa.BufferReader(data), read_options=read, parse_options=options)
@@ -252,14 +296,10 @@ def _json_schema(line: bytes, log: LogFormat) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _csv_at_once(
-    data: bytes, starts: np.ndarray, stops: np.ndarray, unit: reading.Unit, log: LogFormat
-) -> pa.Table:
+def _csv_at_once(data: bytes, lines: Lines, unit: reading.Unit, log: LogFormat) -> pa.Table:
     if b'"' in data or b"\r" in data.replace(b"\r\n", b""):
         raise _NotAtOnceError
     wanted = list(log.fields.values())
-    if (stops <= starts).any():
-        raise _NotAtOnceError
     return pa.csv.read_csv(
         pa.BufferReader(data),
         read_options=pa.csv.ReadOptions(
@@ -443,15 +483,17 @@ def _events(columns: dict[str, pa.Array], kept: np.ndarray, log: LogFormat) -> p
 
 def parse_line_by_line(block: reading.Block, unit: reading.Unit, log: LogFormat) -> Parsed:
     """As `parse_block` (long lines that were not kept left out), each line alone."""
-    starts, stops = line_bounds(block.data)
+    lines = lines_with_text(block.data)
     parse = _json_line if unit.kind == "jsonl" else _csv_line
-
-    def lines() -> Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]]:
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            raw = block.data[start:stop]
-            yield block.position + start, raw, functools.partial(parse, raw, unit, log)
-
-    return _one_by_one(lines(), len(starts), log)
+    parsed = _one_by_one(
+        (
+            (block.position + start, raw, functools.partial(parse, raw, unit, log))
+            for start, raw in lines
+        ),
+        len(lines.starts),
+        log,
+    )
+    return _with_blank(parsed, lines.blank)
 
 
 def _one_by_one(
@@ -461,11 +503,7 @@ def _one_by_one(
     rows: list[list[Any]] = []
     origins: list[tuple[int, bytes]] = []
     rejects: list[Reject] = []
-    blank = 0
     for position, raw, parse in lines:
-        if not raw.strip():
-            blank += 1
-            continue
         try:
             rows.append(_values(parse(), log))
             origins.append((position, raw))
@@ -481,8 +519,6 @@ def _one_by_one(
     parsed = _judge(columns, log, lambda row: origins[row])
     parsed.lines = count
     parsed.rejects += rejects
-    if blank:
-        parsed.filtered[BLANK_LINE] = blank
     return parsed
 
 

@@ -546,7 +546,9 @@ def file_names(compressed: bool) -> dict[str, str]:
     return logs | {f"{domain}_items": f"{domain}_items{ending}" for domain in schema.DOMAINS}
 
 
-def write(knobs: Knobs, output: str | pathlib.Path, *, compressed: bool = True) -> dict[str, Any]:
+def write(
+    knobs: Knobs, output: str | pathlib.Path, *, compressed: bool = True, overwrite: bool = False
+) -> dict[str, Any]:
     """Writes the logs, the items and `synthetic.json` into `output`.
 
     Returns:
@@ -555,11 +557,17 @@ def write(knobs: Knobs, output: str | pathlib.Path, *, compressed: bool = True) 
       `best_auc` (of p, over all target lines; None without a click or without a miss).
 
     Raises:
-      UsageError: `output` cannot be written to.
+      UsageError: `output` cannot be written to, or holds files that are not of synthetic
+        logs and are not to be overwritten.
     """
     output = pathlib.Path(output)
     names = file_names(compressed)
     try:
+        if not overwrite and _is_of_others(output):
+            raise UsageError(
+                f"--output={output} holds files that are no synthetic logs (no {SUMMARY_FILE} "
+                "beside them): give an empty directory, or --overwrite"
+            )
         output.mkdir(parents=True, exist_ok=True)
         # Present means whole, also while old logs are being replaced.
         (output / SUMMARY_FILE).unlink(missing_ok=True)
@@ -576,6 +584,11 @@ def write(knobs: Knobs, output: str | pathlib.Path, *, compressed: bool = True) 
     except OSError as error:
         raise UsageError(f"--output={output} cannot be written: {error.strerror}") from error
     return summary
+
+
+def _is_of_others(output: pathlib.Path) -> bool:
+    """Whether a directory holds anything that no whole synthetic logs are beside."""
+    return output.is_dir() and not (output / SUMMARY_FILE).is_file() and any(output.iterdir())
 
 
 def _write_logs(
@@ -644,6 +657,9 @@ def next_command(output: str | pathlib.Path, names: dict[str, str]) -> str:
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("output", None, "directory to write to; made if missing", flag_values=FLAGS)
+flags.DEFINE_bool(
+    "overwrite", False, "write into a directory that holds other files", flag_values=FLAGS
+)
 flags.DEFINE_bool("gzip", True, "whether to compress the logs and items", flag_values=FLAGS)
 
 
@@ -667,7 +683,7 @@ def main(unknown: list[str]) -> None:
     knobs = Knobs(**given)
     if not FLAGS.output:
         raise UsageError("--output is missing: name the directory to write the logs to")
-    summary = write(knobs, FLAGS.output, compressed=FLAGS.gzip)
+    summary = write(knobs, FLAGS.output, compressed=FLAGS.gzip, overwrite=FLAGS.overwrite)
     lines, clicks = summary["lines"], summary["clicks"]
     best = "undefined" if summary["best_auc"] is None else f"{summary['best_auc']:.4f}"
     print(

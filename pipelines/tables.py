@@ -14,8 +14,10 @@ from pipelines import (
     statistics,
     vocabulary,
 )
+from pipelines.job import Job
 from pipelines.work import Work
 from sitn_tf import schema
+from sitn_tf.cli import UsageError
 
 
 def build_vocabulary(element: tuple[str, Iterable[str]], work: Work) -> tuple[str, str]:
@@ -43,7 +45,10 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     [vocabulary_path] = found["vocabulary"]
     known = vocabulary.Vocabulary.of(files.read_table_batches(vocabulary_path))
     everything = [files.read_table_batches(path) for path in sorted(found["raw"])]
-    raw = items.select(everything, known.items)
+    raw, described = items.select(everything, known.items)
+    in_files = sum(map(len, everything))
+    if in_files and not described:
+        raise _no_item_described(work.job, domain, everything, known.items)
     flat, _ = items.words(items.one_array(raw[schema.TITLE]), job.title_length)
     tokens = {
         schema.TITLE_WORDS: items.vocabulary_of(
@@ -65,13 +70,16 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     content = buffer.getvalue().to_pybytes()
     with files.writing(path) as stream:
         stream.write(content)
-    entries, moves = {}, {path: schema.item_table_path(domain)}
+    entries: dict[str, dict[str, Any]] = {}
+    moves = {path: schema.item_table_path(domain)}
     checksums = {path: hashlib.sha256(content).hexdigest()}
     for name, column in {schema.ITEM: known.items, **tokens}.items():
         text_path = work.place(f"vocabulary-{domain}-{name}")
         entries[schema.vocabulary_name(domain, name)] = vocabulary.write_text(text_path, column)
         moves[text_path] = schema.vocabulary_path(domain, name)
         checksums[text_path] = str(entries[schema.vocabulary_name(domain, name)]["sha256"])
+    if in_files:
+        entries[schema.vocabulary_name(domain, schema.ITEM)]["described"] = described
     kept = work.place(f"raw-items-of-{domain}")
     if job.keep_events:  # an item without a click today may have one tomorrow
         together = pa.concat_tables([items.RAW.empty_table(), *everything])
@@ -84,3 +92,16 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
         "raw_items": kept,
         "popularity": statistics.popularity_curve(table[schema.COUNT]),
     }
+
+
+def _no_item_described(
+    job: Job, domain: str, files_of_items: list[pa.Table], known: pa.Array
+) -> UsageError:
+    """The error of item files that share no id with the log."""
+    first = next(table[schema.ITEM][0].as_py() for table in files_of_items if len(table))
+    return UsageError(
+        f"--{domain}_items={job.items.get(domain, '')} describes none of the {len(known):,} items "
+        f"of the {domain} log: its {sum(map(len, files_of_items)):,} items are such as {first}, "
+        f"those of the log such as {known[0].as_py()}: check --items_item_field, "
+        f"--{domain}_item_field and that the files belong together"
+    )

@@ -44,6 +44,7 @@ class ModelConfig:
     mlp: tuple[int, ...] = (128, 64)  # hidden widths of Eq. 8
     dropout: float = 0.0  # in the MLP of Eq. 8 and on encoded histories
     use_source: bool = True  # False: the control that sees no source history
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
 
     def __post_init__(self) -> None:
         _at_least(self, "embedding_dim", 1)
@@ -80,17 +81,20 @@ class ContrastConfig:
     top_k: int = 2  # k of Eq. 6: views of a user
     assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1
     cluster_norm: Literal["l2", "mean", "none"] = "l2"  # of u in Eq. 5; printed as none
-    cluster_init: Literal["orthogonal", "normal"] = "orthogonal"
+    # of C; shared: orthogonal, and both domains start from the same
+    cluster_init: Literal["orthogonal", "shared", "normal"] = "orthogonal"
     view: Literal["mean", "mlp"] = "mean"  # q of Eq. 6; printed as an MLP
     negatives: Literal["clusters", "views"] = "clusters"  # of Eq. 7; views: other users' q
     exclude_own: bool = False  # leave a user's own top-k clusters out of the negatives
     stop_cluster_gradient: bool = False  # pi without a gradient
+    alike: float = 1.0  # users whose histories overlap more (Jaccard) are no negatives of Eq. 3, 4
 
     def __post_init__(self) -> None:
         _above(self, "temperature", 0.0)
         _above(self, "assignment_temperature", 0.0)
         _at_least(self, "i2i_weight", 0.0)
         _at_least(self, "i2c_weight", 0.0)
+        _within(self, "alike", 0.0, 1.0)
         if not self.i2i_weight and not self.i2c_weight:
             raise UsageError("contrast.i2i_weight and contrast.i2c_weight are both 0")
         if self.i2c_weight and not self.granularities:
@@ -104,38 +108,74 @@ class ContrastConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage1Config:
+class TrainingConfig:
+    """How weights move, in either stage."""
+
+    batch_size: int = 256  # records, over all replicas
+    epochs: int = 20  # at most
+    patience: int = 2  # epochs without a better objective before it stops
+    learning_rate: float = 1e-3  # the highest, where it changes
+    row_decay: float = 0.0  # decay of the embedding rows that a step touches
+    optimizer: Literal["adam", "adagrad"] = "adam"  # both row-sparse (sitn_tf/optimizers.py)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
+    warmup_steps: int = 0  # over which the learning rate rises linearly
+    decay_steps: int = 0  # until the decay ends, warm-up included; 0: all epochs
+    final_rate: float = 0.0  # where the decay ends, as a share of learning_rate
+    clip_norm: float = 0.0  # bound of the gradients' global norm; 0: none
+
+    def __post_init__(self) -> None:
+        _at_least(self, "batch_size", 1)
+        _at_least(self, "epochs", 1)
+        _at_least(self, "patience", 1)
+        _above(self, "learning_rate", 0.0)
+        if not math.isfinite(self.learning_rate):
+            _refuse(self, "learning_rate", "finite")
+        _at_least(self, "row_decay", 0.0)
+        _at_least(self, "warmup_steps", 0)
+        _at_least(self, "decay_steps", 0)
+        _within(self, "final_rate", 0.0, 1.0)
+        _at_least(self, "clip_norm", 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage1Config(TrainingConfig):
     """Training of stage 1, judged by held-out users (DESIGN.md)."""
 
     batch_size: int = 512  # users, over all replicas: the contrast's negatives
     epochs: int = 30
     patience: int = 3  # epochs without better held-out retrieval before it stops
-    learning_rate: float = 1e-3
-    row_decay: float = 0.0  # decay of the embedding rows that a step touches
     train_ids: bool = False  # also the id embeddings of items that have side features
     item_mask: float = 0.2  # probability that a history's item is hidden, in training
+    item_crop: float = 0.0  # share of a history cut off at its ends, in training
+    item_shuffle: float = 0.0  # how far items change places, as a share of the history
+    i2c_after: int = 0  # steps of i2i alone before i2c joins
+    micro_batches: int = 1  # parts of a replica's batch encoded one after the other
+    collapse: Literal["warn", "stop", "ignore"] = "warn"  # what collapsed clusters lead to
     retrieval_users: int = 1024  # held-out users ranked against each other
 
     def __post_init__(self) -> None:
-        _check_training(self)
+        super().__post_init__()
         _within(self, "item_mask", 0.0, 0.95)
+        _within(self, "item_crop", 0.0, 0.95)
+        _within(self, "item_shuffle", 0.0, 1.0)
+        _at_least(self, "i2c_after", 0)
+        _at_least(self, "micro_batches", 1)
         _at_least(self, "retrieval_users", 2)
-        _at_least(self, "row_decay", 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage2Config:
-    """Training of stage 2, stopped by validation AUC."""
+class Stage2Config(TrainingConfig):
+    """Training of stage 2, stopped by validation AUC; a batch's records are requests."""
 
-    batch_size: int = 256  # requests, over all replicas
-    epochs: int = 20
-    patience: int = 2  # epochs without a better validation AUC before it stops
-    learning_rate: float = 1e-3
-    row_decay: float = 0.0  # decay of the embedding rows that a step touches
+    encoders: Literal["fine_tune", "freeze"] = "fine_tune"  # what stage 1 trained
+    encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
+    contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
+    log_q: bool = False  # correct logits for the popularity of sampled candidates
 
     def __post_init__(self) -> None:
-        _check_training(self)
-        _at_least(self, "row_decay", 0.0)
+        super().__post_init__()
+        _above(self, "encoder_rate", 0.0)
+        _at_least(self, "contrast_weight", 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +187,14 @@ class Config:
     contrast: ContrastConfig = dataclasses.field(default_factory=ContrastConfig)
     stage1: Stage1Config = dataclasses.field(default_factory=Stage1Config)
     stage2: Stage2Config = dataclasses.field(default_factory=Stage2Config)
+
+    def __post_init__(self) -> None:
+        if self.model.precision == "float16" and self.stage1.micro_batches > 1:
+            raise UsageError(
+                "model.precision=float16 and stage1.micro_batches="
+                f"{self.stage1.micro_batches} don't go together, since cached gradients are not "
+                "scaled: give --set model.precision=bfloat16, or one micro-batch"
+            )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -306,12 +354,3 @@ def _above(config: Any, field: str, bound: float) -> None:
 def _within(config: Any, field: str, low: float, high: float) -> None:
     if not low <= getattr(config, field) <= high:
         _refuse(config, field, f"between {low} and {high}")
-
-
-def _check_training(config: Any) -> None:
-    _at_least(config, "batch_size", 1)
-    _at_least(config, "epochs", 1)
-    _at_least(config, "patience", 1)
-    _above(config, "learning_rate", 0.0)
-    if not math.isfinite(config.learning_rate):
-        _refuse(config, "learning_rate", "finite")

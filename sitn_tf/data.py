@@ -84,6 +84,7 @@ def read_split(
     batch_size: int,
     shuffle_seed: int | None = None,
     by_length: bool = False,
+    skip: int = 0,
 ) -> tf.data.Dataset:
     """Batches of one pass over a split, one of them possibly smaller.
 
@@ -91,6 +92,7 @@ def read_split(
       shuffle_seed: order of the records; None keeps the order of the files.
       by_length: whether a batch holds requests of similar history lengths, so that little of
         it is padding; batches still come in the seed's order.
+      skip: batches to leave out at the start; their records are read but not parsed.
 
     Raises:
       UsageError: the split has no shards.
@@ -115,10 +117,12 @@ def read_split(
     if shuffle_seed is not None:
         records = records.shuffle(SHUFFLE_RECORDS, seed=shuffle_seed)
     if by_length:
-        batches = _batches_by_length(records, stage, batch_size, shuffle_seed or 0)
+        batches = _batches_by_length(records, stage, batch_size, shuffle_seed or 0, skip)
     else:
-        batches = records.batch(batch_size).map(
-            _PARSERS[stage], num_parallel_calls=PARALLEL_CALLS, deterministic=True
+        batches = (
+            records.skip(skip * batch_size)
+            .batch(batch_size)
+            .map(_PARSERS[stage], num_parallel_calls=PARALLEL_CALLS, deterministic=True)
         )
     batches = batches.prefetch(PREFETCHED_BATCHES)
     # The autotuner's thread holds up the end of each pass (see distribution.split_rows).
@@ -128,7 +132,7 @@ def read_split(
 
 
 def _batches_by_length(
-    records: tf.data.Dataset, stage: str, batch_size: int, seed: int
+    records: tf.data.Dataset, stage: str, batch_size: int, seed: int, skip: int
 ) -> tf.data.Dataset:
     """Sorts the records of each LENGTH_WINDOW batches by length and cuts them into batches."""
 
@@ -149,17 +153,21 @@ def _batches_by_length(
             )
         )
 
-    windows = records.batch(LENGTH_WINDOW * batch_size).enumerate()
-    return windows.map(parsed, num_parallel_calls=PARALLEL_CALLS, deterministic=True).flat_map(cut)
+    windows = records.batch(LENGTH_WINDOW * batch_size).enumerate().skip(skip // LENGTH_WINDOW)
+    parsed_windows = windows.map(parsed, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
+    return parsed_windows.flat_map(cut).skip(skip % LENGTH_WINDOW)
 
 
 def read_epoch(
-    data_dir: str | pathlib.Path, stage: str, batch_size: int, seed: int, epoch: int
+    data_dir: str | pathlib.Path, stage: str, batch_size: int, seed: int, epoch: int, skip: int = 0
 ) -> tf.data.Dataset:
     """One pass over a stage's training split, in the order of this seed and epoch.
 
     Requests come in batches of similar lengths. Users don't: in stage 1 the others of a batch
     are the negatives, and who they are must not depend on length.
+
+    Args:
+      skip: batches to leave out at the start, for a pass that is continued.
     """
     return read_split(
         data_dir,
@@ -168,4 +176,5 @@ def read_epoch(
         batch_size,
         shuffle_seed=seed * 1_000_003 + epoch,
         by_length=stage == schema.STAGE2,
+        skip=skip,
     )

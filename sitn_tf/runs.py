@@ -3,13 +3,16 @@
 <workdir>/stage1/  or  <workdir>/stage2/
 config.json  run.json  manifest.json    the whole configuration, versions, data set
 checkpoints/last/  checkpoints/best/
-history.json                            one entry an epoch
+history.json  history.csv               one entry an epoch
+tensorboard/train/  .../validation/     event files
 initialization.json                     stage 2: variables restored and fresh
 metrics.json                            written last: its presence means finished
 vocabularies/  items/                   stage 2: copied, so that an export needs no more
 """
 
+import csv
 import dataclasses
+import io
 import json
 import pathlib
 import platform
@@ -31,10 +34,16 @@ from sitn_tf.models.scorer import Scorer
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
 HISTORY_FILE = "history.json"
+HISTORY_TABLE = "history.csv"
 METRICS_FILE = "metrics.json"
 INITIALIZATION_FILE = "initialization.json"
 BEST = "checkpoints/best"
 LAST = "checkpoints/last"
+EVENTS = "tensorboard"
+NOT_FINITE_BATCH = "not_finite_batch.npz"
+
+UNREADABLE = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
+"""What TensorFlow raises of a checkpoint with missing, cut or altered bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +146,17 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def write_history(run_dir: pathlib.Path, history: list[dict[str, Any]]) -> None:
+    """Writes the epochs' entries as JSON and as CSV, a column for every name in any of them."""
+    write_json(run_dir / HISTORY_FILE, history)
+    columns = list(dict.fromkeys(name for entry in history for name in entry))
+    table = io.StringIO()
+    rows = csv.DictWriter(table, columns, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(history)
+    write_text(run_dir / HISTORY_TABLE, table.getvalue())
+
+
 def read_json(path: pathlib.Path, default: Any) -> Any:
     return json.loads(path.read_text()) if path.is_file() else default
 
@@ -192,5 +212,11 @@ def restore_best(run_dir: pathlib.Path, model: tf_keras.Model) -> None:
     path = tf.train.latest_checkpoint(str(run_dir / BEST))
     if path is None:
         raise UsageError(f"{run_dir / BEST} holds no checkpoint: train again with --overwrite")
-    status = tf.train.Checkpoint(model=model).restore(path)
+    try:
+        status = tf.train.Checkpoint(model=model).restore(path)
+    except UNREADABLE as error:
+        raise UsageError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): bring the file back, or train "
+            "again with --overwrite"
+        ) from error
     status.assert_existing_objects_matched().expect_partial()

@@ -5,11 +5,14 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from sitn_tf import data, retrieval, runs, schema, training
+from sitn_tf import collapse, data, retrieval, runs, schema, training
+from sitn_tf.cli import UsageError
+from sitn_tf.clipping import Gradient
 from sitn_tf.config import Config
-from sitn_tf.models.pretrainer import Pretrainer
+from sitn_tf.models.pretrainer import Pretrainer, Stage1Loss
 from sitn_tf.models.registry import make_pretrainer
-from sitn_tf.optimizers import RowSparseAdam
+from sitn_tf.optimizers import make_optimizer
+from sitn_tf.precision import LOSS_SCALE
 
 EVALUATION_BATCH = 512
 
@@ -19,6 +22,7 @@ def run_stage1(
     data_dir: pathlib.Path,
     run_dir: pathlib.Path,
     strategy: tf.distribute.Strategy,
+    loop: training.Loop | None = None,
 ) -> dict[str, float]:
     """Trains stage 1 into `run_dir` and returns the best epoch's metrics."""
     manifest = schema.read_manifest(data_dir)
@@ -27,51 +31,102 @@ def run_stage1(
     )
     runs.prepare(run_dir, config, manifest, info)
     tables = runs.read_tables(data_dir, manifest, config.model)
+    steps = manifest.steps(schema.STAGE1, schema.TRAIN, config.stage1.batch_size)
     with strategy.scope():
         model = make_pretrainer(config, tables, manifest.max_history)
-        optimizer = RowSparseAdam(
-            learning_rate=config.stage1.learning_rate, row_decay=config.stage1.row_decay
-        )
+        optimizer = make_optimizer(config.stage1, steps)
 
-    def batches(epoch: int) -> tf.data.Dataset:
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
         return data.read_epoch(
-            data_dir, schema.STAGE1, config.stage1.batch_size, config.seed, epoch
+            data_dir, schema.STAGE1, config.stage1.batch_size, config.seed, epoch, skip
         )
 
     def losses(batch: data.Batch, step: tf.Tensor) -> training.Losses:
-        loss = model.loss(batch, step)
-        return {"loss": loss.total, "i2i": loss.i2i, "i2c": loss.i2c}
+        return _named(model.loss(batch, step))
 
-    held_out = data.read_split(data_dir, schema.STAGE1, schema.VALIDATION, EVALUATION_BATCH)
+    def gradients(
+        batch: data.Batch, step: tf.Tensor
+    ) -> tuple[training.Losses, list[Gradient | None]]:
+        loss, found = model.cached_gradients(batch, step, model.trained_variables())
+        return _named(loss), found
+
+    known_signs: set[str] = set()
+
+    def validate() -> dict[str, float]:
+        measured = held_out(model, held_out_users)
+        if optimizer.iterations.numpy():
+            _report_collapse(measured, config.stage1.collapse, known_signs)
+        return measured
+
+    held_out_users = data.read_split(data_dir, schema.STAGE1, schema.VALIDATION, EVALUATION_BATCH)
     task = training.Task(
         batches=batches,
         losses=losses,
-        validate=lambda: held_out_retrieval(model, held_out, config.stage1.retrieval_users),
+        gradients=gradients if config.stage1.micro_batches > 1 else None,
+        validate=validate,
         objective="recall",
         epochs=config.stage1.epochs,
         patience=config.stage1.patience,
         judge_first=True,
         variables=model.trained_variables(),
-        steps=manifest.steps(schema.STAGE1, schema.TRAIN, config.stage1.batch_size),
+        records=manifest.records.get(schema.STAGE1, {}).get(schema.TRAIN),
+        clip_norm=config.stage1.clip_norm,
+        loss_scale=LOSS_SCALE[config.model.precision],
+        seed=config.seed,
     )
-    return training.fit(run_dir, strategy, model, optimizer, task)
+    return training.fit(run_dir, strategy, model, optimizer, task, loop)
 
 
-def held_out_retrieval(
-    model: Pretrainer, held_out: tf.data.Dataset, users: int
-) -> dict[str, float]:
-    """Cross-domain retrieval among the first `users` held-out users."""
+def _named(loss: Stage1Loss) -> training.Losses:
+    return {"loss": loss.total, "i2i": loss.i2i, "i2c": loss.i2c}
+
+
+def _report_collapse(measured: dict[str, float], action: str, known: set[str]) -> None:
+    """Says once, or raises, what looks like collapse.
+
+    Args:
+      action: stage1.collapse.
+      known: what has been said; what is new is added.
+    """
+    signs = collapse.find(measured) if action != "ignore" else {}
+    for about in signs.keys() - known:
+        print(f"warning: {signs[about]}", flush=True)
+    known.update(signs)
+    if signs and action == "stop":
+        raise UsageError(
+            f"stage 1 has collapsed ({'; '.join(signs.values())}): try another "
+            "contrast.temperature, fewer contrast.granularities or stage1.i2c_after, or "
+            "--set stage1.collapse=warn"
+        )
+
+
+def held_out(model: Pretrainer, batches: tf.data.Dataset) -> dict[str, float]:
+    """Cross-domain retrieval among the first held-out users, and the state of the clusters.
+
+    Returns:
+      Metrics by name; those of clusters are named `clusters_<K>/<domain>/<what>`.
+    """
+    users = model.config.stage1.retrieval_users
     source, target = [], []
-    for batch in held_out.take(-(-users // EVALUATION_BATCH)):
+    for batch in batches.take(-(-users // EVALUATION_BATCH)):
         p_source, p_target = model(batch)
         source.append(p_source.numpy())
         target.append(p_target.numpy())
-    found = retrieval.cross_domain_retrieval(
-        np.concatenate(source)[:users], np.concatenate(target)[:users]
-    )
-    return {
+    instances = {
+        schema.SOURCE: np.concatenate(source)[:users],
+        schema.TARGET: np.concatenate(target)[:users],
+    }
+    found = retrieval.cross_domain_retrieval(*instances.values())
+    measured = {
         "recall": found.recall,
         "chance": found.chance_recall,
         "median_rank": found.median_rank,
         "users": found.users,
     }
+    for space in model.i2c:
+        clusters = space.clusters_of(instances)
+        measured |= {
+            f"clusters_{space.source.clusters}/{name}": value
+            for name, value in collapse.examine(clusters).items()
+        }
+    return measured

@@ -3,15 +3,19 @@
 import dataclasses
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
 from sitn_tf import data, losses, metrics, runs, schema, training
 from sitn_tf.cli import UsageError
 from sitn_tf.config import Config, differences
-from sitn_tf.distribution import global_sum
+from sitn_tf.distribution import gather_rows, global_sum
+from sitn_tf.items import ItemTable
+from sitn_tf.layers.contrast import Instances, InstanceToInstance
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.models.scorer import Scorer
-from sitn_tf.optimizers import RowSparseAdam
+from sitn_tf.optimizers import make_optimizer
+from sitn_tf.precision import LOSS_SCALE
 from sitn_tf.predict import predict
 
 NO_INIT = "none"
@@ -38,31 +42,54 @@ def run_stage2(
     run_dir: pathlib.Path,
     strategy: tf.distribute.Strategy,
     init: str,
+    loop: training.Loop | None = None,
 ) -> dict[str, float]:
     """Trains stage 2 into `run_dir` and returns the best epoch's metrics.
 
     Args:
       init: run directory of a finished stage 1, or "none".
+      loop: how the run is kept and watched.
 
     Raises:
       UsageError: the stage-1 run is not there, or does not fit.
     """
     manifest = schema.read_manifest(data_dir)
+    if config.stage2.contrast_weight and not config.model.use_source:
+        raise UsageError(
+            f"stage2.contrast_weight={config.stage2.contrast_weight} needs both histories: "
+            "give --set stage2.contrast_weight=0 or --set model.use_source=true"
+        )
     if init != NO_INIT:
         check_fits(pathlib.Path(init), config, manifest)
     info = runs.RunInfo(schema.STAGE2, str(data_dir), manifest.dataset_hash, init, runs.versions())
     runs.prepare(run_dir, config, manifest, info)
     tables = runs.read_tables(data_dir, manifest, config.model)
+    steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
     with strategy.scope():
         scorer = make_scorer(config.model, tables, manifest.max_history)
-        optimizer = RowSparseAdam(
-            learning_rate=config.stage2.learning_rate, row_decay=config.stage2.row_decay
-        )
-    initialize(scorer, init, run_dir)
+        optimizer = make_optimizer(config.stage2, steps)
+    restored = initialize(scorer, init, run_dir)
+    frozen = {id(v) for v in restored} if config.stage2.encoders == "freeze" else set()
+    if config.stage2.encoder_rate != 1.0:
+        optimizer.slow_down(restored, config.stage2.encoder_rate)
+    i2i = InstanceToInstance(config.contrast)
+    log_q = (
+        tf.constant(sampling_log_probability(manifest, tables[schema.TARGET]))
+        if config.stage2.log_q
+        else None
+    )
 
-    def batches(epoch: int) -> tf.data.Dataset:
+    def stage2_losses(batch: data.Batch, step: tf.Tensor) -> training.Losses:
+        click = mean_click_loss(scorer, batch, log_q)
+        if not config.stage2.contrast_weight:
+            return {"loss": click}
+        contrast = mean_contrast_loss(scorer, i2i, batch)
+        total = click + config.stage2.contrast_weight * contrast
+        return {"loss": total, "click": click, "i2i": contrast}
+
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
         return data.read_epoch(
-            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch
+            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch, skip
         )
 
     validation = data.read_split(data_dir, schema.STAGE2, schema.VALIDATION, EVALUATION_BATCH)
@@ -73,23 +100,83 @@ def run_stage2(
 
     task = training.Task(
         batches=batches,
-        losses=lambda batch, step: {"loss": mean_click_loss(scorer, batch)},
+        losses=stage2_losses,
         validate=validate,
         objective="auc",
         epochs=config.stage2.epochs,
         patience=config.stage2.patience,
-        steps=manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size),
+        variables=[v for v in scorer.trainable_variables if id(v) not in frozen],
+        records=manifest.records.get(schema.STAGE2, {}).get(schema.TRAIN),
+        clip_norm=config.stage2.clip_norm,
+        loss_scale=LOSS_SCALE[config.model.precision],
+        seed=config.seed,
     )
-    return training.fit(run_dir, strategy, scorer, optimizer, task)
+    return training.fit(run_dir, strategy, scorer, optimizer, task, loop)
 
 
-def mean_click_loss(scorer: Scorer, batch: data.Batch) -> tf.Tensor:
-    """A replica's share of the mean cross-entropy (Eq. 9) over the global batch's candidates."""
+def mean_click_loss(scorer: Scorer, batch: data.Batch, log_q: tf.Tensor | None = None) -> tf.Tensor:
+    """A replica's share of the mean cross-entropy (Eq. 9) over the global batch's candidates.
+
+    Args:
+      log_q: `[R]` of the target items, see `sampling_log_probability`; no correction if None.
+    """
+    candidates = batch[schema.CANDIDATES.name]
     logits = scorer(batch, training=True)
-    real = batch[schema.CANDIDATES.name] != schema.PAD_ID
+    if log_q is not None:
+        logits -= tf.gather(log_q, candidates)
+    real = candidates != schema.PAD_ID
     total = tf.reduce_sum(losses.click_loss(batch[schema.LABELS.name], logits, real))
     count = global_sum(tf.reduce_sum(tf.cast(real, tf.float32)))
     return tf.math.divide_no_nan(total, count)
+
+
+def mean_contrast_loss(scorer: Scorer, i2i: InstanceToInstance, batch: data.Batch) -> tf.Tensor:
+    """A replica's share of the mean L_i2i (Eq. 3 and 4) over the global batch's requests.
+
+    Requests of one user are no negatives of each other; those without both histories take
+    no part.
+    """
+    histories = {d: batch[f.name] for d, f in schema.HISTORY_OF_DOMAIN.items()}
+    unit = i2i.config.similarity == "cosine"
+    encoded = [
+        scorer.domains[d].instance(history, unit, training=True) for d, history in histories.items()
+    ]
+    user = tf.strings.to_hash_bucket_fast(batch[schema.USER_ID.name], 2**62)
+    valid = tf.logical_and(
+        *[tf.reduce_any(history != schema.PAD_ID, axis=1) for history in histories.values()]
+    )
+    (source, target, users, all_valid), own = gather_rows(
+        [*encoded, user, tf.cast(valid, tf.int32)]
+    )
+    rows = i2i(Instances(source, target, users, all_valid > 0, own))
+    weight = tf.cast(valid, rows.dtype)
+    total = tf.reduce_sum(weight * rows)
+    return tf.math.divide_no_nan(total, global_sum(tf.reduce_sum(weight)))
+
+
+def sampling_log_probability(manifest: schema.Manifest, table: ItemTable) -> np.ndarray:
+    """log(m q) of each target item, for m sampled negatives a click drawn from q.
+
+    A candidate's odds of being the click are p(item | user) : m q(item), so that a scorer
+    trained with logit - log(m q) learns log p(item | user) itself: the logQ correction (Bengio
+    and Senecal, 2008; Yi et al., RecSys 2019) for Eq. 9.
+
+    Returns:
+      `[R]` float32; items that are never sampled count as the rarest that is.
+
+    Raises:
+      UsageError: the data set's negatives are not sampled.
+    """
+    negatives = manifest.negatives
+    if negatives.get("kind") != "sampled":
+        raise UsageError(
+            f"stage2.log_q=True: the negatives of this data set are {negatives.get('kind')}, not "
+            "sampled; give --set stage2.log_q=false"
+        )
+    weight = np.maximum(table.count, 0).astype(np.float64) ** float(negatives["power"])
+    weight[: schema.FIRST_ID] = 0.0
+    q = weight / weight.sum()
+    return np.log(float(negatives["per_click"]) * np.maximum(q, q[q > 0].min())).astype(np.float32)
 
 
 def check_fits(stage1_dir: pathlib.Path, config: Config, manifest: schema.Manifest) -> None:
@@ -112,9 +199,13 @@ def check_fits(stage1_dir: pathlib.Path, config: Config, manifest: schema.Manife
         )
 
 
-def initialize(scorer: Scorer, init: str, run_dir: pathlib.Path) -> None:
-    """Restores what stage 1 trained, and writes which variables are restored and which fresh."""
-    restored = []
+def initialize(scorer: Scorer, init: str, run_dir: pathlib.Path) -> list[tf.Variable]:
+    """Restores what stage 1 trained, and writes which variables are restored and which fresh.
+
+    Returns:
+      The restored variables.
+    """
+    restored: list[tf.Variable] = []
     if init != NO_INIT:
         encoders = tf.train.Checkpoint(**scorer.domains)
         path = tf.train.latest_checkpoint(str(pathlib.Path(init) / runs.BEST))
@@ -132,6 +223,7 @@ def initialize(scorer: Scorer, init: str, run_dir: pathlib.Path) -> None:
         f"initialised from {init}: {len(described['restored'])} variables restored, "
         f"{len(described['fresh'])} fresh ({run_dir / runs.INITIALIZATION_FILE})"
     )
+    return restored
 
 
 def describe(variable: tf.Variable) -> str:

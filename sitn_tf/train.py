@@ -4,7 +4,9 @@
     python -m sitn_tf.train --stage=2 --data_dir=DATASET --workdir=RUN
 
 Stage 1 writes RUN/stage1; stage 2 starts from it and writes RUN/stage2. The same command
-continues an interrupted run. `--set section.field=value` changes a field of sitn_tf/config.py.
+continues an interrupted run, to the weights of an uninterrupted one. SIGTERM and Ctrl-C save a
+checkpoint after the current step and exit with status 75. `--set section.field=value` changes a
+field of sitn_tf/config.py.
 """
 
 import dataclasses
@@ -33,9 +35,29 @@ _REPLICAS = flags.DEFINE_integer(
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "Remove a run that is there.", flag_values=FLAGS
 )
+_DRY_RUN = flags.DEFINE_boolean(
+    "dry_run", False, "Print variables, memory and steps; write nothing.", flag_values=FLAGS
+)
+_CHECKPOINT_STEPS = flags.DEFINE_integer(
+    "checkpoint_steps",
+    0,
+    "Steps between checkpoints within an epoch; 0 for none by steps.",
+    flag_values=FLAGS,
+    lower_bound=0,
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes",
+    10.0,
+    "Minutes between checkpoints within an epoch; 0 for none by time.",
+    flag_values=FLAGS,
+    lower_bound=0.0,
+)
+_LOG_STEPS = flags.DEFINE_integer(
+    "log_steps", 50, "Steps between TensorBoard's points.", flag_values=FLAGS, lower_bound=1
+)
 
 
-def main(_: list[str]) -> None:
+def main(_: list[str]) -> int | None:
     """Checks the flags, trains, and says what was written and what to run next."""
     number, data_dir = cli.require(FLAGS, "stage"), cli.require(FLAGS, "data_dir")
     workdir = pathlib.Path(cli.require(FLAGS, "workdir"))
@@ -52,18 +74,27 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     import tensorflow as tf
 
-    from sitn_tf import runs
+    from sitn_tf import runs, stopping
 
+    if _DRY_RUN.value:
+        from sitn_tf import dry_run
+
+        print(dry_run.describe(settings, stage, pathlib.Path(data_dir)))
+        return None
     if _OVERWRITE.value and (run_dir / runs.RUN_FILE).is_file():
         shutil.rmtree(run_dir)
     try:
         best = train(settings, stage, pathlib.Path(data_dir), run_dir)
+    except stopping.StoppedError:
+        print(f"stopped; {run_dir} is saved: give the same command again to continue")
+        return stopping.STOPPED_STATUS
     except tf.errors.DataLossError as error:
         raise UsageError(
             f"{data_dir} is damaged ({str(error).splitlines()[0]}): "
             "see python -m pipelines.verify, and build it again"
         ) from error
     _conclude(stage, data_dir, workdir, best)
+    return None
 
 
 def train(
@@ -72,17 +103,18 @@ def train(
     """Starts TensorFlow's devices and trains the stage."""
     import tf_keras
 
-    from sitn_tf import stage1, stage2
+    from sitn_tf import stage1, stage2, training
     from sitn_tf.distribution import make_strategy
 
     strategy = make_strategy(_REPLICAS.value)
     tf_keras.utils.set_random_seed(settings.seed)
+    loop = training.Loop(_CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value)
     if stage == schema.STAGE1:
-        return stage1.run_stage1(settings, data_dir, run_dir, strategy)
+        return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
     init = _INIT.value or str(run_dir.parent / schema.STAGE1)
     if init != stage2.NO_INIT:
         init = str(pathlib.Path(init).resolve())
-    return stage2.run_stage2(settings, data_dir, run_dir, strategy, init)
+    return stage2.run_stage2(settings, data_dir, run_dir, strategy, init, loop)
 
 
 def _conclude(stage: str, data_dir: str, workdir: pathlib.Path, best: dict[str, float]) -> None:

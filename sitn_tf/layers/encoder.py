@@ -5,6 +5,7 @@ import tf_keras
 
 from sitn_tf.config import ModelConfig
 from sitn_tf.layers.attention import MultiHeadAttention
+from sitn_tf.layers.dropout import Dropout
 
 
 class SequenceEncoder(tf_keras.layers.Layer):
@@ -27,7 +28,7 @@ class SequenceEncoder(tf_keras.layers.Layer):
             tf_keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{block}")
             for block in range(config.blocks if config.layer_norm else 0)
         ]
-        self.dropout = tf_keras.layers.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         if self.config.positions:

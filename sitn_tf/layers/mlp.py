@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras
 
+from sitn_tf.layers.dropout import Dropout
+
 
 def join(users: Sequence[tf.Tensor], candidates: tf.Tensor, products: bool) -> tf.Tensor:
     """Concat of Eq. 8: user representations and candidates, each `[B, C, D]`.
@@ -25,5 +27,5 @@ def make_mlp(
     for width in widths:
         layers.append(tf_keras.layers.Dense(width, activation="relu"))
         if dropout:
-            layers.append(tf_keras.layers.Dropout(dropout))
+            layers.append(Dropout(dropout))
     return tf_keras.Sequential([*layers, tf_keras.layers.Dense(outputs)], name=name)

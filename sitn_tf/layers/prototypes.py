@@ -28,9 +28,9 @@ class ClusterEncoder(tf_keras.layers.Layer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         initializer = (
-            spread_directions
-            if self.config.cluster_init == "orthogonal"
-            else tf_keras.initializers.RandomNormal(stddev=self.dim**-0.5)
+            tf_keras.initializers.RandomNormal(stddev=self.dim**-0.5)
+            if self.config.cluster_init == "normal"
+            else spread_directions
         )
         self.c = self.add_weight("c", shape=(self.clusters, self.dim), initializer=initializer)
         if self.mlp is not None:

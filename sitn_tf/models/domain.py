@@ -3,10 +3,10 @@
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import schema
+from sitn_tf import losses, schema
 from sitn_tf.config import ModelConfig
 from sitn_tf.items import ItemTable
-from sitn_tf.layers.embedding import ItemEmbedding
+from sitn_tf.layers.embedding import ItemEmbedding, masked_mean
 from sitn_tf.layers.encoder import SequenceEncoder
 
 
@@ -29,3 +29,9 @@ class DomainEncoder(tf_keras.layers.Layer):
         """`[B, T]` ids → encoded sequence z `[B, T, D]` and its mask `[B, T]`."""
         mask = history != schema.PAD_ID
         return self.sequence(self.items(history), mask, training=training), mask
+
+    def instance(self, history: tf.Tensor, unit: bool, training: bool = False) -> tf.Tensor:
+        """`[B, T]` ids → instances p `[B, D]` float32 (Eq. 2), of length 1 if `unit`."""
+        encoded, mask = self(history, training=training)
+        pooled = masked_mean(tf.cast(encoded, tf.float32), mask)
+        return losses.unit(pooled) if unit else pooled

@@ -1,19 +1,23 @@
 """Stage 1 of SITN: both histories of each user → the contrastive loss (Eq. 1-7)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import losses, schema
-from sitn_tf.augmentation import hide_items
+from sitn_tf import schema
+from sitn_tf.augmentation import Draw, crop, hide_items, shuffle
+from sitn_tf.clipping import Gradient
 from sitn_tf.config import Config
 from sitn_tf.data import Batch
 from sitn_tf.distribution import gather_rows, global_sum
+from sitn_tf.gradients import cached_gradients
 from sitn_tf.items import ItemTable
 from sitn_tf.layers.contrast import Instances, InstanceToCluster, InstanceToInstance
-from sitn_tf.layers.embedding import masked_mean
+from sitn_tf.layers.minhash import minhash
 from sitn_tf.models.domain import DomainEncoder
+from sitn_tf.precision import layers_in
 
 
 class Stage1Loss(NamedTuple):
@@ -22,6 +26,22 @@ class Stage1Loss(NamedTuple):
     total: tf.Tensor
     i2i: tf.Tensor
     i2c: tf.Tensor
+
+
+class Users(NamedTuple):
+    """A replica's users, ready to be encoded.
+
+    Attributes:
+      histories: `[B, T]` int64 each, augmented, by feature name.
+      user: `[B]` int64, a hash of the user's id.
+      valid: `[B]` bool, whether both histories have items.
+      signature: `[B, S]` MinHash of both histories, or None where likeness plays no part.
+    """
+
+    histories: Batch
+    user: tf.Tensor
+    valid: tf.Tensor
+    signature: tf.Tensor | None
 
 
 class Pretrainer(tf_keras.Model):
@@ -36,8 +56,9 @@ class Pretrainer(tf_keras.Model):
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name="pretrainer")
         self.config = config
-        self.source = DomainEncoder(tables[schema.SOURCE], config.model, max_history)
-        self.target = DomainEncoder(tables[schema.TARGET], config.model, max_history)
+        with layers_in(config.model.precision):
+            self.source = DomainEncoder(tables[schema.SOURCE], config.model, max_history)
+            self.target = DomainEncoder(tables[schema.TARGET], config.model, max_history)
         contrast = config.contrast
         self.i2i = InstanceToInstance(contrast, name="i2i")
         self.i2c = [
@@ -64,37 +85,76 @@ class Pretrainer(tf_keras.Model):
     def call(self, inputs: Batch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Histories `[B, S]` and `[B, T]` → instances p^s and p^t, each `[B, D]` (Eq. 2).
 
-        With cosine similarity the instances are unit vectors; an empty history gives zeros.
+        float32 whatever the precision of the encoders. With cosine similarity the instances
+        are unit vectors; an empty history gives zeros.
         """
-        source = masked_mean(*self.source(inputs[schema.SOURCE_HISTORY.name], training=training))
-        target = masked_mean(*self.target(inputs[schema.TARGET_HISTORY.name], training=training))
-        if self.config.contrast.similarity == "cosine":
-            return losses.unit(source), losses.unit(target)
-        return source, target
+        return (
+            self.source.instance(inputs[schema.SOURCE_HISTORY.name], self._unit, training),
+            self.target.instance(inputs[schema.TARGET_HISTORY.name], self._unit, training),
+        )
+
+    @property
+    def _unit(self) -> bool:
+        return self.config.contrast.similarity == "cosine"
+
+    def prepare(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> Users:
+        """A replica's part of a batch of schema.STAGE1_FEATURES → its users, augmented.
+
+        Args:
+          step: scalar int64, on which the augmentation depends.
+        """
+        settings = self.config.stage1
+        user = tf.strings.to_hash_bucket_fast(inputs[schema.USER_ID.name], 2**62)
+        histories = {f.name: inputs[f.name] for f in schema.HISTORY_OF_DOMAIN.values()}
+        signature = minhash(histories) if self.config.contrast.alike < 1.0 else None
+        if training:
+            draw = Draw(user, step, self.config.seed)
+            for name, history in histories.items():
+                history = crop(history, draw, settings.item_crop)
+                history = shuffle(history, draw, settings.item_shuffle)
+                histories[name] = hide_items(history, draw, settings.item_mask)
+        valid = tf.logical_and(
+            *[tf.reduce_any(history != schema.PAD_ID, axis=1) for history in histories.values()]
+        )
+        return Users(histories, user, valid, signature)
 
     def loss(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> Stage1Loss:
         """L_ssl = w_i2i L_i2i + w_i2c L_i2c over the global batch, this replica's share.
 
         Args:
           inputs: a replica's part of a batch of schema.STAGE1_FEATURES.
-          step: scalar int64, on which the augmentation depends.
+          step: scalar int64, on which the augmentation and the start of i2c depend.
         """
-        user = tf.strings.to_hash_bucket_fast(inputs[schema.USER_ID.name], 2**62)
-        histories = {f.name: inputs[f.name] for f in schema.HISTORY_OF_DOMAIN.values()}
-        if training:
-            for name, history in histories.items():
-                histories[name] = hide_items(
-                    history, user, step, self.config.seed, self.config.stage1.item_mask
-                )
-        valid = tf.logical_and(
-            *[tf.reduce_any(history != schema.PAD_ID, axis=1) for history in histories.values()]
-        )
-        p_source, p_target = self(histories, training=training)
-        gathered, own = gather_rows([p_source, p_target, user, tf.cast(valid, tf.int32)])
-        instances = Instances(gathered[0], gathered[1], gathered[2], gathered[3] > 0, own)
-        return self._reduce(instances, valid)
+        users = self.prepare(inputs, step, training)
+        return self.contrast(self(users.histories, training=training), users, step)
 
-    def _reduce(self, instances: Instances, valid: tf.Tensor) -> Stage1Loss:
+    def cached_gradients(
+        self, inputs: Batch, step: tf.Tensor, variables: Sequence[tf.Variable]
+    ) -> tuple[Stage1Loss, list[Gradient | None]]:
+        """The loss and its gradients, the users encoded in `stage1.micro_batches` parts.
+
+        The same numbers as a tape over `loss`, in the memory of one part.
+        """
+        users = self.prepare(inputs, step)
+        return cached_gradients(
+            lambda histories: self(histories, training=True),
+            lambda encoded: self.contrast(encoded, users, step),
+            users.histories,
+            self.config.stage1.micro_batches,
+            variables,
+        )
+
+    def contrast(self, encoded: Sequence[tf.Tensor], users: Users, step: tf.Tensor) -> Stage1Loss:
+        """Instances p^s and p^t `[B, D]` of a replica's users → its share of the loss."""
+        columns = [*encoded, users.user, tf.cast(users.valid, tf.int32)]
+        if users.signature is not None:
+            columns.append(users.signature)
+        (source, target, user, valid, *rest), own = gather_rows(columns)
+        signature = rest[0] if rest else None
+        instances = Instances(source, target, user, valid > 0, own, signature)
+        return self._reduce(instances, users.valid, step)
+
+    def _reduce(self, instances: Instances, valid: tf.Tensor, step: tf.Tensor) -> Stage1Loss:
         contrast = self.config.contrast
         weight = tf.cast(valid, instances.source.dtype)
         if contrast.reduction == "mean":
@@ -105,4 +165,6 @@ class Pretrainer(tf_keras.Model):
         if contrast.reduction == "mean" and spaces:
             i2c /= len(spaces)
         i2i = tf.convert_to_tensor(i2i)
-        return Stage1Loss(contrast.i2i_weight * i2i + contrast.i2c_weight * i2c, i2i, i2c)
+        joined = tf.cast(step >= self.config.stage1.i2c_after, i2c.dtype)
+        total = contrast.i2i_weight * i2i + contrast.i2c_weight * joined * i2c
+        return Stage1Loss(total, i2i, i2c)

@@ -10,13 +10,15 @@ from sitn_tf.models.mean_pool import MeanPool
 from sitn_tf.models.pretrainer import Pretrainer
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
+from sitn_tf.precision import layers_in
 
 SCORERS: dict[str, type[Scorer]] = {"sitn": Sitn, "din": Din, "mean_pool": MeanPool}
 
 
 def make_scorer(config: ModelConfig, tables: dict[str, ItemTable], max_history: int) -> Scorer:
     """A stage-2 model with all its variables made."""
-    scorer = SCORERS[config.name](config, tables, max_history)
+    with layers_in(config.precision):
+        scorer = SCORERS[config.name](config, tables, max_history)
     one_request = {
         feature.name: tf.zeros([1, 1], tf.int64)
         for feature in (schema.SOURCE_HISTORY, schema.TARGET_HISTORY, schema.CANDIDATES)
@@ -36,4 +38,6 @@ def make_pretrainer(config: Config, tables: dict[str, ItemTable], max_history: i
     for space in pretrainer.i2c:
         for encoder in (space.source, space.target):
             encoder(tf.zeros([1, dim]), tf.zeros([1], tf.bool))
+        if config.contrast.cluster_init == "shared":
+            space.target.c.assign(space.source.c)
     return pretrainer

@@ -78,7 +78,7 @@ class Scorer(tf_keras.Model, abc.ABC):
             encoded |= self._encode_named(
                 domain, vectors, history != schema.PAD_ID, training=training
             )
-        return self.score_items(encoded, candidates, training=training)
+        return tf.cast(self.score_items(encoded, candidates, training=training), tf.float32)
 
     def _encode_named(
         self, domain: str, vectors: tf.Tensor, mask: tf.Tensor, training: bool

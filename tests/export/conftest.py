@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from export import native
-from export.export_model import export
+from export.export_model import ExportOptions, export
 from tests.export.small_run import write_small_run
 
 
@@ -19,6 +19,19 @@ def servable(run_dir, tmp_path_factory) -> pathlib.Path:
     """A directory with version 1. Not to be changed: copy it."""
     folder = tmp_path_factory.mktemp("servable")
     export(run_dir, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other_run_dir(tmp_path_factory) -> pathlib.Path:
+    """The same model over the same items, with other weights."""
+    return write_small_run(tmp_path_factory.mktemp("other_run"), seed=11)
+
+
+@pytest.fixture(scope="session")
+def other_servable(other_run_dir, tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("other_servable")
+    export(other_run_dir, folder, ExportOptions(goldens=64))
     return folder
 
 

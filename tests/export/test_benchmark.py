@@ -2,10 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.benchmarks import serving
 from tests.commands import run_main
+
+
+def test_a_queue_of_constant_service_times():
+    # Every request takes 1 and one arrives each 2: nobody waits.
+    np.testing.assert_allclose(serving.queue(1, 0.5, 50, poisson=False), 1.0)
+    # M/D/1 (Pollaczek-Khinchine): mean wait load / (2 (1 - load)) = 0.5.
+    waits = serving.queue(1, 0.5, 100_000, poisson=True) - 1.0
+    assert abs(waits.mean() - 0.5) < 0.03
 
 
 @pytest.mark.slow

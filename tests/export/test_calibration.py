@@ -1,7 +1,10 @@
 """Calibration: fits recover what was planted, in NumPy and in the graph alike."""
 
+import dataclasses
 import json
 import math
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +20,6 @@ from export.metadata import summary
 from export.signatures import calibrated
 from sitn_tf import metrics, runs, schema
 from sitn_tf.cli import UsageError
-from tests.export.small_run import write_small_run
 
 CURVE = Calibration("isotonic", knots_x=(-2.0, 0.0, 3.0), knots_y=(-3.0, -1.0, -0.5), shift=-0.7)
 LINE = Calibration("platt", slope=0.5, intercept=0.25, shift=-1.0)
@@ -40,6 +42,23 @@ def test_the_shift_undoes_negative_sampling():
     shifted = calibrations.apply(Calibration(shift=math.log(0.1)), learned)
     np.testing.assert_allclose(shifted, true)
     assert abs(calibrations.sigmoid(shifted).mean() - labels.mean()) < 0.002
+
+
+def test_the_shift_after_sampling_by_popularity():
+    """Each of 20 items is off by its share of the draws, and a fitted step does not see it."""
+    rng = np.random.default_rng(0)
+    items, per_click, clicks = 20, 4, 400_000
+    rate = np.linspace(0.01, 0.09, items)  # sums to 1: which item a request's click is on
+    share = rate**0.75 / (rate**0.75).sum()
+    clicked = np.bincount(rng.choice(items, clicks, p=rate), minlength=items)
+    drawn = np.bincount(rng.choice(items, per_click * clicks, p=share), minlength=items)
+    learned = np.log(clicked / drawn)  # a perfect model of the sampled rows
+    shifted = calibrations.apply(Calibration(shift=math.log(per_click / items)), learned)
+    np.testing.assert_allclose(shifted - np.log(rate), -np.log(share * items), atol=0.03)
+    logits = np.repeat(learned, clicked + drawn)
+    labels = np.concatenate([[1.0] * c + [0.0] * d for c, d in zip(clicked, drawn, strict=True)])
+    fitted = calibrations.fit("platt", logits, labels)
+    assert (fitted.slope, fitted.intercept) == pytest.approx((1.0, 0.0), abs=1e-3)
 
 
 def test_shift_of_the_manifest():
@@ -155,13 +174,33 @@ def test_reliability_weighs_negatives_by_those_they_stand_for():
                            np.ones(len(true)))}, "t & u").count("&lt;") == 1  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [pytest.param("platt", marks=pytest.mark.slow), "isotonic"])
-def test_a_calibrated_export_serves_calibrated_scores(tmp_path, kind):
-    run_dir = write_small_run(tmp_path)
+@pytest.fixture
+def sampled_run(run_dir, tmp_path):
+    """A run on sampled negatives whose data set is not where it was; and the data set."""
+    copied = shutil.copytree(run_dir, tmp_path / "stage2")
+    info = runs.read_info(copied)
+    runs.write_json(
+        copied / runs.RUN_FILE, {**dataclasses.asdict(info), "data_dir": str(tmp_path / "gone")}
+    )
+    write_sampling_rate(copied, 0.5)
+    return copied, pathlib.Path(info.data_dir)
+
+
+def write_sampling_rate(run_dir, rate):
     manifest = runs.read_json(run_dir / schema.MANIFEST_FILE, None)
-    manifest["negatives"] = {"kind": "sampled", "sampling_rate": 0.5}
+    manifest["negatives"] = {"kind": "sampled", "sampling_rate": rate}
     runs.write_json(run_dir / schema.MANIFEST_FILE, manifest)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("platt", marks=pytest.mark.slow), "isotonic"])
+def test_a_calibrated_export_serves_calibrated_scores(sampled_run, tmp_path, kind):
+    run_dir, data_dir = sampled_run
     options = ExportOptions(calibrate=kind, goldens=64)
+    with pytest.raises(
+        UsageError, match=rf"--calibrate={kind} needs the data set .* give --data_dir"
+    ):
+        export(run_dir, tmp_path / "servable", options)
+    options = dataclasses.replace(options, data_dir=data_dir)
     made, metadata = export(run_dir, tmp_path / "servable", options)
     assert metadata["calibration"]["kind"] == kind
     assert metadata["calibration"]["shift"] == pytest.approx(math.log(0.5))
@@ -176,32 +215,13 @@ def test_a_calibrated_export_serves_calibrated_scores(tmp_path, kind):
     )
 
 
-def test_a_fit_needs_the_data_set(tmp_path):
-    run_dir = write_small_run(tmp_path)
-    (tmp_path / "dataset").rename(tmp_path / "elsewhere")
-    options = ExportOptions(calibrate="platt", goldens=64)
-    with pytest.raises(
-        UsageError, match=r"--calibrate=platt needs the data set .* give --data_dir"
-    ):
-        export(run_dir, tmp_path / "servable", options)
-    moved = ExportOptions(calibrate="platt", goldens=64, data_dir=tmp_path / "elsewhere")
-    assert export(run_dir, tmp_path / "servable", moved)[1]["calibration"]["kind"] == "platt"
-
-
-def test_without_data_the_export_says_what_was_not_measured(tmp_path):
-    run_dir = write_small_run(tmp_path)
-    (tmp_path / "dataset").rename(tmp_path / "elsewhere")
-    _, metadata = export(run_dir, tmp_path / "servable", ExportOptions(goldens=64))
-    assert metadata["measured"] is None
-    assert "AUC and calibration not measured" in summary(metadata)
-
-
-def test_a_bad_sampling_rate_is_a_usage_error(tmp_path):
-    run_dir = write_small_run(tmp_path)
-    manifest = runs.read_json(run_dir / schema.MANIFEST_FILE, None)
-    manifest["negatives"] = {"sampling_rate": 0.0}
-    runs.write_json(run_dir / schema.MANIFEST_FILE, manifest)
+def test_a_bad_sampling_rate_and_a_missing_data_set(sampled_run, tmp_path):
+    run_dir, _ = sampled_run
+    write_sampling_rate(run_dir, 0.0)
     with pytest.raises(UsageError, match=r"sampling_rate=0\.0 .* give --noundo_sampling"):
         export(run_dir, tmp_path / "servable")
     options = ExportOptions(undo_sampling=False, goldens=64)
-    assert export(run_dir, tmp_path / "servable", options)[1]["calibration"]["shift"] == 0.0
+    _, metadata = export(run_dir, tmp_path / "servable", options)
+    assert metadata["calibration"]["shift"] == 0.0
+    assert metadata["measured"] is None
+    assert "AUC and calibration not measured" in summary(metadata)

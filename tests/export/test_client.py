@@ -1,5 +1,10 @@
 """The clients against a stand-in that speaks TF Serving's protocols."""
 
+import json
+import pathlib
+import re
+import urllib.request
+
 import numpy as np
 import pytest
 
@@ -13,7 +18,10 @@ from tests.export.serving_double import serve
 REQUEST = Request(("s2", "s3"), (), ("t2", "t9", "never seen"))
 OTHER = Request((), ("t4",), ("t3",))
 
-pytestmark = pytest.mark.parametrize("protocol", ["grpc", "rest"])
+
+@pytest.fixture(params=["grpc", "rest"])
+def protocol(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,19 @@ def test_every_signature_answers(ask, session):
     np.testing.assert_allclose(np.concatenate(again), np.concatenate(found), atol=1e-6)
 
 
+def test_the_request_of_the_readme_is_answered(served, session):
+    readme = pathlib.Path(clients.__file__).parents[1] / "README.md"
+    (body,) = re.findall(
+        r"curl localhost:8501/v1/models/sitn:predict -d '(.*?)'", readme.read_text(), re.S
+    )
+    url = f"http://{served[1]['rest']}/v1/models/sitn:predict"
+    with urllib.request.urlopen(url, body.encode(), timeout=5) as answer:
+        ctr = json.load(answer)["outputs"]["ctr"]
+    asked = Request(("s5", "s9"), (), ("t3", "t4", "t8"))
+    expected = session.run("score", requests.score_inputs([asked]))["ctr"]
+    np.testing.assert_allclose(ctr, expected, atol=1e-6)
+
+
 def test_golden_requests_are_answered_as_at_export(ask, servable):
     assert clients.check_golden(ask, servable / "1").passes
 
@@ -52,7 +73,7 @@ def test_an_unavailable_server_is_asked_again(ask, served):
 
 
 def test_a_refused_request_is_not_asked_again(ask, served):
-    bad = {**requests.score_inputs([REQUEST]), "candidates": np.full((1, 2001), "t2", object)}
+    bad = requests.score_inputs([REQUEST]) | requests.candidate_inputs([["t2"] * 2001])
     with pytest.raises(clients.ServerError, match="more than 2000 candidates") as refused:
         ask.predict("score", bad)
     assert refused.value.status in ("INVALID_ARGUMENT", "HTTP 400")
@@ -100,7 +121,7 @@ def test_the_command_scores_and_names_a_server_that_is_not_there(
         run_main(clients, f"--protocol={protocol}", away, *asked)
 
 
-def test_pauses_grow_and_stay_within_the_deadline(protocol):
+def test_pauses_grow_and_stay_within_the_deadline():
     now, pauses = [0.0], []
 
     def sleep(seconds):

@@ -9,7 +9,17 @@ import sys
 import numpy as np
 import pytest
 
-from export import client, export_model, golden, native, requests, vectors, verify, versions
+from export import (
+    client,
+    export_model,
+    golden,
+    native,
+    requests,
+    signatures,
+    vectors,
+    verify,
+    versions,
+)
 from export.export_model import ExportOptions, export
 from export.metadata import summary
 from sitn_tf import runs, schema
@@ -33,13 +43,16 @@ def verified(version, run_dir=None):
     return all(difference.passes for difference in report.values())
 
 
-def test_an_export_answers_without_its_run_and_data(tmp_path):
-    run_dir = write_small_run(tmp_path)
-    made, _ = export(run_dir, tmp_path / "servable")
-    shutil.rmtree(run_dir)
-    shutil.rmtree(tmp_path / "dataset")
-    done = run_command("export.verify", f"--servable={made}")
+def test_an_export_answers_without_its_run_and_data(servable, run_dir):
+    """In a fresh process, and with what it was made from out of the way."""
+    away = run_dir.parent.with_name("away")
+    run_dir.parent.rename(away)
+    try:
+        done = run_command("export.verify", f"--servable={servable / '1'}")
+    finally:
+        away.rename(run_dir.parent)
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     assert "score, 1024 requests against the trained model: max abs difference" in done.stdout
     assert "FAILED" not in done.stdout
     assert "warm-up: 32 requests answered" in done.stdout
@@ -52,12 +65,10 @@ def test_verify_with_the_run_scores_its_model_again(servable, run_dir):
     assert verify.difference_from_run(run_dir, servable / "1").passes
 
 
-def test_verify_sees_another_model(servable, tmp_path, capsys):
+def test_verify_sees_another_model(servable, other_servable, tmp_path, capsys):
     """The check can fail: golden scores of a model with other weights."""
     broken = shutil.copytree(servable / "1", tmp_path / "1")
-    other = write_small_run(tmp_path, seed=5)
-    made, _ = export(other, tmp_path / "servable", FEW)
-    shutil.copy(made / golden.FILE, broken / golden.FILE)
+    shutil.copy(other_servable / "1" / golden.FILE, broken / golden.FILE)
     assert run_main(verify, f"--servable={broken}") == verify.FAILED
     assert "log-odds  FAILED" in capsys.readouterr().out
 
@@ -130,49 +141,43 @@ def test_every_model_is_served_as_trained(tmp_path, model):
     assert verified(made)
 
 
-def test_versions_count_on_and_the_newest_is_verified(run_dir, tmp_path):
-    folder = tmp_path / "servable"
-    assert export(run_dir, folder, FEW, version=7)[0].name == "7"
-    assert export(run_dir, folder, FEW)[0].name == "8"
-    assert verify.resolve(folder).name == "8"
-    assert sorted(p.name for p in folder.iterdir()) == ["7", "8"]
-
-
 def test_an_existing_version_is_not_replaced(run_dir, servable):
     with pytest.raises(UsageError, match="/1 exists: leave --version out for version 2"):
         export(run_dir, servable, version=1)
 
 
 def test_a_failed_export_leaves_nothing(run_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(golden, "write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    def save(_, directory):
+        (directory / "saved_model.pb").write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(signatures.Servable, "save", save)
     with pytest.raises(OSError, match="disk full"):
         export(run_dir, tmp_path / "servable")
     assert list((tmp_path / "servable").iterdir()) == []
 
 
-def test_runs_that_cannot_be_exported(tmp_path):
+def test_runs_that_cannot_be_exported(run_dir, tmp_path):
     with pytest.raises(UsageError, match=r"missing is not a directory: train a run with"):
         export(tmp_path / "missing", tmp_path / "servable")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="empty holds no run of stage 2: train one"):
         export(tmp_path / "empty", tmp_path / "servable")
-    run_dir = write_small_run(tmp_path)
-    info = runs.read_info(run_dir)
-    runs.write_json(
-        run_dir / runs.RUN_FILE, dataclasses.asdict(dataclasses.replace(info, stage="stage1"))
-    )
+    stage1 = shutil.copytree(run_dir, tmp_path / "stage1")
+    info = dataclasses.replace(runs.read_info(run_dir), stage="stage1")
+    runs.write_json(stage1 / runs.RUN_FILE, dataclasses.asdict(info))
     with pytest.raises(UsageError, match="holds a run of stage1, not of stage2"):
-        export(run_dir, tmp_path / "servable")
+        export(stage1, tmp_path / "servable")
     assert not (tmp_path / "servable").exists()
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path):
-    run_dir = write_small_run(tmp_path)
-    config = runs.read_json(run_dir / runs.CONFIG_FILE, None)
+def test_a_checkpoint_of_another_model_is_refused(run_dir, tmp_path):
+    other = shutil.copytree(run_dir, tmp_path / "stage2")
+    config = runs.read_json(other / runs.CONFIG_FILE, None)
     config["model"]["mlp"] = [17]
-    runs.write_json(run_dir / runs.CONFIG_FILE, config)
+    runs.write_json(other / runs.CONFIG_FILE, config)
     with pytest.raises(UsageError, match=r"stage2 does not load \(.*train it again with python"):
-        export(run_dir, tmp_path / "servable", FEW)
+        export(other, tmp_path / "servable", FEW)
 
 
 def test_differences_of_tiny_probabilities_show_in_log_odds():
@@ -211,19 +216,57 @@ def test_missing_flags_are_named():
             run_main(module)
 
 
-def test_the_commands_export_list_and_keep(run_dir, servable, tmp_path, capsys):
-    folder = tmp_path / "servable"
-    shutil.copytree(servable, folder)
-    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}", "--keep=1")
-    said = capsys.readouterr().out.splitlines()
-    assert "drift from version 1 on its golden requests: 0.0000 of log-odds" in said[-4]
-    assert said[-3:] == [
-        f"wrote {folder / '2'}",
-        "removed versions 1",
-        f"next: python -m export.verify --servable={folder / '2'}",
+def test_the_same_export_is_not_written_twice(run_dir, servable, tmp_path, capsys):
+    folder = shutil.copytree(servable, tmp_path / "servable")
+    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}")
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"{folder / '1'} is the same already: nothing written (--force writes another)",
+        f"next: python -m export.verify --servable={folder / '1'}",
     ]
+    assert [p.name for p in folder.iterdir()] == ["1"]
+
+
+def test_what_makes_a_version_another_one(servable, tmp_path):
+    made = shutil.copytree(servable / "1", tmp_path / "made")
+    metadata = versions.read_metadata(made)
+
+    def same(**changes):
+        (made / versions.METADATA_FILE).write_text(json.dumps({**metadata, **changes}))
+        return export_model.same_as_newest(made, servable) == servable / "1"
+
+    assert same(created="later", drift={"version": 1})
+    # Golden requests need not touch every item; the fingerprint of the weights does.
+    assert not same(encoder=metadata["encoder"] + 1)
+    assert not same(calibration={"shift": -1.0})
+    (made / golden.FILE).write_text("other scores")
+    assert not same()
+    (made / golden.FILE).unlink()
+    assert not same()
+    assert export_model.same_as_newest(made, tmp_path / "no versions") is None
+
+
+def test_no_command_loads_tensorflow_before_it_speaks():
+    """Its chatter is dropped by `main`, which comes after the imports."""
+    modules = "client, export_model, score_batch, vectors, verify, versions"
+    program = f"import sys; from export import {modules}; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_commands_count_on_keep_and_list(run_dir, servable, tmp_path, capsys):
+    folder = tmp_path / "servable"
+    shutil.copytree(servable / "1", folder / "7")
+    run_main(export_model, f"--run_dir={run_dir}", f"--output={folder}", "--force", "--keep=1")
+    said = capsys.readouterr().out.splitlines()
+    assert "drift from version 7 on its golden requests: 0.0000 of log-odds" in said[-4]
+    assert said[-3:] == [
+        f"wrote {folder / '8'}",
+        "removed versions 7",
+        f"next: python -m export.verify --servable={folder / '8'}",
+    ]
+    assert verify.resolve(folder) == folder / "8"
+    assert [p.name for p in folder.iterdir()] == ["8"]
     run_main(versions, f"--servable={folder}")
-    assert capsys.readouterr().out.startswith("2  20")
+    assert capsys.readouterr().out.startswith("8  20")
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from tests.small_dataset import MAX_HISTORY, SOURCE_ITEMS, TARGET_ITEMS
 
 TEXTS = ("", "s2", "t3", "unknown", "é\U0001f600", b"\xff\xfe\x00", b"\0", "x" * 5000, "\n")
 TEXTS = np.array(TEXTS, dtype=object)
-NUMBERS = (0.0, -1.0, np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45)
-IDS = (0, 1, 2, 5, TARGET_ITEMS - 1, SOURCE_ITEMS, 10**9, -1, -(2**63), 2**63 - 1)
+NUMBERS = np.array([0.0, -1.0, np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45])
+IDS = np.array([0, 1, 2, 5, TARGET_ITEMS - 1, SOURCE_ITEMS, 10**9, -1, -(2**63), 2**63 - 1])
 
 
 class Fuzzer:
@@ -27,6 +27,9 @@ class Fuzzer:
 
     def one_of(self, values):
         return values[self.rng.integers(len(values))]
+
+    def some_of(self, values, size):
+        return values[self.rng.integers(len(values), size=size)]
 
     def chance(self, probability):
         return self.rng.random() < probability
@@ -54,7 +57,7 @@ class Fuzzer:
     def _texts(self, rows):
         shape = self._shape(rows)
         known = TEXTS[: 5 if np.prod(shape) > 100 else None]
-        return np.array(known[self.rng.integers(len(known), size=shape)], dtype=object)
+        return np.array(self.some_of(known, shape), dtype=object)
 
     def _other_dtype(self):
         shape = self._shape(2)
@@ -65,17 +68,27 @@ class Fuzzer:
     def _rows(self):
         return int(self.one_of([0, 1, 1, 1, 1, 2, 2, 3, 3, 50]))
 
+    def _ids(self, name, rows):
+        texts = self._texts(rows)
+        width = texts.shape[1] if texts.ndim > 1 else 0
+        lengths = self.rng.integers(0, width + 1, size=rows)
+        if self.chance(0.05) and rows:
+            lengths[self.rng.integers(rows)] = self.one_of((-1, width + 1, -(2**63), 2**63 - 1))
+        if self.chance(0.03):
+            lengths = lengths[: self.rng.integers(3)]
+        return {name: texts, requests.length_of(name): lengths}
+
     def _score(self):
         rows = self._rows()
-        return self._encode_user(rows) | {"candidates": self._texts(rows)}
+        return self._encode_user(rows) | self._ids("candidates", rows)
 
     def _encode_user(self, rows=None):
         rows = self._rows() if rows is None else rows
-        return {"source_history": self._texts(rows), "target_history": self._texts(rows)}
+        return self._ids("source_history", rows) | self._ids("target_history", rows)
 
     def _score_encoded(self):
         rows = self._rows()
-        made = {"candidates": self._texts(rows)}
+        made = self._ids("candidates", rows)
         for name, info in self.encoded.items():
             shape = [rows, *info.shape[1:]]
             if self.chance(0.05):
@@ -107,9 +120,9 @@ class Fuzzer:
             size = int(self.one_of([0, 1, 3, 20, 3000 if self.chance(0.05) else 5]))
             kind = self.rng.random()
             if kind < 0.94:
-                feature.int64_list.value.extend(self.one_of(IDS) for _ in range(size))
+                feature.int64_list.value.extend(self.some_of(IDS, size))
             elif kind < 0.97:
-                feature.float_list.value.extend(self.one_of(NUMBERS) for _ in range(size))
+                feature.float_list.value.extend(self.some_of(NUMBERS, size))
             else:
                 feature.bytes_list.value.extend([b"\xff"] * size)
         serialized = bytearray(example.SerializeToString())

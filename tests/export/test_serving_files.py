@@ -15,8 +15,9 @@ FOLDER = pathlib.Path(warmup.__file__).parent / "serving"
 def message_of(name, fields, nested=()):
     """A message class from (name, number, type, repeated) fields.
 
-    BatchingParameters and MonitoringConfig are not in tensorflow-serving-api; the numbers
-    and types are those of session_bundle_config.proto and monitoring_config.proto.
+    BatchingParameters and MonitoringConfig are not in tensorflow-serving-api. Their numbers
+    and types below were read from TF Serving's sources, July 2026: tensorflow_serving/
+    servables/tensorflow/session_bundle_config.proto and config/monitoring_config.proto.
     """
     file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="t", syntax="proto3")
     for inner, inner_fields in nested:
@@ -62,10 +63,13 @@ def test_batching_parameters_agree_with_the_warmup():
             ("thread_pool_name", 5, ".StringValue", False),
             ("allowed_batch_sizes", 6, "int64", True),
             ("pad_variable_length_inputs", 7, "bool", False),
+            ("enable_large_batch_splitting", 8, ".BoolValue", False),
+            ("max_execution_batch_size", 9, ".Int64Value", False),
         ],
         [
             ("Int64Value", [("value", 1, "int64", False)]),
             ("StringValue", [("value", 1, "string", False)]),
+            ("BoolValue", [("value", 1, "bool", False)]),
         ],
     )
     parsed = parse(batching(), "batching_parameters.txt")
@@ -73,6 +77,7 @@ def test_batching_parameters_agree_with_the_warmup():
     assert tuple(parsed.allowed_batch_sizes) == warmup.BATCH_SIZES
     assert list(parsed.allowed_batch_sizes) == sorted(parsed.allowed_batch_sizes)
     assert parsed.pad_variable_length_inputs
+    assert parsed.batch_timeout_micros.value == 0
 
 
 def test_monitoring_config_enables_prometheus():
@@ -93,7 +98,13 @@ def test_compose_mounts_what_the_flags_name():
         assert (FOLDER / file).is_file()
     assert "- .:/config:ro" in text
     assert ":/models/sitn:ro" in text
-    assert "--max_num_load_retries=0" in text
+    flags = {line.split()[1] for line in text.splitlines() if line.strip().startswith("- --")}
+    assert "--max_num_load_retries=0" in flags
+    # TF Serving takes a negative inter-op number only beside a positive intra-op one.
+    assert {
+        "--tensorflow_intra_op_parallelism=1",
+        "--tensorflow_inter_op_parallelism=-1",
+    } <= flags
 
 
 def test_warmup_covers_every_signature_and_batch_size(servable, session):

@@ -7,10 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export import native, requests, signatures
-from export.export_model import export
 from export.requests import Request
 from sitn_tf import runs, schema
-from tests.export.small_run import write_small_run
+from tests.export import batcher
 from tests.small_dataset import MAX_HISTORY, SOURCE_ITEMS, TARGET_ITEMS, example
 
 SOURCE_IDS = [f"s{i}" for i in range(2, SOURCE_ITEMS)]
@@ -44,21 +43,33 @@ def score(session, rows):
 
 
 def raw_inputs(source, target, candidates):
-    return {
-        "source_history": np.array(source, dtype=object),
-        "target_history": np.array(target, dtype=object),
-        "candidates": np.array(candidates, dtype=object),
+    """Inputs of `score` whose every column counts."""
+    tensors = {"source_history": source, "target_history": target, "candidates": candidates}
+    inputs = {name: np.array(rows, dtype=object) for name, rows in tensors.items()}
+    lengths = {
+        requests.length_of(name): np.full(rows.shape[0], rows.shape[1], np.int64)
+        for name, rows in inputs.items()
     }
+    return inputs | lengths
 
 
 def test_names_shapes_and_dtypes_are_as_documented(session):
-    string, boolean, number = 7, 10, 1
-    score_signature = session.signatures["score"]
-    assert {n: (i.dtype, i.shape) for n, i in score_signature.inputs.items()} == {
-        "source_history": (string, (-1, -1)),
-        "target_history": (string, (-1, -1)),
-        "candidates": (string, (-1, -1)),
+    string, boolean, number, whole = 7, 10, 1, 9
+    ids, length = (string, (-1, -1)), (whole, (-1,))
+    histories = {
+        "source_history": ids,
+        "source_history_length": length,
+        "target_history": ids,
+        "target_history_length": length,
     }
+    shown = {"candidates": ids, "candidates_length": length}
+    taken = {
+        name: {n: (i.dtype, i.shape) for n, i in signature.inputs.items()}
+        for name, signature in session.signatures.items()
+    }
+    assert taken["score"] == histories | shown
+    assert taken["encode_user"] == histories
+    assert {n: i for n, i in taken["score_encoded"].items() if n in shown} == shown
     for name in ("serving_default", "score", "score_encoded"):
         assert {n: (i.dtype, i.shape) for n, i in session.signatures[name].outputs.items()} == {
             "ctr": (number, (-1, -1)),
@@ -68,9 +79,8 @@ def test_names_shapes_and_dtypes_are_as_documented(session):
     encoded = session.signatures["encode_user"].outputs
     assert encoded["source_keys"].shape == (-1, MAX_HISTORY, 2, 4)
     assert encoded["target_mask"].dtype == boolean
-    taken = session.signatures["score_encoded"].inputs
-    assert {n: i.shape for n, i in taken.items() if n != "candidates"} == {
-        n: i.shape for n, i in encoded.items()
+    assert {n: i for n, i in taken["score_encoded"].items() if n not in shown} == {
+        n: (i.dtype, i.shape) for n, i in encoded.items()
     }
 
 
@@ -151,8 +161,8 @@ def test_only_the_most_recent_items_count(session, row):
 @given(rows=st.lists(some_requests, min_size=1, max_size=4))
 def test_encoded_and_direct_paths_agree(session, rows):
     user = session.run("encode_user", requests.user_inputs(rows))
-    candidates = requests.score_inputs(rows)["candidates"]
-    found = session.run("score_encoded", {**user, "candidates": candidates})["ctr"]
+    shown = requests.candidate_inputs([r.candidates for r in rows])
+    found = session.run("score_encoded", {**user, **shown})["ctr"]
     direct = session.run("score", requests.score_inputs(rows))["ctr"]
     np.testing.assert_allclose(found, direct, atol=1e-6)
 
@@ -161,37 +171,77 @@ def test_users_encoded_apart_are_scored_together(session):
     other = Request((), ("t2", "t3"), ("t4", "t5", "t6", "t7"))
     parts = [session.run("encode_user", requests.user_inputs([r])) for r in (REQUEST, other)]
     together = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    shown = requests.score_inputs([REQUEST, other])["candidates"]
-    found = session.run("score_encoded", {**together, "candidates": shown})["ctr"]
+    shown = requests.candidate_inputs([REQUEST.candidates, other.candidates])
+    found = session.run("score_encoded", {**together, **shown})["ctr"]
     np.testing.assert_allclose(found, score(session, [REQUEST, other]), atol=1e-6)
 
 
-def test_requests_padded_by_the_servers_batcher_score_as_they_did_alone(session):
-    """TF Serving pads each tensor with its own first element before it joins a batch."""
-    other = Request(("s4",) * 6, ("t2", "t3", "t4"), ("t4", "t5", "t6", "t7", "t8"))
-    alone = [requests.score_inputs([r]) for r in (REQUEST, other)]
-    joined = {}
-    for name in alone[0]:
-        width = max(inputs[name].shape[1] for inputs in alone)
-        joined[name] = np.concatenate(
-            [
-                np.pad(i[name], ((0, 0), (0, width - i[name].shape[1])),
-                       constant_values=i[name].flat[0])
-                for i in alone
-            ]
-        )  # fmt: skip
-    found = session.run("score", joined)["ctr"]
-    for row, request in zip(found, (REQUEST, other), strict=True):
-        own = row[: len(request.candidates)]
-        np.testing.assert_allclose(own, score(session, [request])[0], atol=1e-6)
+@through_the_pipe
+@given(calls=st.lists(st.lists(some_requests, min_size=1, max_size=3), min_size=2, max_size=4))
+def test_calls_that_share_a_batch_of_the_server_score_as_they_did_alone(session, calls):
+    """Histories that begin and end with one id, and calls of several rows, included."""
+    apart = [requests.score_inputs(rows) for rows in calls]
+    found = batcher.split(session.run("score", batcher.merge(apart)), apart)
+    for rows, inputs, together in zip(calls, apart, found, strict=True):
+        alone = session.run("score", inputs)
+        for name in ("ctr", "logit"):
+            expected = requests.own_scores(alone[name], rows)
+            own = requests.own_scores(together[name], rows)
+            np.testing.assert_allclose(np.concatenate(own), np.concatenate(expected), atol=1e-5)
 
 
-def test_a_history_padded_with_an_id_is_refused_not_scored(session):
-    padded = raw_inputs([["s2", "s3", "s2"], ["s4", "s5", "s6"]], [[""], [""]], [["t2"], ["t2"]])
-    with pytest.raises(native.InvalidArgumentError, match="begin every row of a history with an"):
-        session.run("score", padded)
-    alone = {name: value[:1] for name, value in padded.items()}
-    assert session.run("score", alone)["ctr"].shape == (1, 1)
+@pytest.mark.parametrize("item", ["s2", ""])
+def test_no_padding_of_the_batcher_counts_as_a_click(session, item):
+    """The batcher's own padding, and the worst case for a server that guessed at lengths."""
+    loop = Request((item, "s3", item), ("t2",) * 3, ("t2", "t3"))
+    wide = Request(("s4",) * 7, ("t4", "t5", "t6", "t7"), ("t4", "t5", "t6", "t7", "t8"))
+    apart = [requests.score_inputs([r]) for r in (loop, wide)]
+    merged = batcher.merge(apart)
+    assert (merged["source_history"][0] == [item, "s3", *[item] * 5]).all()
+    found = session.run("score", merged)
+    np.testing.assert_allclose(found["ctr"][0, :2], score(session, [loop])[0], atol=1e-6)
+    assert (found["ctr"][0, 2:] == 0).all()
+    assert (found["logit"][0, 2:] == np.float32(signatures.PAD_LOGIT)).all()
+
+
+@through_the_pipe
+@given(rows=st.lists(some_requests, min_size=2, max_size=3))
+def test_users_and_examples_that_share_a_batch_are_encoded_as_alone(session, servable, rows):
+    apart = [requests.user_inputs([r]) for r in rows]
+    users = batcher.split(session.run("encode_user", batcher.merge(apart)), apart)
+    shown = [requests.candidate_inputs([r.candidates]) for r in rows]
+    scored = [{**user, **own} for user, own in zip(users, shown, strict=True)]
+    by_user = batcher.split(session.run("score_encoded", batcher.merge(scored)), scored)
+    known = {
+        domain: requests.read_vocabulary(servable / "1/assets" / f"{domain}.item.txt")
+        for domain in schema.DOMAINS
+    }
+    examples = [requests.example_inputs([r], known) for r in rows]
+    by_example = batcher.split(session.run("serving_default", batcher.merge(examples)), examples)
+    for row, *found in zip(rows, by_user, by_example, strict=True):
+        expected = score(session, [row])[0]
+        for outputs in found:
+            own = outputs["ctr"][0, : len(row.candidates)]
+            np.testing.assert_allclose(own, expected, atol=1e-6)
+
+
+def test_the_clients_inputs_are_never_empty_tensors():
+    """TF Serving's batcher refuses to pad those, and the whole batch with them."""
+    nobody = Request((), (), ("t2",))
+    batcher.merge([requests.score_inputs([r]) for r in (nobody, REQUEST)])
+    with pytest.raises(ValueError, match="Got empty tensor"):
+        batcher.merge([raw_inputs([[]], [[]], [["t2"]]), requests.score_inputs([REQUEST])])
+
+
+@pytest.mark.parametrize("name", ["source_history", "target_history", "candidates"])
+@pytest.mark.parametrize("length", [-1, 5, 2**62])
+def test_a_length_outside_its_row_is_refused(session, name, length):
+    inputs = requests.score_inputs([REQUEST])
+    inputs[requests.length_of(name)] = np.array([length])
+    with pytest.raises(
+        native.InvalidArgumentError, match=f"{name}_length is not within 0 and the width of {name}"
+    ):
+        session.run("score", inputs)
 
 
 def test_no_rows_and_no_candidates(session):
@@ -207,41 +257,46 @@ def test_no_rows_and_no_candidates(session):
     [
         ({"source_history": np.array(["s2"], dtype=object)}, "not compatible with expected shape"),
         ({"source_history": np.array([["s2"]] * 3, dtype=object)}, "number of rows"),
+        ({"candidates_length": np.array([4, 4])}, "number of rows"),
+        ({"candidates_length": np.array([[4]])}, "not compatible with expected shape"),
+        ({"candidates_length": np.array([4.0])}, "int64"),
         ({"candidates": np.zeros((1, 4), np.int64)}, "string"),
         ({"candidates": np.full((1, 2, 2), "t2", dtype=object)}, "not compatible with expected"),
         ({"candidates": np.full((1, 2001), "t2", dtype=object)}, "more than 2000 candidates"),
+        ({"candidates_length": None}, "must feed a value"),
     ],
 )
 def test_bad_inputs_are_invalid_arguments(session, change, message):
+    changed = {**requests.score_inputs([REQUEST]), **change}
+    inputs = {name: value for name, value in changed.items() if value is not None}
     with pytest.raises(native.InvalidArgumentError, match=message):
-        session.run("score", {**requests.score_inputs([REQUEST]), **change})
+        session.run("score", inputs)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_numbers_that_are_not_finite_are_refused(session, value):
     user = session.run("encode_user", requests.user_inputs([REQUEST]))
     user["source_values"] = np.full_like(user["source_values"], value)
-    candidates = requests.score_inputs([REQUEST])["candidates"]
+    shown = requests.candidate_inputs([REQUEST.candidates])
     with pytest.raises(native.InvalidArgumentError, match="is not finite"):
-        session.run("score_encoded", {**user, "candidates": candidates})
+        session.run("score_encoded", {**user, **shown})
 
 
 def test_an_encoded_user_of_another_model_is_refused(session):
     user = session.run("encode_user", requests.user_inputs([REQUEST]))
     user["target_mask"] = user["target_mask"][:, :-1]
-    candidates = requests.score_inputs([REQUEST])["candidates"]
+    shown = requests.candidate_inputs([REQUEST.candidates])
     with pytest.raises(native.InvalidArgumentError, match="not compatible with expected shape"):
-        session.run("score_encoded", {**user, "candidates": candidates})
+        session.run("score_encoded", {**user, **shown})
 
 
-def test_a_user_encoded_by_another_version_is_refused(session, tmp_path):
+def test_a_user_encoded_by_another_version_is_refused(session, other_servable):
     """A cached user that outlives a hot swap would be scored by weights it does not fit."""
-    made, _ = export(write_small_run(tmp_path, seed=3), tmp_path / "servable")
-    with native.Session(made) as other:
+    with native.Session(other_servable / "1") as other:
         user = other.run("encode_user", requests.user_inputs([REQUEST]))
-    candidates = requests.score_inputs([REQUEST])["candidates"]
+    shown = requests.candidate_inputs([REQUEST.candidates])
     with pytest.raises(native.InvalidArgumentError, match="encoded by another version: encode it"):
-        session.run("score_encoded", {**user, "candidates": candidates})
+        session.run("score_encoded", {**user, **shown})
 
 
 def test_only_what_serving_reads_is_saved(servable, scorer):

@@ -1,5 +1,7 @@
 """Vectors for retrieval: of the right rows, in one space, found by TFRS as by hand."""
 
+import sys
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -70,15 +72,24 @@ def test_an_item_is_the_instance_of_a_history_of_itself(written, stage1):
     np.testing.assert_allclose(np.load(folder / "items.target.npy")[3], p_target[0], atol=1e-6)
 
 
-def test_brute_force_finds_what_sorting_finds():
+@pytest.mark.parametrize("index", list(vectors.INDEXES))
+def test_an_index_finds_what_sorting_finds(index):
+    if index == "faiss":
+        pytest.importorskip("faiss", reason="an optional extra: pip install faiss-cpu")
     rng = np.random.default_rng(0)
     items = rng.normal(size=(50, 4)).astype(np.float32)
     queries = rng.normal(size=(3, 4)).astype(np.float32)
-    scores, found = vectors.brute_force(items, [f"i{n}" for n in range(50)], 5)(queries)
+    scores, found = vectors.INDEXES[index](items, [f"i{n}" for n in range(50)], 5)(queries)
     order = np.argsort(-queries @ items.T, axis=1)[:, :5]
-    assert [[int(name.decode()[1:]) for name in row] for row in found.numpy()] == order.tolist()
+    assert [[int(name[1:]) for name in row] for row in found] == order.tolist()
     np.testing.assert_allclose(scores, np.sort(queries @ items.T, axis=1)[:, ::-1][:, :5],
                                rtol=1e-5)  # fmt: skip
+
+
+def test_faiss_that_is_not_installed_is_a_usage_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(UsageError, match="FAISS is not installed: pip install faiss-cpu"):
+        vectors.faiss_flat(np.eye(4, dtype=np.float32), list("abcd"), 2)
 
 
 def test_nearest_items_of_a_user(written):
@@ -92,16 +103,6 @@ def test_nearest_items_of_a_user(written):
         vectors.nearest_items(folder, "nobody", 3)
     with pytest.raises(UsageError, match="holds no vectors"):
         vectors.nearest_items(folder / "none", "u1", 3)
-
-
-def test_faiss_agrees_or_says_how_to_install_it():
-    items = np.eye(4, dtype=np.float32)
-    try:
-        index = vectors.faiss_index(items)
-    except UsageError as error:
-        assert str(error) == "FAISS is not installed: pip install faiss-cpu"  # noqa: PT017
-    else:
-        assert index.search(items, 1)[1].ravel().tolist() == [0, 1, 2, 3]
 
 
 def test_usage_errors(stage1, written, run_dir, tmp_path):

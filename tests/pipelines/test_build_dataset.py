@@ -371,7 +371,11 @@ def lines_file(folder, name, count=50, prefix="i", users=5):
         (["--source_log="], "--source_log is missing: see --help"),
         (["--source_log=nowhere-*.jsonl"], "--source_log=nowhere-.* matches no file"),
         (["--runner=DaskRunner"], "silently gives wrong results"),
-        (["--sharts=3"], "unknown flag --sharts"),
+        (["--sharts=3"], r"unknown flag --sharts, .*: did you mean --shards\?"),
+        (["--max_histroy", "3"], r"unknown flag --max_histroy, .*: did you mean --max_history"),
+        (["--direct_num_worker=3"], r"did you mean --direct_num_workers"),
+        (["--zzzz"], "unknown flag --zzzz, which neither this command nor Beam has: see --help"),
+        (["--direct_num_workers=1", "3"], "unexpected argument '3': flags are given as --name"),
         (["--runner=Nope"], "--runner=Nope: Unexpected pipeline runner: Nope. Valid values are"),
         (
             ["--runner=DataflowRunner"],
@@ -552,3 +556,26 @@ def test_an_error_within_the_pipeline_is_one_line_too(tmp_path):
         "error: no user has clicks in both logs: check that --source_user_field and "
         "--target_user_field (or --user_field) name the same users"
     )
+
+
+def test_item_files_that_do_not_belong_to_the_log(tmp_path):
+    items = logs.write_lines(tmp_path / "items.jsonl", [{"item_id": f"x{i}"} for i in range(7)])
+    flags = [*logs.two_logs(tmp_path), "--shards=2", f"--source_items={items}"]
+    with pytest.raises(
+        UsageError,
+        match=r"--source_items=.*items.jsonl describes none of the 48 items of the source log: "
+        r"its 7 items are such as x0, those of the log such as s\d+: check --items_item_field, "
+        "--source_item_field and that the files belong together",
+    ):
+        build_dataset.run([*flags, f"--output={tmp_path}/out"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_summary_tells_how_many_items_are_described(tmp_path, capsys):
+    few = logs.write_lines(tmp_path / "few.jsonl", [{"item_id": "s0"}, {"item_id": "s1"}])
+    most = logs.write_lines(tmp_path / "most.jsonl", [{"item_id": f"t{i}"} for i in range(40)])
+    build_dataset.run([*logs.two_logs(tmp_path), "--shards=2", f"--source_items={few}",
+                       f"--target_items={most}", f"--output={tmp_path}/out"])  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert "WARNING: only 2 of 48 source items are in the item files: check --source_items" in lines
+    assert "39 of 39 target items are in the item files" in lines

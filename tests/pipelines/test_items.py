@@ -36,6 +36,49 @@ def test_json_of_2018():
     assert (row["main_category"], row["second_category"]) == ("Book", "Art")
 
 
+META_2014 = r"""
+{'asin': '0001048791', 'salesRank': {'Books': 6334800}, 'imUrl': 'http://x.com/x.jpg', 'categories': [['Books']], 'title': 'The Crucible: Performed by Jerome Dempsey &amp; Cast'}
+{'asin': '0000143561', 'categories': [['Movies & TV', 'Movies'], ['Movies & TV', 'DVD', 'Italian']], 'description': '3Pack "Italian" Classics', 'title': "Everyday Italian (with Giada), Volume 1: Giada\'s", 'price': 12.99, 'related': {'also_viewed': ['B0036FO6SI']}, 'brand': ''}
+{'asin': '0000037214', 'title': 'Purple Sequin Tutu \xe9t\xe9', 'price': 6.99, 'brand': 'Big Dreams', 'categories': [['Clothing, Shoes & Jewelry', 'Girls'], ['Clothing, Shoes & Jewelry', 'Novelty']]}
+{'asin': '0001042335', 'categories': [[]]}
+"""  # noqa: E501
+
+META_2018 = r"""
+{"category": ["Clothing, Shoes &amp; Jewelry", "Women", "Clothing"], "tech1": "", "description": ["First.", "<p>Second</p>"], "fit": "class=\"a-normal\"", "title": "Slime Time Fall Fest &quot;Live&quot; [With <b>CDROM</b> and Mirror]", "also_buy": [], "brand": "Group Publishing (CO)", "feature": ["Product Dimensions:"], "rank": "13,052,976inClothing (", "details": {}, "main_cat": "AMAZON FASHION", "price": "$8.99", "asin": "0764443682"}
+{"category": [], "description": [], "title": "", "brand": "", "main_cat": "<img src=\"https://x/y.png\" alt=\"Digital Music\">", "asin": "B00000JBAT"}
+{"category": ["Books"], "asin": "1"}
+"""  # noqa: E501
+
+
+def test_lines_of_the_meta_files_of_2014():
+    rows, rejects = parse(META_2014)
+    assert rejects == []
+    assert [tuple(row.values()) for row in rows] == [
+        ("0001048791", "The Crucible: Performed by Jerome Dempsey & Cast", "", "Books", ""),
+        ("0000143561", "Everyday Italian (with Giada), Volume 1: Giada's", "",
+         "Movies & TV", "Movies"),
+        ("0000037214", "Purple Sequin Tutu été", "Big Dreams", "Clothing, Shoes & Jewelry",
+         "Girls"),
+        ("0001042335", "", "", "", ""),
+    ]  # fmt: skip
+
+
+def test_lines_of_the_meta_files_of_2018():
+    rows, rejects = parse(META_2018, ItemFields(item="asin", categories="category"))
+    assert rejects == []
+    assert [tuple(row.values()) for row in rows] == [
+        ("0764443682", 'Slime Time Fall Fest "Live" [With CDROM and Mirror]',
+         "Group Publishing (CO)", "Clothing, Shoes & Jewelry", "Women"),
+        ("B00000JBAT", "", "", "", ""),
+        ("1", "", "", "Books", ""),
+    ]  # fmt: skip
+
+
+def test_markup_is_left_out_and_comparisons_are_not():
+    [row], _ = parse(json.dumps({"asin": "a&amp;b", "title": "1 < 2 > 0 &lt;br&gt; <br/>x</p>"}))
+    assert (row["item"], row["title"]) == ("a&amp;b", "1 < 2 > 0 <br> x")
+
+
 def test_code_is_not_run():
     rows, rejects = parse("__import__('os').abort()\n{'asin': 'a' * 9**9}\n" + "(" * 5000)
     assert rows == []
@@ -99,7 +142,7 @@ def test_words():
 
 def table_of():
     known = vocabulary.Vocabulary(pa.array(["a", "b"]), np.array([5, 1]), np.array([6, 1]))
-    raw = items.select(
+    raw, described = items.select(
         [
             items.from_rows(
                 [
@@ -112,6 +155,7 @@ def table_of():
         ],
         known.items,
     )  # fmt: skip
+    assert described == 1
     words = {"title_words": pa.array(["dog"]), "brand": pa.array(["W", "X"]),
              "main_category": pa.array([], pa.string()),
              "second_category": pa.array([], pa.string())}  # fmt: skip

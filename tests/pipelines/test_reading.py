@@ -1,14 +1,18 @@
 """Every line is read once, by one unit, wherever blocks are cut."""
 
+import collections
 import gzip
 import tracemalloc
 import zlib
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import reading
+from pipelines import parsing, reading, sources
+from pipelines.job import ItemFields
 from sitn_tf.cli import UsageError
 
 
@@ -74,6 +78,46 @@ def test_a_bomb_of_one_line_takes_little_memory(tmp_path):
     tracemalloc.stop()
     assert [(position, kept) for position, _, kept in found] == [(0, False), (100 << 20 | 1, True)]
     assert peak < 12 << 20  # of 100 MB
+
+
+@pytest.mark.parametrize("line", [b"\n", b" \r\n"])
+def test_a_bomb_of_blank_lines_takes_little_memory(tmp_path, line):
+    lines = 1 << 22
+    path = tmp_path / "log.jsonl.gz"
+    path.write_bytes(gzip.compress(line * lines))
+    [unit] = reading.plan("log", str(path), "jsonl", 16 << 20)
+    counts = collections.Counter()
+    tracemalloc.start()
+    for _, parsed in parsing.parse_unit(unit, sources.LogFormat(), 16 << 20, "source"):
+        counts.update(parsed.filtered, lines=parsed.lines)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counts == {"lines": lines, "blank_line": lines}
+    assert peak < 80 << 20  # a line's two ends in all blocks would alone take 64 MB
+
+
+def test_blocks_of_many_lines_are_cut_where_lines_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_MOST_LINES", 3)
+    content = b"a\n" * 7 + b"x" * 40 + b"\n" + b"\n" * 9 + b"b\nc"
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(content)
+    assert [(p, line) for p, line, _ in all_lines(path, 1000)] == expected_lines(content)
+    [unit] = reading.plan("log", str(path), "jsonl", 1000)
+    blocks = list(reading.read_blocks(unit, 1000, 100))
+    assert max(block.data.count(b"\n") for block in blocks) <= 3
+
+
+def test_a_row_of_parquet_is_counted_in_the_file(tmp_path):
+    rows = {"user_id": ["a", "b", "c", "", "e", "", "g"], "item_id": list("abcdefg"),
+            "timestamp": [5] * 7}  # fmt: skip
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table(rows), path, row_group_size=2)
+    units = reading.plan("log", str(path), "auto", 1000)
+    assert len(units) == 4
+    parsed = [p for u in units for _, p in parsing.parse_unit(u, sources.LogFormat(), 0, "source")]
+    assert [r.position for p in parsed for r in p.rejects] == [3, 5]
+    described = [p for u in units for _, p in parsing.parse_items(u, ItemFields(item="user_id"), 0)]
+    assert [r.position for p in described for r in p.rejects] == [3, 5]
 
 
 def test_names_tell_formats():

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import site
 import socket
@@ -204,6 +205,17 @@ def dataflow_flags():
         "--runner=DataflowRunner", "--project=some-project", "--region=us-central1",
         "--temp_location=gs://some-bucket/temp", f"--setup_file={ROOT}/setup.py",
     ]  # fmt: skip
+
+
+def test_worker_processes_say_nothing_where_nothing_is_wrong(folder, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.build_dataset", *flags(folder, tmp_path / "out"),
+         "--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if not re.match(r"\d+ s: ", line)]
+    assert said == []
 
 
 def test_dataflow_flags_pass_through():

@@ -6,6 +6,8 @@ from unittest import mock
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines import reading, sources
 from pipelines.sources import LogFormat
@@ -259,6 +261,9 @@ def fuzz(name: str, lines: int, seed: int) -> int:
     while done < lines:
         count = rng.choice([1, 1, 2, 3, 6])
         made = [mutated_csv(rng) if name == "csv" else mutated(rng, base) for _ in range(count)]
+        if rng.random() < 0.1:
+            made.insert(rng.randrange(count), rng.choice([b"", b" ", b"\r", b"\t \x0b"]))
+            count += 1
         block = reading.Block(1000, b"".join(text + b"\n" for text in made))
         alone = sources.parse_line_by_line(block, unit, log)
         with mock.patch.object(sources, "parse_line_by_line", return_value=alone) as fallback:
@@ -297,3 +302,32 @@ def test_fuzz_at_once_is_line_by_line(name):
 @pytest.mark.parametrize("name", BASES)
 def test_fuzz_at_once_is_line_by_line_at_length(name):
     assert fuzz(name, 100_000, seed=1) > 5_000
+
+
+pieces = st.lists(st.sampled_from([b"\n", b" ", b"\r", b"\t", b"\x0b", b"a", b"{}", b"\xff"]))
+
+
+@settings(max_examples=500, deadline=None)
+@given(pieces.map(b"".join))
+def test_lines_with_text_are_found_and_blank_ones_counted(data):
+    position, expected, blank = 0, [], 0
+    for text in data.split(b"\n")[: -1 if data.endswith(b"\n") or not data else None]:
+        if text.strip():
+            expected.append((position, text))
+        else:
+            blank += 1
+        position += len(text) + 1
+    found = sources.lines_with_text(data)
+    assert (list(found), found.blank) == (expected, blank)
+
+
+@pytest.mark.parametrize(("unit", "text"), [(JSON, line()), (CSV, "u,i,5,n")])
+def test_blank_lines_among_others(unit, text):
+    parsed = parse(["", text, "", " ", "\r", text, "", "\t"], unit=unit)
+    assert (len(parsed.events), parsed.lines, parsed.filtered) == (2, 8, {"blank_line": 6})
+
+
+def test_blank_lines_are_no_reason_to_go_line_by_line():
+    with mock.patch.object(sources, "parse_line_by_line") as fallback:
+        parse(["", line(), " ", line(), "\r"])
+    assert not fallback.called

@@ -1,5 +1,6 @@
 """Statistics against plain counts over the records, and the page."""
 
+import itertools
 import xml.etree.ElementTree as ET
 from collections import Counter
 
@@ -7,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from google.protobuf import json_format
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipelines import build_dataset, page, statistics
+from pipelines import build_dataset, page, pictures, statistics
 from pipelines.statistics import Numbers
 from sitn_tf import schema
 from tests.pipelines import logs
@@ -92,17 +93,18 @@ def test_json_says_the_same(built, listed):
 def test_page_is_well_formed_and_self_contained(built):
     text = (built / "statistics.html").read_text()
     pictures = [part.split("</svg>")[0] for part in text.split("<svg")[1:]]
-    assert len(pictures) == 12
+    assert len(pictures) == 16
     for picture in pictures:
         ET.fromstring(f"<svg{picture}</svg>")
     assert "http" not in text
-    assert text.count("nothing here") == 0
+    assert text.count("nothing to show") == 0
     assert "source_history_too_short" in text
 
 
 numbers = st.lists(st.integers(0, 1 << 20), max_size=20)
 
 
+@settings(deadline=None)
 @given(numbers, numbers)
 def test_merged_is_of_both(one, two):
     def of(values):
@@ -132,4 +134,35 @@ def _chunked(values):
 
 def test_texts_are_escaped():
     assert "<script>" not in page.table(["<script>"], [["<script>"]])
-    assert page.short(12_345_678) == "12.3M"
+
+
+def test_labels_of_axes():
+    assert pictures.short(12_345_678) == "12.3M"
+    assert [pictures.power_name(p) for p in (1, 2, 3, 12)] == ["1", "2–3", "4–7", "2.05k–4.09k"]
+    assert pictures.round_steps(0, 17_300) == [0, 5000, 10_000, 15_000]
+    assert pictures.round_steps(3, 3) == [3]
+    assert pictures.round_steps(0, 0.7) == pytest.approx([0, 0.2, 0.4, 0.6])
+
+
+@pytest.mark.parametrize("kind", ["number", "day", "power"])
+@pytest.mark.parametrize("places", [[5], [0, 1], list(range(1, 41)), list(range(1, 60, 7)),
+                                    [18_000, 19_000]])  # fmt: skip
+def test_labels_neither_overlap_nor_leave_the_picture(kind, places):
+    if kind == "power" and places[-1] > 50:
+        pytest.skip("no numbers of so many digits")
+    values = [(max(1, place), 7.0) for place in places]
+    text = pictures.bars("title", values, "#000", "below", "beside", kind)
+    root = ET.fromstring(text)
+    svg = root.find("svg")
+    labels = [t for t in svg.iter("text") if t.get("y") == f"{_LABELS_Y:.1f}"]
+    assert labels
+    ends = [
+        (float(t.get("x")) - 3 * len(t.text), float(t.get("x")) + 3 * len(t.text)) for t in labels
+    ]
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
+    assert ends[0][0] >= 0
+    assert ends[-1][1] <= float(svg.get("width"))
+    assert {"below", "beside"} <= {t.text.split(",")[0] for t in svg.iter("text")}
+
+
+_LABELS_Y = 209

@@ -392,6 +392,15 @@ class TestCommand:
         with pytest.raises(UsageError, match=r"--output=.*file cannot be written: File exists"):
             synthetic.write(SMALL, tmp_path / "file")
 
+    def test_files_of_others_are_not_overwritten(self, tmp_path):
+        (tmp_path / "source.jsonl.gz").write_text("mine")
+        with pytest.raises(UsageError, match=r"holds files that are no synthetic logs .*--overwr"):
+            synthetic.write(SMALL, tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["source.jsonl.gz"]
+        assert (tmp_path / "source.jsonl.gz").read_text() == "mine"
+        synthetic.write(SMALL, tmp_path, overwrite=True)
+        synthetic.write(SMALL, tmp_path)  # its own: no question
+
     def test_every_knob_is_a_flag_of_the_same_default(self):
         for field in dataclasses.fields(synthetic.Knobs):
             assert synthetic.FLAGS[field.name].default == field.default

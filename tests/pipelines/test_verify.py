@@ -240,6 +240,38 @@ def test_records_doubled_and_lost(copy, kind):
     assert "stage 1 has the users with both histories" in wrong
 
 
+def test_a_record_in_another_users_shard(copy):
+    data_dir = copy("time")
+    first, second = sorted(data_dir.glob(schema.shard_glob("stage2", "test")))
+    raws = list(tf.data.TFRecordDataset(str(second)).as_numpy_iterator())
+    edit_records(data_dir, "stage2", "test", lambda found: found.append(raws[0]))
+    wrong = verified(data_dir, with_logs=False).wrong
+    name = str(first.relative_to(data_dir))
+    assert wrong["a user's records are in one shard"] == [
+        f"{name} record {json.loads((data_dir / 'manifest.json').read_text())['shards'][name] - 1}"
+    ]
+
+
+def test_a_record_that_is_none(copy):
+    data_dir = copy("time")
+    edit_records(data_dir, "stage2", "train", lambda raws: raws.append(b"\xff"))
+    edit_records(data_dir, "stage1", "train", lambda raws: raws.append(b""))
+    wrong = verified(data_dir).wrong
+    assert [text.split(": ")[1] for text in wrong["shard is whole"]] == [
+        "a record is no Example of stage2", "a record is no Example of stage1"
+    ]  # fmt: skip
+
+
+def test_many_wrong_things_are_counted_and_a_few_shown(copy):
+    data_dir = copy("time")
+    change_manifest(data_dir, lambda m: m["split"].update(train_until=5))
+    findings = verified(data_dir, with_logs=False)
+    what = "stage 1 saw nothing past the training cutoff"
+    assert findings.wrong_things[what] == findings.looked_at[what] > 10
+    assert len(findings.wrong[what]) == 5
+    assert f"and {findings.wrong_things[what] - 5:,} more" in findings.table()
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [

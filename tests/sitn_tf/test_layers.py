@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf.augmentation import hide_items
 from sitn_tf.config import ContrastConfig, ModelConfig
 from sitn_tf.items import ItemTable, pad_lists
 from sitn_tf.layers.attention import ActivationUnit, MultiHeadAttention, masked_attention
@@ -369,7 +368,7 @@ def test_each_reading_gives_finite_losses_and_leaves_out_invalid_rows(rng, chang
     instances = _instances(rng)
     keep = tf.constant([True, True, True, True, False, False])
     some = instances._replace(valid=keep)
-    few = Instances(*(part[:4] for part in instances))
+    few = Instances(*(part[:4] for part in instances[:5]))
     np.testing.assert_allclose(layer(some)[:4], layer(few), rtol=1e-3, atol=1e-4)
     assert np.isfinite(layer(instances)).all()
 
@@ -425,25 +424,3 @@ def test_views_of_equal_clusters_are_finite():
     assert np.isfinite(u).all()
     assert np.isfinite(q).all()
     assert top.shape == (3, 2)
-
-
-def test_hiding_items_keeps_each_history_and_does_not_depend_on_the_batch():
-    history = tf.constant(np.tile(np.arange(1, 9), (64, 1)) * (np.arange(64) % 5 > 0)[:, None])
-    user = tf.range(64, dtype=tf.int64) * 7919
-    step = tf.constant(3, tf.int64)
-    hidden = hide_items(history, user, step, seed=1, probability=0.5).numpy()
-    assert set(np.unique(hidden[hidden != 0])) <= set(range(1, 9))
-    assert ((hidden != 0).any(axis=1) == (history.numpy() != 0).any(axis=1)).all()
-    kept = (hidden != 0).sum() / (history.numpy() != 0).sum()
-    assert 0.4 < kept < 0.6
-    part = hide_items(history[10:20], user[10:20], step, seed=1, probability=0.5)
-    np.testing.assert_array_equal(part, hidden[10:20])
-    other = hide_items(history, user, step + 1, seed=1, probability=0.5).numpy()
-    assert (other != hidden).any()
-    np.testing.assert_array_equal(hide_items(history, user, step, 1, 0.0), history)
-
-
-def test_almost_everything_hidden_leaves_the_history_as_it_is():
-    history = tf.constant([[4, 5, 0]], tf.int64)
-    hidden = hide_items(history, tf.constant([1], tf.int64), tf.constant(0, tf.int64), 0, 0.9999999)
-    np.testing.assert_array_equal(hidden, history)

@@ -1,4 +1,4 @@
-"""Two replicas give the loss, the gradients and the weights of one."""
+"""Two and four replicas give the loss, the gradients and the weights of one."""
 
 import dataclasses
 
@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, runs, schema, stage1, stage2, training
+from sitn_tf import schema, stage1
 from sitn_tf.distribution import cpu_strategy, split_rows
-from sitn_tf.models.registry import make_pretrainer, make_scorer
-from sitn_tf.optimizers import RowSparseAdam
+from tests.sitn_tf.ten_steps import ROWS, Trial, assert_same, read_batches, settings
 from tests.small_dataset import write_small_dataset
-
-STEPS = 10
-ROWS = 11
 
 
 @pytest.fixture(scope="module")
@@ -21,109 +17,56 @@ def small(tmp_path_factory):
     return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
-def _batches(small, stage):
-    """Some whole batches."""
-    batches = data.read_split(small, stage, schema.TRAIN, ROWS, shuffle_seed=5).repeat()
-    whole = batches.filter(lambda batch: tf.shape(batch["user_id"])[0] == ROWS)
-    return list(whole.take(STEPS))
-
-
-def _settings(change=None):
-    settings = config.tiny()
-    contrast = dataclasses.replace(settings.contrast, granularities=(4,), **(change or {}))
-    return dataclasses.replace(settings, contrast=contrast)
-
-
-class _Trial:
-    """A model under a strategy, from the same weights whatever the number of replicas."""
-
-    def __init__(self, small, make, losses_of, devices, settings):
-        manifest = schema.read_manifest(small)
-        tables = runs.read_tables(small, manifest, settings.model)
-        self.strategy = cpu_strategy(devices)
-        tf.keras.utils.set_random_seed(1)
-        with self.strategy.scope():
-            self.model = make(settings, tables, manifest.max_history)
-            self.optimizer = RowSparseAdam(learning_rate=0.01, epsilon=1e-3)
-            self.optimizer.build(self.model.trainable_variables)
-        self.losses = losses_of(self.model)
-        self._gradients = tf.function(self._run, reduce_retracing=True)
-
-    def _run(self, batch):
-        def on_replica(part):
-            with tf.GradientTape() as tape:
-                loss = self.losses(part, tf.constant(0, tf.int64))["loss"]
-            found = tape.gradient(loss, self.model.trainable_variables)
-            return [loss, *(tf.convert_to_tensor(g) for g in found if g is not None)]
-
-        return self.strategy.run(on_replica, args=(batch,))
-
-    def loss_and_gradients(self, batch, sizes):
-        """The global loss, then the gradients of the weights: those of the replicas, summed."""
-        per_replica = self._gradients(split_rows(self.strategy, batch, sizes))
-        return [self.strategy.reduce("SUM", value, axis=None).numpy() for value in per_replica]
-
-    def train(self, batches, sizes):
-        """The losses of the steps, and the weights after them."""
-        step = training.make_step(
-            self.strategy, self.model.trainable_variables, self.optimizer, self.losses
-        )
-        losses = [float(step(split_rows(self.strategy, b, sizes))["loss"]) for b in batches]
-        return np.array(losses), [v.numpy() for v in self.model.trainable_variables]
-
-
-def _stage_1_losses(model):
-    return lambda batch, step: {"loss": model.loss(batch, step).total}
-
-
-def _stage_2_losses(model):
-    return lambda batch, step: {"loss": stage2.mean_click_loss(model, batch)}
-
-
-def _make_scorer(settings, tables, max_history):
-    return make_scorer(settings.model, tables, max_history)
-
-
-def _assert_same(one, other):
-    for a, b in zip(one, other, strict=True):
-        scale = max(np.abs(np.asarray(a)).max(), 1e-6)
-        assert np.abs(np.asarray(a) - np.asarray(b)).max() / scale <= 1e-5
+@pytest.fixture(scope="module")
+def four_cpus(two_cpus):
+    return [device.name for device in tf.config.list_logical_devices("CPU")[:4]]
 
 
 READINGS = [
     {},
-    {"negatives": "views", "stop_cluster_gradient": True},
+    {"negatives": "views", "stop_cluster_gradient": True, "alike": 0.5},
     {"view": "mlp", "similarity": "dot", "reduction": "sum", "cluster_norm": "none"},
 ]
 
 
 @pytest.mark.parametrize("change", READINGS, ids=["default", "views", "paper"])
-def test_stage_1_loss_and_gradients(small, two_cpus, change):
-    settings, batch = _settings(change), _batches(small, schema.STAGE1)[0]
-    one = _Trial(small, make_pretrainer, _stage_1_losses, two_cpus[:1], settings)
-    two = _Trial(small, make_pretrainer, _stage_1_losses, two_cpus, settings)
+def test_stage_1_loss_and_gradients(small, four_cpus, change):
+    chosen, batch = settings(**change), read_batches(small, schema.STAGE1)[0]
+    one = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:1]), chosen)
+    two = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:2]), chosen)
+    four = Trial(small, schema.STAGE1, cpu_strategy(four_cpus), chosen)
     expected = one.loss_and_gradients(batch, (ROWS,))
     for sizes in ((6, 5), (10, 1), (11, 0)):
-        _assert_same(two.loss_and_gradients(batch, sizes), expected)
+        assert_same(two.loss_and_gradients(batch, sizes), expected)
+    for sizes in ((3, 3, 3, 2), (0, 9, 1, 1)):
+        assert_same(four.loss_and_gradients(batch, sizes), expected)
 
 
-@pytest.mark.parametrize(
-    ("stage", "make", "losses"),
-    [
-        (schema.STAGE1, make_pretrainer, _stage_1_losses),
-        (schema.STAGE2, _make_scorer, _stage_2_losses),
-    ],
-)
-def test_weights_after_ten_steps(small, two_cpus, stage, make, losses):
-    batches = _batches(small, stage)
-    one = _Trial(small, make, losses, two_cpus[:1], _settings()).train(batches, (ROWS,))
-    two = _Trial(small, make, losses, two_cpus, _settings()).train(batches, (7, 4))
-    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
-    _assert_same(two[1], one[1])
+@pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
+def test_weights_after_ten_steps(small, four_cpus, stage):
+    batches = read_batches(small, stage)
+    one = Trial(small, stage, cpu_strategy(four_cpus[:1])).train(batches, (ROWS,))
+    for devices, sizes in ((four_cpus[:2], (7, 4)), (four_cpus, (5, 3, 2, 1))):
+        several = Trial(small, stage, cpu_strategy(devices)).train(batches, sizes)
+        np.testing.assert_allclose(several[0], one[0], rtol=1e-5)
+        assert_same(several[1], one[1])
+
+
+def test_micro_batches_on_two_replicas_are_the_large_batch(small, four_cpus):
+    batches = read_batches(small, schema.STAGE1)
+    chosen = settings()
+    parts = dataclasses.replace(chosen, stage1=dataclasses.replace(chosen.stage1, micro_batches=3))
+    one = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:1]), chosen)
+    two = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:2]), parts)
+    assert two.gradients_of is not None
+    expected = one.train(batches, (ROWS,))
+    found = two.train(batches, (7, 4))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert_same(found[1], expected[1])
 
 
 def test_fit_with_two_replicas_trains(small, two_cpus, tmp_path):
-    best = stage1.run_stage1(_settings(), small, tmp_path / "stage1", cpu_strategy(two_cpus))
+    best = stage1.run_stage1(settings(), small, tmp_path / "stage1", cpu_strategy(two_cpus))
     assert 0 <= best["recall"] <= 1
 
 

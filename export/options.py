@@ -1,0 +1,53 @@
+"""What an export may choose. No TensorFlow here, so that commands can speak before it loads."""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from export import calibration as calibrations
+from sitn_tf.cli import UsageError
+
+TableKind = Literal["float32", "float16", "int8"]
+TABLE_KINDS: tuple[TableKind, ...] = ("float32", "float16", "int8")
+
+DEFAULT_MAX_CANDIDATES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+      tables: storage of item vectors.
+      calibrate: step fitted on the validation split.
+      undo_sampling: add the log of the manifest's negative-sampling rate.
+      max_candidates: longest row of candidates answered.
+      max_drift: bound on the mean absolute change of log-odds on the newest version's
+        golden requests; None for no bound.
+      data_dir: data set of the run; None looks where the run found it.
+      goldens: number of golden requests.
+      force: write a version even if the newest one is the same.
+    """
+
+    tables: TableKind = "float32"
+    calibrate: calibrations.Kind = "none"
+    undo_sampling: bool = True
+    max_candidates: int = DEFAULT_MAX_CANDIDATES
+    max_drift: float | None = 0.5
+    data_dir: pathlib.Path | None = None
+    goldens: int = 1024
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        _one_of("tables", self.tables, TABLE_KINDS)
+        _one_of("calibrate", self.calibrate, calibrations.KINDS)
+        if self.max_drift is not None and not self.max_drift >= 0:
+            raise UsageError(
+                f"--max_drift={self.max_drift} is not a number of at least 0: to export "
+                "whatever the drift, give --allow_drift"
+            )
+
+
+def _one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise UsageError(f"--{flag}={value} is not one of: {', '.join(accepted)}")

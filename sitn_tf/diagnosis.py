@@ -1,0 +1,107 @@
+"""Where a number that is not finite comes from, found by running one batch again."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from sitn_tf import schema
+from sitn_tf.data import Batch
+
+SHOWN_RECORDS = 5
+
+
+def first_not_finite(
+    model: tf_keras.Model,
+    variables: Sequence[tf.Variable],
+    losses: Callable[[], dict[str, tf.Tensor]],
+) -> str:
+    """Names the first of: weights, outputs of layers, parts of the loss, gradients.
+
+    Args:
+      model: whose layers are watched.
+      variables: whose gradients are.
+      losses: the forward pass of the batch, run eagerly; "loss" is differentiated.
+    """
+    for variable in model.variables:
+        if not _finite(variable):
+            return f"the weights {variable.name}, before the step"
+    with _watch_outputs(model) as bad_layers, tf.GradientTape() as tape:
+        parts = losses()
+    if bad_layers:
+        return f"the output of the layer {bad_layers[0]}"
+    for name, part in parts.items():
+        if not _finite(part):
+            return f"{name}, though the output of every layer is finite"
+    gradients = tape.gradient(parts["loss"], list(variables))
+    for variable, gradient in zip(variables, gradients, strict=True):
+        if gradient is not None and not _finite(gradient):
+            return f"the gradient of {variable.name}"
+    return "nothing when the batch is run again alone"
+
+
+def save_batch(path: pathlib.Path, batch: Batch) -> None:
+    """Writes a batch's features to an .npz file, by their names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: value.numpy() for name, value in batch.items()}
+    # Bytes of fixed width, unlike objects, are read back without pickle.
+    fixed = {n: a.astype(np.bytes_) if a.dtype.hasobject else a for n, a in arrays.items()}
+    np.savez(path, **fixed)
+
+
+def describe_records(batch: Batch) -> str:
+    """How many records and whose, for people: users, with the time of their request."""
+    users = batch[schema.USER_ID.name].numpy()
+    named = [user.decode(errors="replace") for user in users[:SHOWN_RECORDS]]
+    if schema.REQUEST_TIME.name in batch:
+        times = batch[schema.REQUEST_TIME.name].numpy()
+        named = [f"{user} at {time}" for user, time in zip(named, times, strict=False)]
+    more = ", ..." if len(users) > SHOWN_RECORDS else ""
+    return f"{len(users)} records ({', '.join(named)}{more})"
+
+
+@contextlib.contextmanager
+def _watch_outputs(model: tf_keras.Model) -> Iterator[list[str]]:
+    """Collects the paths of layers with an output that is not finite, in order of completion."""
+    found: list[str] = []
+    watched = _layers(model)
+    for path, layer in watched.items():
+        object.__setattr__(layer, "call", _watched(layer.call, path, found))
+    try:
+        yield found
+    finally:
+        for layer in watched.values():
+            object.__delattr__(layer, "call")
+
+
+def _layers(model: tf_keras.Model) -> dict[str, tf_keras.layers.Layer]:
+    """The layers within a model by the attributes that lead to them, each once."""
+    found = model._flatten(
+        predicate=lambda part: isinstance(part, tf_keras.layers.Layer), with_path=True
+    )
+    named: dict[int, tuple[str, tf_keras.layers.Layer]] = {}
+    # Keras keeps layers in private lists too; the public attribute says more.
+    for path, layer in sorted(found, key=lambda pair: any(str(p)[0] == "_" for p in pair[0])):
+        if layer is not model:
+            named.setdefault(id(layer), (".".join(map(str, path)), layer))
+    return dict(named.values())
+
+
+def _watched(call: Callable[..., object], path: str, found: list[str]) -> Callable[..., object]:
+    def watched(*inputs: object, **options: object) -> object:
+        outputs = call(*inputs, **options)
+        if not all(_finite(output) for output in tf.nest.flatten(outputs)):
+            found.append(path)
+        return outputs
+
+    return watched
+
+
+def _finite(value: tf.Tensor | tf.Variable | tf.IndexedSlices) -> bool:
+    value = value.values if isinstance(value, tf.IndexedSlices) else value
+    if not value.dtype.is_floating:
+        return True
+    return bool(tf.reduce_all(tf.math.is_finite(value)))

@@ -1,0 +1,56 @@
+"""Random numbers of a training step that depend on the step alone, so that none need saving.
+
+Within `at_step`, every draw is a function of (seed, step, replica, who draws): a run that
+continues from step n draws what it would have drawn without the interruption. TensorFlow's
+stateful generators keep their state in op kernels, where no checkpoint finds it. Draws are not
+told apart by counting them: Keras' Sequential calls its layers once more whenever it meets a
+new shape, so how many came before depends on what the process has seen.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    seed: int
+    step: tf.Tensor
+
+
+_CURRENT: contextvars.ContextVar[_Step | None] = contextvars.ContextVar("step", default=None)
+
+
+@contextlib.contextmanager
+def at_step(seed: int, step: tf.Tensor) -> Iterator[None]:
+    """Within it, `uniform` draws the numbers of this step.
+
+    Args:
+      seed: of the run.
+      step: scalar integer.
+    """
+    token = _CURRENT.set(_Step(seed, tf.cast(step, tf.int64)))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def uniform(shape: tf.Tensor, number: int) -> tf.Tensor:
+    """Float32 numbers in [0, 1); outside of a step, TensorFlow's own random ones.
+
+    Args:
+      number: of who draws; the same one gets the same numbers throughout a step.
+    """
+    current = _CURRENT.get()
+    if current is None:
+        return tf.random.uniform(shape)
+    context = tf.distribute.get_replica_context()
+    replica = 0 if context is None else context.replica_id_in_sync_group
+    seed = tf.stack([tf.constant(current.seed, tf.int64), current.step])
+    for part in (number, replica):
+        seed = tf.random.experimental.stateless_fold_in(seed, part)
+    return tf.random.stateless_uniform(shape, seed)

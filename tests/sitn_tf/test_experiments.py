@@ -1,0 +1,74 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from sitn_tf import config, experiments
+from sitn_tf.cli import UsageError
+from sitn_tf.experiments import Result
+from tests.commands import run_main
+from tests.small_dataset import write_small_dataset
+
+
+def test_interval_golden():
+    # 1, 2, 3: mean 2, standard deviation 1, t(2) = 4.303 over sqrt 3.
+    mean, half = experiments.interval(np.array([1.0, 2.0, 3.0]))
+    assert (mean, half) == (2.0, pytest.approx(4.303 / math.sqrt(3)))
+    assert math.isnan(experiments.interval(np.array([1.0]))[1])
+
+
+def test_the_table_pairs_seeds_and_says_what_is_not_run():
+    results = [
+        Result("base", 0, 0.70),
+        Result("base", 1, 0.72),
+        Result("other", 0, 0.71, 0.3, 0.01),
+        Result("other", 1, 0.73, 0.4, 0.01),
+    ]
+    rows = experiments.table(results, ["base", "other", "third"], "validation").splitlines()
+    assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |"
+    assert rows[3] == "| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | 0.350 (0.010) |"
+    assert rows[4] == "| third | 0 | not run | | |"
+
+
+@pytest.mark.parametrize("study", experiments.STUDIES)
+def test_every_arm_is_a_valid_configuration(study):
+    for arm in experiments.STUDIES[study].values():
+        config.override(config.default(), arm.settings)
+
+
+def test_errors_name_the_remedy(tmp_path):
+    with pytest.raises(UsageError, match="--study=nothing is neither one of: transfer, gaps"):
+        experiments.read_study("nothing", [])
+    with pytest.raises(UsageError, match="--arms=i2j is not one of: from_scratch, i2i, i2i_i2c"):
+        experiments.read_study("transfer", ["i2j"])
+    (tmp_path / "study.json").write_text("[]")
+    with pytest.raises(UsageError, match="is not a JSON object of arms"):
+        experiments.read_study(str(tmp_path / "study.json"), [])
+
+
+def test_a_study_continues_and_shows_its_table(tmp_path, capsys):
+    small = write_small_dataset(tmp_path / "small")
+    study = tmp_path / "study.json"
+    study.write_text(json.dumps({"scratch": {"pretrain": False}, "ssl": {}}))
+    flags = [
+        f"--study={study}",
+        f"--data_dir={small}",
+        f"--workdir={tmp_path / 'runs'}",
+        "--seeds=1",
+        "--preset=tiny",
+        "--set=stage1.epochs=1",
+        "--set=stage2.epochs=1",
+    ]
+    run_main(experiments, *flags)
+    first = capsys.readouterr().out
+    assert "[2/2] ssl, seed 0: AUC" in first
+    weights = tmp_path / "runs/ssl/0/stage2/checkpoints/best"
+    before = {path.name: path.stat().st_mtime_ns for path in weights.iterdir()}
+    run_main(experiments, *flags)
+    assert {path.name: path.stat().st_mtime_ns for path in weights.iterdir()} == before
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert table == [line for line in first.splitlines() if line.startswith("|")]
+    (tmp_path / "runs/ssl/0/stage2/metrics.json").unlink()
+    with pytest.raises(UsageError, match=r"ended with status 2; see .*log\.txt"):
+        run_main(experiments, *flags, "--set=model.heads=4")

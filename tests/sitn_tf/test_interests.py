@@ -1,0 +1,100 @@
+import json
+
+import numpy as np
+import pytest
+
+from sitn_tf import interests, schema
+from sitn_tf.collapse import Clusters
+from tests.commands import run_main
+
+
+def _space(rng, clusters=5, users=40):
+    """Target clusters are the source's in another order; users sit at their cluster."""
+    u = np.linalg.qr(rng.normal(size=(8, 8)))[0][:clusters]
+    order = rng.permutation(clusters)
+    own = rng.integers(clusters, size=users)
+    place = np.argsort(order)
+    instances = {schema.SOURCE: u[own], schema.TARGET: u[order][place[own]]}
+    pi = {d: np.eye(clusters)[own] for d in schema.DOMAINS}
+    return Clusters(pi, {schema.SOURCE: u, schema.TARGET: u[order]}, instances, 2), order
+
+
+def test_matching_finds_the_permutation():
+    space, order = _space(np.random.default_rng(0))
+    matched = interests.match(space.new[schema.SOURCE], space.new[schema.TARGET])
+    np.testing.assert_array_equal(order[matched], np.arange(5))
+
+
+def test_same_pair_golden():
+    # Users' pairs (0, 1), (1, 0), (1, 1) under the matching 0 -> 1, 1 -> 0: two of three fit.
+    first = {schema.SOURCE: np.array([0, 1, 1]), schema.TARGET: np.array([1, 0, 1])}
+    share, chance = interests.same_pair(first, np.array([1, 0]))
+    assert share == pytest.approx(2 / 3)
+    # Matched choices are 1, 0, 0, the target's 1, 0, 1: (1 * 2 + 2 * 1) / 9 agree by chance.
+    assert chance == pytest.approx(4 / 9)
+
+
+def test_clusters_are_described_by_their_nearest_items():
+    rng = np.random.default_rng(1)
+    space, _ = _space(rng)
+    items = {d: np.concatenate([np.zeros((2, 8)), space.new[d]]) for d in schema.DOMAINS}
+    titles = {d: ["pad", "unknown", *(f"{d} {i}" for i in range(5))] for d in schema.DOMAINS}
+    found = interests.describe(space, items, titles, count=1)
+    assert found.same_pair == 1.0
+    for pair in found.pairs:
+        assert pair.cosine == pytest.approx(1.0)
+        assert pair.items == {
+            schema.SOURCE: [f"source {pair.source}"],
+            schema.TARGET: [f"target {pair.target}"],
+        }
+        assert pair.users[schema.SOURCE] == pair.users[schema.TARGET]
+    text = interests.markdown([found])
+    assert text.count("\n| ") == 6
+    assert "100.0% of the users" in text
+
+
+def test_a_users_top_interests():
+    assert interests.top_interests(np.array([2.0, 1.0]), np.eye(2), 2) == [
+        (0, pytest.approx(2 / 5**0.5)),
+        (1, pytest.approx(1 / 5**0.5)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    from sitn_tf import train
+    from tests.small_dataset import write_small_dataset
+
+    folder = tmp_path_factory.mktemp("interests")
+    small = write_small_dataset(folder / "small")
+    run_main(
+        train,
+        f"--data_dir={small}",
+        "--stage=1",
+        f"--workdir={folder}",
+        "--preset=tiny",
+        "--set=stage1.epochs=1",
+    )
+    return folder / "stage1"
+
+
+def test_the_command_writes_and_tells(run_dir, capsys):
+    run_main(interests, f"--run_dir={run_dir}")
+    described = json.loads((run_dir / "interests" / "clusters.json").read_text())
+    assert [len(space["pairs"]) for space in described] == [4, 8]
+    titles = described[0]["pairs"][0]["items"]["source"]
+    assert all(title.startswith("title of s") for title in titles)
+    assert (run_dir / "interests" / "clusters.png").read_bytes()[:4] == b"\x89PNG"
+    assert "wrote" in capsys.readouterr().out
+    run_main(interests, f"--run_dir={run_dir}", "--user=u3")
+    told = capsys.readouterr().out
+    # Two granularities, two domains, top two of each.
+    assert told.startswith("interests of u3")
+    assert told.count("cosine") == 8
+
+
+def test_an_unknown_user_is_named(run_dir):
+    from sitn_tf.cli import UsageError
+
+    with pytest.raises(UsageError, match="--user=nobody is not among stage 1's users"):
+        run_main(interests, f"--run_dir={run_dir}", "--user=nobody")
