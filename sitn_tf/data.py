@@ -83,16 +83,16 @@ def read_split(
     split: str,
     batch_size: int,
     shuffle_seed: int | None = None,
-    skip: int = 0,
     by_length: bool = False,
+    skip: int = 0,
 ) -> tf.data.Dataset:
     """Batches of one pass over a split, one of them possibly smaller.
 
     Args:
       shuffle_seed: order of the records; None keeps the order of the files.
-      skip: batches to leave out at the start; their records are read but not parsed.
       by_length: whether a batch holds requests of similar history lengths, so that little of
         it is padding; batches still come in the seed's order.
+      skip: batches to leave out at the start; their records are read but not parsed.
 
     Raises:
       UsageError: the split has no shards.
@@ -134,11 +134,7 @@ def read_split(
 def _batches_by_length(
     records: tf.data.Dataset, stage: str, batch_size: int, seed: int, skip: int
 ) -> tf.data.Dataset:
-    """Sorts the records of each LENGTH_WINDOW batches by length and cuts them into batches.
-
-    Of the batches to skip, those that fill whole windows are not parsed.
-    """
-    skipped_windows, skip = divmod(skip, LENGTH_WINDOW)
+    """Sorts the records of each LENGTH_WINDOW batches by length and cuts them into batches."""
 
     def parsed(window: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, dict]:
         return window, _parse_ragged(serialized, schema.STAGE_FEATURES[stage])
@@ -157,13 +153,9 @@ def _batches_by_length(
             )
         )
 
-    windows = (
-        records.skip(skipped_windows * LENGTH_WINDOW * batch_size)
-        .batch(LENGTH_WINDOW * batch_size)
-        .enumerate(skipped_windows)
-        .map(parsed, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
-    )
-    return windows.flat_map(cut).skip(skip)
+    windows = records.batch(LENGTH_WINDOW * batch_size).enumerate().skip(skip // LENGTH_WINDOW)
+    parsed_windows = windows.map(parsed, num_parallel_calls=PARALLEL_CALLS, deterministic=True)
+    return parsed_windows.flat_map(cut).skip(skip % LENGTH_WINDOW)
 
 
 def read_epoch(
@@ -183,6 +175,6 @@ def read_epoch(
         schema.TRAIN,
         batch_size,
         shuffle_seed=seed * 1_000_003 + epoch,
-        skip=skip,
         by_length=stage == schema.STAGE2,
+        skip=skip,
     )

@@ -448,7 +448,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="Of a turn.")
     parser.add_argument("--batch", type=int, default=256, help="Requests a step of ours.")
-    parser.add_argument("--rows", type=int, default=2560, help="Candidates a step of theirs.")
+    parser.add_argument("--rows", type=int, default=512, help="Candidates a step of theirs.")
     parser.add_argument("--requests", type=int, default=5000, help="Of the data.")
     parser.add_argument("--unit_activation", default="sigmoid", help="Of their DIN's unit.")
     parser.add_argument("--own", action="store_true", help="Also records and encoders alone.")

@@ -63,6 +63,17 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone(small):
     assert read(1, 2) != read(2, 2)
 
 
+@pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
+def test_a_pass_that_is_continued_reads_the_rest(small, stage):
+    def read(skip):
+        batches = data.read_epoch(small, stage, 8, 1, 2, skip)
+        return [batch["target_history"].numpy().tolist() for batch in batches]
+
+    whole = read(0)
+    for skip in (1, data.LENGTH_WINDOW, data.LENGTH_WINDOW + 3, len(whole)):
+        assert read(skip) == whole[skip:]
+
+
 def test_stage_1_mixes_lengths(small):
     def read(**options):
         batches = data.read_split(small, schema.STAGE1, schema.TRAIN, 8, 1_000_004, **options)
