@@ -84,7 +84,7 @@ def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind)
     users = saved["user_id"].tolist()
     assert b"u7" in users
     assert saved["candidates"].shape[0] == len(users) <= 16
-    assert f"with 16 records ({users[0].decode()} at 1000, " in message
+    assert f"with {len(users)} records ({users[0].decode()} at 1000, " in message
     assert " of epoch 1, " in message
     assert "(--set stage2.learning_rate=...)" in message
     assert "(--set stage2.clip_norm=1)" in message
