@@ -10,6 +10,7 @@ metrics.json                            written last: its presence means finishe
 vocabularies/  items/                   stage 2: copied, so that an export needs no more
 """
 
+import atexit
 import csv
 import dataclasses
 import io
@@ -17,6 +18,7 @@ import json
 import pathlib
 import platform
 import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,21 @@ def prepare(
         for part in ("vocabularies", "items"):
             shutil.copytree(pathlib.Path(info.data_dir) / part, run_dir / part, dirs_exist_ok=True)
     write_json(run_dir / RUN_FILE, dataclasses.asdict(info))
+
+
+def shadow(run_dir: pathlib.Path) -> pathlib.Path:
+    """A directory of this process's own, with what the run directory has by now.
+
+    Of several workers only the first writes the run directory; the others do the same in
+    shadows of it, removed when they end. It is copied before the first worker can change it:
+    that one waits for all to make their variables.
+    """
+    own = tempfile.TemporaryDirectory(prefix="sitn_tf_worker_")
+    atexit.register(own.cleanup)
+    copied = pathlib.Path(own.name) / run_dir.name
+    if run_dir.is_dir():
+        shutil.copytree(run_dir, copied)
+    return copied
 
 
 def _check_same_run(run_dir: pathlib.Path, config: configs.Config, info: RunInfo) -> None:

@@ -103,15 +103,17 @@ def train(
     """Starts TensorFlow's devices and trains the stage."""
     import tf_keras
 
-    from sitn_tf import stage1, stage2, training
-    from sitn_tf.distribution import make_strategy
+    from sitn_tf import runs, stage1, stage2, training
+    from sitn_tf.distribution import is_chief, make_strategy
 
     strategy = make_strategy(_REPLICAS.value)
     tf_keras.utils.set_random_seed(settings.seed)
+    init = _INIT.value or str(run_dir.parent / schema.STAGE1)
+    if not is_chief(strategy):
+        run_dir = runs.shadow(run_dir)
     loop = training.Loop(_CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value)
     if stage == schema.STAGE1:
         return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
-    init = _INIT.value or str(run_dir.parent / schema.STAGE1)
     if init != stage2.NO_INIT:
         init = str(pathlib.Path(init).resolve())
     return stage2.run_stage2(settings, data_dir, run_dir, strategy, init, loop)

@@ -66,3 +66,37 @@ def test_two_processes_after_ten_steps(tmp_path, two_cpus, stage):
         found = np.load(output)
         np.testing.assert_allclose(found["losses"], one[0], rtol=1e-5)
         assert_same([found[f"weight_{i}"] for i in range(len(one[1]))], one[1])
+
+
+@pytest.mark.slow
+def test_the_command_trains_in_two_processes_as_in_one(tmp_path):
+    small = write_small_dataset(tmp_path / "small")
+
+    def command(workdir, stage):
+        return [
+            "sitn_tf.train",
+            f"--stage={stage}",
+            f"--data_dir={small}",
+            f"--workdir={tmp_path / workdir}",
+            "--preset=tiny",
+            "--set=stage1.batch_size=15",
+            "--set=stage2.batch_size=32",
+        ]
+
+    for stage in (1, 2):
+        alone = subprocess.run(
+            [sys.executable, "-m", *command("one", stage)], capture_output=True, text=True
+        )
+        assert alone.returncode == 0, alone.stderr
+        workers = start_workers(lambda _, stage=stage: command("two", stage), 2)
+        said = finish(workers)
+        assert [worker.returncode for worker in workers] == [0, 0], said
+        one, two = (
+            json.loads((tmp_path / name / f"stage{stage}" / "history.json").read_text())
+            for name in ("one", "two")
+        )
+        assert len(one) == len(two)
+        for ours, theirs in zip(one, two, strict=True):
+            for name in ours.keys() - {"seconds"}:
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-4), name
+    assert not list(tmp_path.glob("two/*/checkpoints/last/*_temp*"))
