@@ -39,6 +39,8 @@ class ModelConfig:
     id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
     id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
     id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
+    request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
+    user_buckets: int = 100_000  # rows that hashed users share, for the request feature user
     target_attention: Literal["multi_head", "din"] = "multi_head"
     products: bool = True  # u_f * v beside u_f and v in Eq. 8, which has neither product
     mlp: tuple[int, ...] = (128, 64)  # hidden widths of Eq. 8
@@ -52,6 +54,7 @@ class ModelConfig:
         _at_least(self, "blocks", 1)
         _at_least(self, "title_words", 1)
         _at_least(self, "id_rows", 1)
+        _at_least(self, "user_buckets", 1)
         _within(self, "dropout", 0.0, 0.99)
         if any(width < 1 for width in self.mlp):
             raise UsageError(f"model.mlp={self.mlp} has a width below 1")
@@ -66,6 +69,23 @@ class ModelConfig:
                 raise UsageError(
                     f"model.side_features: {feature!r} is not one of: {', '.join(known)}"
                 )
+        for feature in self.request_features:
+            if feature not in schema.INPUT_OF_REQUEST_FEATURE:
+                raise UsageError(
+                    f"model.request_features: {feature!r} is not one of: "
+                    f"{', '.join(schema.INPUT_OF_REQUEST_FEATURE)}"
+                )
+        if len(set(self.request_features)) < len(self.request_features):
+            raise UsageError(
+                f"model.request_features={','.join(self.request_features)} names one twice: "
+                "name each once"
+            )
+
+    @property
+    def request_inputs(self) -> tuple[schema.Feature, ...]:
+        """What the request features are read from, each once."""
+        inputs = map(schema.INPUT_OF_REQUEST_FEATURE.__getitem__, self.request_features)
+        return tuple(dict.fromkeys(inputs))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,9 @@ from sitn_tf.cli import UsageError
 
 Batch = dict[str, tf.Tensor]
 
-_TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "bytes": tf.string}
+TF_DTYPES = {"int64": tf.int64, "float32": tf.float32, "bytes": tf.string}
+
+_MISSING = {"int64": 0, "float32": 0.0, "bytes": b""}
 
 PARALLEL_CALLS = 2
 PREFETCHED_BATCHES = 8
@@ -25,25 +27,28 @@ SHUFFLE_RECORDS = 100_000
 """Records held for shuffling; the pipeline has already permuted each shard."""
 
 
-def parse(serialized: tf.Tensor, features: Iterable[schema.Feature]) -> Batch:
+def parse(
+    serialized: tf.Tensor, features: Iterable[schema.Feature], may_lack: bool = False
+) -> Batch:
     """Parses serialized `tf.train.Example`s.
 
     Args:
       serialized: `[B]` string.
+      may_lack: whether a missing single value is 0 or empty, and no error.
 
     Returns:
       By feature name: `[B]` for single values, `[B, longest]` padded with 0 for lists.
     """
-    return _dense(_parse_ragged(serialized, features))
+    return _dense(_parse_ragged(serialized, features, may_lack))
 
 
 def _parse_ragged(
-    serialized: tf.Tensor, features: Iterable[schema.Feature]
+    serialized: tf.Tensor, features: Iterable[schema.Feature], may_lack: bool = False
 ) -> dict[str, tf.Tensor | tf.RaggedTensor]:
     described = {
-        f.name: tf.io.RaggedFeature(_TF_DTYPES[f.dtype], row_splits_dtype=tf.int64)
+        f.name: tf.io.RaggedFeature(TF_DTYPES[f.dtype], row_splits_dtype=tf.int64)
         if f.ragged
-        else tf.io.FixedLenFeature([], _TF_DTYPES[f.dtype])
+        else tf.io.FixedLenFeature([], TF_DTYPES[f.dtype], _MISSING[f.dtype] if may_lack else None)
         for f in features
     }
     return tf.io.parse_example(serialized, described)

@@ -178,8 +178,9 @@ class RowWiseAdagrad(_RowSparse):
 
 
 def is_table(variable: tf.Variable) -> bool:
-    """Whether it is an embedding table of a domain's items (sitn_tf/layers/embedding.py)."""
-    return len(variable.shape) == 2 and "_items/" in variable.name
+    """Whether it is a table of item or request embeddings (sitn_tf/layers), by its name."""
+    named = "_items/" in variable.name or "request_features/" in variable.name
+    return len(variable.shape) == 2 and named
 
 
 def make_optimizer(config: TrainingConfig, steps: int | None) -> _RowSparse:

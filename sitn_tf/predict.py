@@ -1,7 +1,6 @@
 """A scorer and a split of requests → labels and probabilities, candidate by candidate."""
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -43,10 +42,11 @@ def predict(scorer: Scorer, batches: tf.data.Dataset) -> Predictions:
       UsageError: there is no record.
     """
     score = tf.function(scorer.__call__, reduce_retracing=True)
+    inputs = [feature.name for feature in scorer.reads]
     parts = []
     first_request = 0
     for batch in batches:
-        logits = score({name: batch[name] for name in _INPUTS}).numpy()
+        logits = score({name: batch[name] for name in inputs}).numpy()
         parts.append(_flatten(batch, logits, first_request))
         first_request += len(logits)
     if not parts:
@@ -58,11 +58,6 @@ def predict(scorer: Scorer, batches: tf.data.Dataset) -> Predictions:
     request, candidate, label, logged, logit = columns
     has_scores = len(logged) == len(label)
     return Predictions(request, candidate, label, logged if has_scores else None, logit)
-
-
-_INPUTS: Iterable[str] = tuple(
-    feature.name for feature in (schema.SOURCE_HISTORY, schema.TARGET_HISTORY, schema.CANDIDATES)
-)
 
 
 def _flatten(batch: Batch, logits: np.ndarray, first_request: int) -> tuple[np.ndarray, ...]:

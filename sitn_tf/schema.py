@@ -93,6 +93,12 @@ STAGE_FEATURES = {STAGE1: STAGE1_FEATURES, STAGE2: STAGE2_FEATURES}
 
 HISTORY_OF_DOMAIN = {SOURCE: SOURCE_HISTORY, TARGET: TARGET_HISTORY}
 
+HOUR = "hour"
+WEEKDAY = "weekday"
+USER = "user"
+INPUT_OF_REQUEST_FEATURE = {HOUR: REQUEST_TIME, WEEKDAY: REQUEST_TIME, USER: USER_ID}
+"""What a scorer can know of a request beside the histories, and what it is read from."""
+
 ITEM = "item"
 TITLE = "title"
 TITLE_WORDS = "title_words"

@@ -77,19 +77,19 @@ class ItemEmbedding(tf_keras.layers.Layer):
         """`[U]` ids → `[U, D]` embeddings of the ids alone."""
         rows = self.config.id_rows
         if self.config.id_embedding == "full":
-            return _rows(self.ids, ids)
+            return rows_of(self.ids, ids)
         if self.config.id_embedding == "hash":
-            return _rows(self.ids, hashed_rows(ids, rows))
+            return rows_of(self.ids, hashed_rows(ids, rows))
         quotient, remainder = quotient_and_remainder(ids, rows)
-        parts = _rows(self.quotients, quotient), _rows(self.ids, remainder)
+        parts = rows_of(self.quotients, quotient), rows_of(self.ids, remainder)
         return parts[0] + parts[1] if self.config.id_combination == "sum" else parts[0] * parts[1]
 
     def vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """`[U]` ids → `[U, D]`, one row of work an id."""
         total = self.id_vectors(ids)
         for feature, of_item in self.feature_ids.items():
-            values = _rows(of_item, ids)
-            embedded = _rows(self.feature_weights[feature], values)
+            values = rows_of(of_item, ids)
+            embedded = rows_of(self.feature_weights[feature], values)
             if feature == schema.TITLE_WORDS:
                 embedded = masked_mean(embedded, values != schema.PAD_ID)
             total += embedded
@@ -112,7 +112,7 @@ class ItemEmbedding(tf_keras.layers.Layer):
         return self.lookup(ids)[0]
 
 
-def _rows(table: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+def rows_of(table: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
     """The rows of a table; of one sharded over parameter servers only these travel."""
     if isinstance(table, tf.Variable):
         return read_rows(table, rows)

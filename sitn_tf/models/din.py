@@ -5,7 +5,7 @@ import tensorflow as tf
 from sitn_tf.config import ModelConfig
 from sitn_tf.items import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys
-from sitn_tf.layers.mlp import join, make_mlp
+from sitn_tf.layers.mlp import make_mlp
 from sitn_tf.models.scorer import Encoded, Scorer
 
 
@@ -37,5 +37,4 @@ class Din(Scorer):
             unit.attend(candidates, Keys(*(encoded[f"{domain}_{part}"] for part in Keys._fields)))
             for domain, unit in self.units.items()
         ]
-        joined = join(users, candidates, self.config.products)
-        return self.mlp(joined, training=training)[..., 0]
+        return self.mlp(self.joined(users, encoded, candidates), training=training)[..., 0]

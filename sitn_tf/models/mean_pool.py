@@ -5,7 +5,7 @@ import tensorflow as tf
 from sitn_tf.config import ModelConfig
 from sitn_tf.items import ItemTable
 from sitn_tf.layers.embedding import masked_mean
-from sitn_tf.layers.mlp import join, make_mlp
+from sitn_tf.layers.mlp import make_mlp
 from sitn_tf.models.scorer import Encoded, Scorer
 
 
@@ -28,5 +28,4 @@ class MeanPool(Scorer):
         users = [
             tf.repeat(encoded[f"{domain}_mean"][:, None], count, axis=1) for domain in self.domains
         ]
-        joined = join(users, candidates, self.config.products)
-        return self.mlp(joined, training=training)[..., 0]
+        return self.mlp(self.joined(users, encoded, candidates), training=training)[..., 0]

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from sitn_tf import schema
 from sitn_tf.config import Config, ModelConfig
+from sitn_tf.data import TF_DTYPES
 from sitn_tf.items import ItemTable
 from sitn_tf.models.din import Din
 from sitn_tf.models.mean_pool import MeanPool
@@ -20,8 +21,8 @@ def make_scorer(config: ModelConfig, tables: dict[str, ItemTable], max_history: 
     with layers_in(config.precision):
         scorer = SCORERS[config.name](config, tables, max_history)
     one_request = {
-        feature.name: tf.zeros([1, 1], tf.int64)
-        for feature in (schema.SOURCE_HISTORY, schema.TARGET_HISTORY, schema.CANDIDATES)
+        feature.name: tf.zeros([1, 1] if feature.ragged else [1], TF_DTYPES[feature.dtype])
+        for feature in scorer.reads
     }
     scorer(one_request)
     return scorer

@@ -9,9 +9,14 @@ from sitn_tf import schema
 from sitn_tf.config import ModelConfig
 from sitn_tf.data import Batch
 from sitn_tf.items import ItemTable
+from sitn_tf.layers.mlp import join
+from sitn_tf.layers.request import RequestEmbedding
 from sitn_tf.models.domain import DomainEncoder
 
 Encoded = dict[str, tf.Tensor]
+
+REQUEST_FEATURES = "request_features"
+"""Their vectors' name in what is encoded."""
 
 
 class Scorer(tf_keras.Model, abc.ABC):
@@ -31,6 +36,20 @@ class Scorer(tf_keras.Model, abc.ABC):
             for domain in schema.DOMAINS
             if domain == schema.TARGET or config.use_source
         }
+        self.request_embedding = None
+        if config.request_features:
+            self.request_embedding = RequestEmbedding(config)
+            self.request_embedding.build([None])
+
+    @property
+    def reads(self) -> tuple[schema.Feature, ...]:
+        """The features of a stage-2 record that a score comes from."""
+        return (
+            schema.SOURCE_HISTORY,
+            schema.TARGET_HISTORY,
+            schema.CANDIDATES,
+            *self.config.request_inputs,
+        )
 
     @abc.abstractmethod
     def encode_domain(
@@ -43,16 +62,51 @@ class Scorer(tf_keras.Model, abc.ABC):
         """Encoded histories and item vectors `[B, C, D]` → logits `[B, C]`."""
 
     def encode(
-        self, source_history: tf.Tensor, target_history: tf.Tensor, training: bool = False
+        self,
+        source_history: tf.Tensor,
+        target_history: tf.Tensor,
+        request: Batch | None = None,
+        training: bool = False,
     ) -> Encoded:
-        """Ids `[B, S]` and `[B, T]`, 0 padded → tensors with B rows, keyed `<domain>_<what>`."""
+        """Ids `[B, S]` and `[B, T]`, 0 padded → tensors with B rows, keyed `<domain>_<what>`.
+
+        Args:
+          request: what the request features are read from (`encode_request`), for a model
+            that has them.
+        """
         histories = {schema.SOURCE: source_history, schema.TARGET: target_history}
-        encoded: Encoded = {}
+        encoded = self.encode_request(request or {})
         for domain, encoder in self.domains.items():
             vectors = encoder.items(histories[domain])
             mask = histories[domain] != schema.PAD_ID
             encoded |= self._encode_named(domain, vectors, mask, training)
         return encoded
+
+    def encode_request(self, inputs: Batch) -> Encoded:
+        """ModelConfig.request_inputs by name, `[B]` each → `request_features` `[B, F, D]`.
+
+        Nothing for a model without request features.
+        """
+        if self.request_embedding is None:
+            return {}
+        return {REQUEST_FEATURES: self.request_embedding(inputs)}
+
+    def joined(self, users: list[tf.Tensor], encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
+        """Concat of Eq. 8, with the request features as further parts of the user.
+
+        Args:
+          users: what the candidates see of the histories, `[B, C, D]` each.
+          encoded: has the request's vectors, if the model has any.
+          candidates: item vectors `[B, C, D]`.
+
+        Returns:
+          `[B, C, I]`.
+        """
+        if self.request_embedding is not None:
+            count = tf.shape(candidates)[1]
+            parts = tf.repeat(encoded[REQUEST_FEATURES][:, :, None], count, axis=2)
+            users = [*users, *tf.unstack(parts, len(self.config.request_features), axis=1)]
+        return join(users, candidates, self.config.products)
 
     def score_encoded(
         self, encoded: Encoded, candidates: tf.Tensor, training: bool = False
@@ -63,12 +117,12 @@ class Scorer(tf_keras.Model, abc.ABC):
         )
 
     def call(self, inputs: Batch, training: bool = False) -> tf.Tensor:
-        """Histories and candidates of schema.STAGE2_FEATURES → logits `[B, C]`.
+        """What the model `reads` of schema.STAGE2_FEATURES → logits `[B, C]`.
 
         The same numbers as `score_encoded(encode(...))`; target items that are both in a
         history and candidates are embedded once.
         """
-        encoded: Encoded = {}
+        encoded = self.encode_request(inputs)
         for domain, encoder in self.domains.items():
             history = inputs[schema.HISTORY_OF_DOMAIN[domain].name]
             if domain == schema.TARGET:

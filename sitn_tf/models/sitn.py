@@ -5,7 +5,7 @@ import tensorflow as tf
 from sitn_tf.config import ModelConfig
 from sitn_tf.items import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys, MultiHeadAttention
-from sitn_tf.layers.mlp import join, make_mlp
+from sitn_tf.layers.mlp import make_mlp
 from sitn_tf.models.scorer import Encoded, Scorer
 
 
@@ -39,5 +39,4 @@ class Sitn(Scorer):
             )
             for domain, attention in self.attentions.items()
         ]
-        joined = join(users, candidates, self.config.products)
-        return self.mlp(joined, training=training)[..., 0]
+        return self.mlp(self.joined(users, encoded, candidates), training=training)[..., 0]

@@ -22,6 +22,7 @@ def test_override_coerces_by_type():
             "contrast.granularities=16,32",
             "model.use_source=false",
             "model.target_attention=din",
+            "model.request_features=hour,user",
         ],
     )
     assert made.seed == 3
@@ -29,6 +30,8 @@ def test_override_coerces_by_type():
     assert made.contrast.granularities == (16, 32)
     assert made.model.use_source is False
     assert made.model.target_attention == "din"
+    assert made.model.request_features == ("hour", "user")
+    assert config.Config.from_json(made.to_json()) == made
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,9 @@ def test_override_coerces_by_type():
         ("model.use_source=2", "model.use_source=2 is not one of: true, false"),
         ("model.heads=5", "model.embedding_dim=32 is not a multiple of model.heads=5"),
         ("model.side_features=colour", "'colour' is not one of: title_words, brand"),
+        ("model.request_features=minute", "'minute' is not one of: hour, weekday, user"),
+        ("model.request_features=hour,hour", "request_features=hour,hour names one twice: name"),
+        ("model.user_buckets=0", "model.user_buckets=0 is not at least 1"),
         ("contrast.top_k=33", "contrast.top_k=33 is not between 1 and K=32"),
         ("stage1.batch_size=0", "stage1.batch_size=0 is not at least 1"),
         ("stage1.item_mask=1", "stage1.item_mask=1.0 is not between 0.0 and 0.95"),

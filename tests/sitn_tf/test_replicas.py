@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import schema, stage1
+from sitn_tf import config, schema, stage1
 from sitn_tf.distribution import cpu_strategy, split_rows
 from tests.sitn_tf.ten_steps import ROWS, Trial, assert_same, read_batches, settings
 from tests.small_dataset import write_small_dataset
@@ -50,6 +50,24 @@ def test_weights_after_ten_steps(small, four_cpus, stage):
         several = Trial(small, stage, cpu_strategy(devices)).train(batches, sizes)
         np.testing.assert_allclose(several[0], one[0], rtol=1e-5)
         assert_same(several[1], one[1])
+
+
+def test_request_features_after_ten_steps(small, four_cpus):
+    """Rows of users and times that replicas share, and that only one of them has."""
+    chosen = config.override(
+        settings(), ["model.request_features=hour,weekday,user", "model.user_buckets=5"]
+    )
+    batches = read_batches(small, schema.STAGE2)
+    for step, batch in enumerate(batches):
+        # A day and five hours apart, the first of them unknown.
+        batch["request_time"] = (tf.range(ROWS, dtype=tf.int64) + step) * 29 * 3600
+    one = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
+    two = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:2]), chosen)
+    found = two.train(batches, (7, 4))
+    np.testing.assert_allclose(found[0], one[0], rtol=1e-5)
+    assert_same(found[1], one[1])
+    for table in two.model.request_embedding.tables.values():
+        assert np.abs(tf.convert_to_tensor(table)).max() > 0
 
 
 def test_micro_batches_on_two_replicas_are_the_large_batch(small, four_cpus):

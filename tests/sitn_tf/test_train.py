@@ -59,6 +59,21 @@ def test_stage_2_starts_from_stage_1(workdir):
     assert not set(described["restored"]) & set(described["fresh"])
 
 
+def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path):
+    changed = "model.request_features=hour,weekday,user", "model.user_buckets=7"
+    settings = [part for change in changed for part in ("--set", change)]
+    _train("2", small, tmp_path, "--preset=tiny", f"--init={workdir / 'stage1'}", *settings)
+    described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
+    assert any("source_items/ids" in name for name in described["restored"])
+    tables = [name for name in described["fresh"] if "request_features/" in name]
+    assert [name.split("/")[1] for name in tables] == ["hour:0 [25, 8]", "weekday:0 [8, 8]",
+                                                       "user:0 [8, 8]"]  # fmt: skip
+    run = runs.load_scorer(tmp_path / "stage2")
+    assert np.abs(run.scorer.request_embedding.tables["user"]).max() > 0
+    found = predict(run.scorer, data.read_split(small, schema.STAGE2, schema.TEST, 16))
+    assert np.isfinite(found.logit).all()
+
+
 def test_initialising_copies_stage_1_values(workdir, small, tmp_path):
     manifest = schema.read_manifest(small)
     settings = config.tiny()
