@@ -37,6 +37,10 @@ _DEADLINE = flags.DEFINE_float("deadline", 1.0, "Seconds of a call.", 1e-3, flag
 _SOURCE = flags.DEFINE_list("source_history", [], "Raw ids, oldest first.", flag_values=FLAGS)
 _TARGET = flags.DEFINE_list("target_history", [], "Raw ids, oldest first.", flag_values=FLAGS)
 _CANDIDATES = flags.DEFINE_list("candidates", [], "Raw ids to score.", flag_values=FLAGS)
+_TIME = flags.DEFINE_integer(
+    "request_time", None, "Unix seconds, for a model of hour or weekday.", flag_values=FLAGS
+)
+_USER = flags.DEFINE_string("user_id", None, "For a model of users.", flag_values=FLAGS)
 _GOLDEN = flags.DEFINE_string("golden", None, "Version with golden requests.", flag_values=FLAGS)
 _LOAD = flags.DEFINE_integer("load", 0, "Golden requests to send in all.", 0, flag_values=FLAGS)
 _THREADS = flags.DEFINE_integer("threads", 4, "In flight, in load mode.", 1, flag_values=FLAGS)
@@ -326,7 +330,13 @@ def main(_: list[str]) -> int:
 
 def _run(client: Client) -> int:
     if not _GOLDEN.value:
-        asked = Request(tuple(_SOURCE.value), tuple(_TARGET.value), tuple(_CANDIDATES.value))
+        asked = Request(
+            tuple(_SOURCE.value),
+            tuple(_TARGET.value),
+            tuple(_CANDIDATES.value),
+            _TIME.value,
+            _USER.value,
+        )
         for ctr, item in sorted(
             zip(client.score([asked])[0].tolist(), asked.candidates, strict=True), reverse=True
         ):

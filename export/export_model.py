@@ -169,6 +169,7 @@ class _Export:
         }
         for domain, vocabulary in self.vocabularies.items():
             _check_vocabulary(run, domain, self.vocabulary_files[domain], len(vocabulary))
+        self.context = [feature.name for feature in run.scorer.config.request_inputs]
         self.calibration = self._fit()
         self.graph = signatures.Servable(
             run.scorer,
@@ -230,7 +231,10 @@ class _Export:
         from export import golden
 
         requests = golden.make_requests(
-            self.run.tables, self.run.manifest.max_history, self.options.goldens
+            self.run.tables,
+            self.run.manifest.max_history,
+            self.options.goldens,
+            context=self.context,
         )
         trained = golden.trained_logits(
             self.run.scorer,
@@ -248,7 +252,9 @@ class _Export:
     def _answer(self, batch: Sequence[Any]) -> dict[str, np.ndarray]:
         from export import requests, signatures, warmup
 
-        return warmup.run_traced(self.traced, signatures.SCORE, requests.score_inputs(batch))
+        # The newest version's golden requests may be of a model with other inputs.
+        inputs = requests.score_inputs(batch, self.context)
+        return warmup.run_traced(self.traced, signatures.SCORE, inputs)
 
     def _drift(self) -> dict[str, Any] | None:
         """How far scores are from the newest version's, on its own golden requests."""

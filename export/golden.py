@@ -6,7 +6,7 @@ They are raw ids, so that they can be put to a later version with another vocabu
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,10 @@ LOGIT_TOLERANCE = 1e-4
 EMPTY_SHARE = 0.05
 OVER_LONG_SHARE = 0.05
 UNKNOWN_SHARE = 0.03
+
+TIMES = (1_262_304_000, 1_893_456_000)
+"""Unix seconds of 2010-01-01 and 2030-01-01, between which golden requests are made."""
+USERS = 1000
 
 Scores = list[np.ndarray]
 Answer = Callable[[Sequence[Request]], Mapping[str, np.ndarray]]
@@ -66,11 +70,18 @@ class Difference:
 
 
 def make_requests(
-    tables: Mapping[str, ItemTable], max_history: int, count: int, seed: int = 0
+    tables: Mapping[str, ItemTable],
+    max_history: int,
+    count: int,
+    seed: int = 0,
+    context: Collection[str] = (),
 ) -> list[Request]:
     """Requests that cover what serving meets: empty, short, over-long, unknown ids.
 
     Items are drawn by their clicks in training, plus one.
+
+    Args:
+      context: which of `request_time` and `user_id` they have; some of each are missing.
     """
     rng = np.random.default_rng(seed)
     draw = {domain: _sampler(table, rng) for domain, table in tables.items()}
@@ -79,9 +90,19 @@ def make_requests(
             draw[schema.SOURCE](_history_length(rng, max_history)),
             draw[schema.TARGET](_history_length(rng, max_history)),
             tuple(dict.fromkeys(draw[schema.TARGET](int(rng.integers(1, MAX_CANDIDATES + 1))))),
+            _time(rng) if reqs.REQUEST_TIME in context else None,
+            _user(rng) if reqs.USER_ID in context else None,
         )
         for _ in range(count)
     ]
+
+
+def _time(rng: np.random.Generator) -> int:
+    return int(rng.integers(-1, 1) if rng.random() < UNKNOWN_SHARE else rng.integers(*TIMES))
+
+
+def _user(rng: np.random.Generator) -> str:
+    return "" if rng.random() < UNKNOWN_SHARE else f"user {rng.integers(USERS)}"
 
 
 def _sampler(table: ItemTable, rng: np.random.Generator) -> Callable[[int], tuple[str, ...]]:
@@ -125,11 +146,13 @@ def trained_logits(
         target = [reqs.ids(r.target_history[-max_history:], vocabularies[schema.TARGET])
                   for r in batch]  # fmt: skip
         shown = [reqs.ids(r.candidates, vocabularies[schema.TARGET]) for r in batch]
+        context = reqs.context_inputs(batch, [f.name for f in scorer.config.request_inputs])
         logits = score(
             {
                 reqs.SOURCE_HISTORY: tf.constant(_pad_ids(source)),
                 reqs.TARGET_HISTORY: tf.constant(_pad_ids(target)),
                 reqs.CANDIDATES: tf.constant(_pad_ids(shown)),
+                **{name: tf.constant(value) for name, value in context.items()},
             }
         ).numpy()
         return calibrations.apply(calibration, logits)
@@ -176,7 +199,7 @@ def _pad_ids(rows: Sequence[Sequence[int]]) -> np.ndarray:
 def write(directory: pathlib.Path, golden: Sequence[Golden]) -> None:
     path = directory / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = ({**dataclasses.asdict(g.request), "trained": g.trained, "exported": g.exported}
+    rows = ({**reqs.to_dict(g.request), "trained": g.trained, "exported": g.exported}
             for g in golden)  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 

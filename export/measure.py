@@ -35,7 +35,7 @@ class Scored:
 def trained_logits(scorer: Scorer, data_dir: pathlib.Path, split: str) -> Scored:
     """Uncalibrated logits of the trained model."""
     score = tf.function(scorer.__call__, reduce_retracing=True)
-    inputs = tuple(f.name for f in signatures.PARSED)
+    inputs = tuple(feature.name for feature in scorer.reads)
 
     def run(_: tf.Tensor, parsed: Batch) -> np.ndarray:
         return score({name: parsed[name] for name in inputs}).numpy()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from sitn_tf import schema
 SOURCE_HISTORY = schema.SOURCE_HISTORY.name
 TARGET_HISTORY = schema.TARGET_HISTORY.name
 CANDIDATES = schema.CANDIDATES.name
+REQUEST_TIME = schema.REQUEST_TIME.name
+USER_ID = schema.USER_ID.name
 
 Inputs = dict[str, np.ndarray]
 Vocabulary = dict[str, int]
@@ -19,11 +21,17 @@ Vocabulary = dict[str, int]
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """Raw ids of what a user clicked, oldest first, and of the items to score."""
+    """Raw ids of what a user clicked, oldest first, and of the items to score.
+
+    When (Unix seconds) and by whom it is made are sent only if given: a model without
+    request features has no such inputs.
+    """
 
     source_history: tuple[str, ...]
     target_history: tuple[str, ...]
     candidates: tuple[str, ...]
+    request_time: int | None = None
+    user_id: str | None = None
 
 
 def read_vocabulary(path: pathlib.Path) -> Vocabulary:
@@ -53,11 +61,31 @@ def id_inputs(name: str, rows: Sequence[Sequence[str]]) -> Inputs:
     return {name: padded, length_of(name): lengths}
 
 
-def user_inputs(requests: Sequence[Request]) -> Inputs:
-    """Inputs of `encode_user`."""
-    return id_inputs(SOURCE_HISTORY, [r.source_history for r in requests]) | id_inputs(
-        TARGET_HISTORY, [r.target_history for r in requests]
-    )
+def context_inputs(requests: Sequence[Request], wanted: Collection[str] | None = None) -> Inputs:
+    """When and by whom requests are made, as models with request features take it.
+
+    Args:
+      wanted: names of the inputs; None for those that a request has a value of.
+
+    Returns:
+      `request_time` `[R]` int64 and `user_id` `[R]` object array of strings, as far as wanted;
+      0 and "", which mean unknown, for a request without.
+    """
+    made: Inputs = {}
+    for name, missing, dtype in ((REQUEST_TIME, 0, np.int64), (USER_ID, "", object)):
+        values = [getattr(request, name) for request in requests]
+        if any(value is not None for value in values) if wanted is None else name in wanted:
+            made[name] = np.array([missing if v is None else v for v in values], dtype)
+    return made
+
+
+def user_inputs(requests: Sequence[Request], wanted: Collection[str] | None = None) -> Inputs:
+    """Inputs of `encode_user`; `wanted` as in `context_inputs`."""
+    return {
+        **id_inputs(SOURCE_HISTORY, [r.source_history for r in requests]),
+        **id_inputs(TARGET_HISTORY, [r.target_history for r in requests]),
+        **context_inputs(requests, wanted),
+    }
 
 
 def candidate_inputs(rows: Sequence[Sequence[str]]) -> Inputs:
@@ -65,9 +93,9 @@ def candidate_inputs(rows: Sequence[Sequence[str]]) -> Inputs:
     return id_inputs(CANDIDATES, rows)
 
 
-def score_inputs(requests: Sequence[Request]) -> Inputs:
-    """Inputs of `score`; column j of its outputs is candidate j."""
-    return user_inputs(requests) | candidate_inputs([r.candidates for r in requests])
+def score_inputs(requests: Sequence[Request], wanted: Collection[str] | None = None) -> Inputs:
+    """Inputs of `score`; column j of its outputs is candidate j. `wanted`: `context_inputs`."""
+    return user_inputs(requests, wanted) | candidate_inputs([r.candidates for r in requests])
 
 
 def ids(tokens: Sequence[str], vocabulary: Mapping[str, int]) -> list[int]:
@@ -86,6 +114,10 @@ def example(request: Request, vocabularies: Mapping[str, Vocabulary]) -> bytes:
     ):
         values = ids(tokens, vocabularies[domain])
         made.features.feature[name].int64_list.value.extend(values)
+    if request.request_time is not None:
+        made.features.feature[REQUEST_TIME].int64_list.value.append(request.request_time)
+    if request.user_id is not None:
+        made.features.feature[USER_ID].bytes_list.value.append(request.user_id.encode())
     return made.SerializeToString()
 
 
@@ -100,4 +132,11 @@ def own_scores(outputs: np.ndarray, requests: Sequence[Request]) -> list[np.ndar
 
 
 def from_dict(row: Mapping[str, Any]) -> Request:
-    return Request(*(tuple(row[name]) for name in (SOURCE_HISTORY, TARGET_HISTORY, CANDIDATES)))
+    """Raises KeyError where it lacks ids; what it lacks of the rest is not given."""
+    ids_of = {name: tuple(row[name]) for name in (SOURCE_HISTORY, TARGET_HISTORY, CANDIDATES)}
+    return Request(**ids_of, request_time=row.get(REQUEST_TIME), user_id=row.get(USER_ID))
+
+
+def to_dict(request: Request) -> dict[str, Any]:
+    """What a request says, by field."""
+    return {name: v for name, v in dataclasses.asdict(request).items() if v is not None}

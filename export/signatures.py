@@ -6,6 +6,11 @@
                    user, and encoder [R] int64, which says what encoded it
 `score_encoded`    the outputs of encode_user, and ids of candidates [R, C]
 
+Of a model with request features (ModelConfig.request_features), `score` and `encode_user` take
+context too, as far as the features are read from it: request_time [R] int64, Unix seconds, and
+user_id [R] string. A time that is not positive and an empty user are not known; an Example
+may lack either.
+
 Ids of a row are raw strings, and beside each tensor stands how many of each row are real:
 source_history_length [R] int64 and so on. What lies past the length is padding whatever its
 value, so requests of different widths can be put into one batch by anyone: TF Serving's
@@ -46,9 +51,6 @@ CTR = "ctr"
 LOGIT = "logit"
 ENCODER = "encoder"
 PAD_LOGIT = -1e9
-
-PARSED = (schema.SOURCE_HISTORY, schema.TARGET_HISTORY, schema.CANDIDATES)
-"""Features that serving reads; labels and times need not be in a request."""
 
 Tensors = dict[str, tf.Tensor]
 
@@ -98,10 +100,15 @@ class Servable:
             for domain in {*scorer.domains, schema.TARGET}
         }
         self.fingerprint = _fingerprint([*vectors.values(), *scorer.get_weights()])
+        self._context_specs = {
+            feature.name: tf.TensorSpec([None], data.TF_DTYPES[feature.dtype], feature.name)
+            for feature in scorer.config.request_inputs
+        }
         one_user = tf.zeros([1, options.max_history], tf.int64)
+        nothing = {name: tf.zeros([1], spec.dtype) for name, spec in self._context_specs.items()}
         self._encoded_specs = {
             name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, name)
-            for name, tensor in self._encode(one_user, one_user).items()
+            for name, tensor in self._encode(one_user, one_user, nothing).items()
         }
         self._encoded_specs[ENCODER] = tf.TensorSpec([None], tf.int64, ENCODER)
 
@@ -110,22 +117,22 @@ class Servable:
     def serving_default(self, examples: tf.Tensor) -> Tensors:
         """`[R]` serialized Examples → ctr and logit `[R, C]`, C the longest row's."""
         examples = tf.ensure_shape(examples, [None])
-        parsed = data.parse(examples, PARSED)
+        parsed = data.parse(examples, self._scorer.reads, may_lack=True)
         source = self._history(self._known_ids(parsed[SOURCE_HISTORY], schema.SOURCE))
         target = self._history(self._known_ids(parsed[TARGET_HISTORY], schema.TARGET))
         candidates = self._known_ids(parsed[CANDIDATES], schema.TARGET)
-        return self._score(self._encode(source, target), candidates)
+        return self._score(self._encode(source, target, parsed), candidates)
 
     def score(self, **tensors: tf.Tensor) -> Tensors:
-        """Ids of histories and candidates → ctr and logit `[R, C]`."""
+        """Ids of histories and candidates, and context → ctr and logit `[R, C]`."""
         _check_rows(*tensors.values())
         source = self._history(self._ids(tensors, SOURCE_HISTORY, schema.SOURCE))
         target = self._history(self._ids(tensors, TARGET_HISTORY, schema.TARGET))
         candidates = self._ids(tensors, CANDIDATES, schema.TARGET)
-        return self._score(self._encode(source, target), candidates)
+        return self._score(self._encode(source, target, self._context(tensors)), candidates)
 
     def encode_user(self, **tensors: tf.Tensor) -> Tensors:
-        """Ids of both histories → tensors of R rows and otherwise fixed shapes.
+        """Ids of both histories, and context → tensors of R rows and otherwise fixed shapes.
 
         Sequences are padded to `max_history`, so that users encoded in different requests
         can be scored in one.
@@ -135,7 +142,7 @@ class Servable:
         source = self._history(self._ids(tensors, SOURCE_HISTORY, schema.SOURCE), width)
         target = self._history(self._ids(tensors, TARGET_HISTORY, schema.TARGET), width)
         encoder = tf.fill(tf.shape(source)[:1], tf.constant(self.fingerprint, tf.int64))
-        return {**self._encode(source, target), ENCODER: encoder}
+        return {**self._encode(source, target, self._context(tensors)), ENCODER: encoder}
 
     def score_encoded(self, **tensors: tf.Tensor) -> Tensors:
         """What encode_user gave, and ids of candidates → ctr and logit `[R, C]`."""
@@ -170,6 +177,10 @@ class Servable:
         real = (tf.range(width) < length[:, tf.newaxis]) & (raw != "")
         return tf.where(real, found, tf.constant(schema.PAD_ID, tf.int64))
 
+    def _context(self, tensors: Mapping[str, tf.Tensor]) -> Tensors:
+        """What the scorer's request features are read from, `[R]` each."""
+        return {name: tf.ensure_shape(tensors[name], [None]) for name in self._context_specs}
+
     def _known_ids(self, ids: tf.Tensor, domain: str) -> tf.Tensor:
         """Ids as sent; those of another vocabulary become out-of-vocabulary."""
         if domain not in self._items:
@@ -198,9 +209,9 @@ class Servable:
             tf.cast(tf.stack([tf.shape(ids)[0], columns]), tf.int64),
         )
 
-    def _encode(self, source: tf.Tensor, target: tf.Tensor) -> Tensors:
-        """Histories of ids `[R, S]`, `[R, T]` → the scorer's encoded tensors."""
-        encoded: Tensors = {}
+    def _encode(self, source: tf.Tensor, target: tf.Tensor, context: Tensors) -> Tensors:
+        """Histories of ids `[R, S]`, `[R, T]`, and context → the scorer's encoded tensors."""
+        encoded = self._scorer.encode_request(context)
         for domain, history in ((schema.SOURCE, source), (schema.TARGET, target)):
             if domain not in self._items:
                 continue
@@ -235,7 +246,7 @@ class Servable:
 
     def trace(self) -> dict[str, Any]:
         """The concrete function of every signature."""
-        users = _id_specs(SOURCE_HISTORY) | _id_specs(TARGET_HISTORY)
+        users = _id_specs(SOURCE_HISTORY) | _id_specs(TARGET_HISTORY) | self._context_specs
         shown = _id_specs(CANDIDATES)
         examples = tf.TensorSpec([None], tf.string, EXAMPLES)
         return {

@@ -21,8 +21,11 @@ class Fuzzer:
     def __init__(self, seed, session):
         self.rng = np.random.default_rng(seed)
         self.session = session
-        self.encoded = session.signatures[signatures.ENCODE_USER].outputs
-        nobody = requests.user_inputs([requests.Request((), (), ())])
+        encode_user = session.signatures[signatures.ENCODE_USER]
+        self.encoded = encode_user.outputs
+        known = (requests.REQUEST_TIME, requests.USER_ID)
+        self.context = [name for name in known if name in encode_user.inputs]
+        nobody = requests.user_inputs([requests.Request((), (), ())], self.context)
         self.encoder = session.run(signatures.ENCODE_USER, nobody)[signatures.ENCODER][0]
 
     def one_of(self, values):
@@ -84,7 +87,11 @@ class Fuzzer:
 
     def _encode_user(self, rows=None):
         rows = self._rows() if rows is None else rows
-        return self._ids("source_history", rows) | self._ids("target_history", rows)
+        made = self._ids("source_history", rows) | self._ids("target_history", rows)
+        for name in self.context:
+            size = rows + int(self.chance(0.03))
+            made[name] = self.some_of(IDS if name == requests.REQUEST_TIME else TEXTS, size)
+        return made
 
     def _score_encoded(self):
         rows = self._rows()
@@ -114,7 +121,7 @@ class Fuzzer:
     def _example(self):
         example = tf.train.Example()
         for name in ("source_history", "target_history", "candidates", "labels", "user_id"):
-            if self.chance(0.1):
+            if name in self.context or self.chance(0.1):
                 continue
             feature = example.features.feature[name]
             size = int(self.one_of([0, 1, 3, 20, 3000 if self.chance(0.05) else 5]))
@@ -125,6 +132,13 @@ class Fuzzer:
                 feature.float_list.value.extend(self.some_of(NUMBERS, size))
             else:
                 feature.bytes_list.value.extend([b"\xff"] * size)
+        for name in self.context:
+            size = int(self.one_of([0, 1, 1, 1, 1, 1, 1, 1, 1, 2]))
+            feature = example.features.feature[name]
+            if self.chance(0.95) == (name == requests.REQUEST_TIME):
+                feature.int64_list.value.extend(self.some_of(IDS, size))
+            else:
+                feature.bytes_list.value.extend(self.rng.bytes(7) for _ in range(size))
         serialized = bytearray(example.SerializeToString())
         if self.chance(0.1) and serialized:
             for _ in range(self.rng.integers(1, 4)):
