@@ -25,7 +25,7 @@ def test_the_table_pairs_seeds_and_says_what_is_not_run():
         Result("other", 0, 0.71, 0.3, 0.01),
         Result("other", 1, 0.73, 0.4, 0.01),
     ]
-    rows = experiments.table(results, ["base", "other", "third"], "validation").splitlines()
+    rows = experiments.table(results, ["base", "other", "third"], "AUC").splitlines()
     assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |"
     assert rows[3] == "| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | 0.350 (0.010) |"
     assert rows[4] == "| third | 0 | not run | | |"
