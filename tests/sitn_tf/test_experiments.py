@@ -62,7 +62,7 @@ def test_a_study_continues_and_shows_its_table(tmp_path, capsys):
     ]
     run_main(experiments, *flags)
     first = capsys.readouterr().out
-    assert "[2/2] ssl, seed 0: AUC" in first
+    assert "[2/2] ssl, seed 0: validation AUC" in first
     weights = tmp_path / "runs/ssl/0/stage2/checkpoints/best"
     before = {path.name: path.stat().st_mtime_ns for path in weights.iterdir()}
     run_main(experiments, *flags)
