@@ -62,11 +62,13 @@ def test_a_step_with_sharded_tables_is_that_of_one_process(cluster, tmp_path):
     assert set(report["reads"]) <= {"ResourceGather", "ResourceScatterSub"}
 
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 32)))
-    step = training.make_step(
-        strategy,
-        scorer.trainable_variables,
-        optimizer,
-        lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+    step = training.traced_once(
+        training.make_step(
+            strategy,
+            scorer.trainable_variables,
+            optimizer,
+            lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+        )
     )
     before = [v.numpy() for v in scorer.trainable_variables]
     loss = float(step(batch)["loss"])
