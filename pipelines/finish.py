@@ -69,8 +69,10 @@ def write_statistics(root: str, summary: dict[str, list[Any]], manifest: schema.
     """Statistics for TFDV, as proto and as JSON, and the page for people."""
     from google.protobuf import json_format
 
+    in_order = sorted(summary["shards"], key=lambda s: s["shard"])
     merged = statistics.Statistics.of(
-        (shard["statistics"] for shard in summary["shards"]),
+        # one in memory at a time: together they need more than all else the job does
+        (json.loads(files.read_text(shard["statistics"])) for shard in in_order),
         {table["domain"]: table["popularity"] for table in summary["tables"]},
     )
     proto = statistics.as_proto(merged)

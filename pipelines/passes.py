@@ -102,6 +102,7 @@ class WriteRecords(beam.DoFn):
         tables = {d: files.read_table_batches(path) for d, path in element.events.items()}
         shard = records.prepare(tables, job, cutoffs, self._vocabularies)
         filtered = dict(shard.plan.filtered)
+        statistics_path = self._work.place(f"statistics-{element.shard}")
         found = statistics.ShardStatistics(shard)
         with _ShardWriters(self._work, element.shard) as writers:
             for chunk in records.stage1(shard, job):
@@ -110,12 +111,13 @@ class WriteRecords(beam.DoFn):
             for chunk in records.stage2(shard, job, self._popularity, filtered):
                 writers.write(chunk)
                 found.add(chunk)
+        files.write_json(statistics_path, found.summary())
         yield {
             "shard": element.shard,
             "events": element.events,
             "rows": element.rows,
             "written": writers.summary(),
-            "statistics": found.summary(),
+            "statistics": statistics_path,
             "requests": len(shard.plan.requests.user),
             "requests_filtered": filtered,
             "events_filtered": element.filtered,

@@ -25,7 +25,7 @@ from absl import flags
 from pipelines import finish, shards, verify_logs, vocabulary
 from pipelines.findings import Findings
 from pipelines.verify_records import Record, RecordChecks, parse_record, read_tfrecords
-from sitn_tf import cli, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
@@ -243,6 +243,7 @@ def _place_in(name: str) -> Callable[[int], str]:
 def main(_: list[str]) -> int:
     if not FLAGS.data_dir:
         raise UsageError("--data_dir is missing: see --help")
+    quiet.import_tensorflow()
     findings = Verifier(FLAGS.data_dir).verify(with_logs=FLAGS.logs)
     print(findings.table())
     print("WRONG" if findings.wrong else "the data set is whole and nothing leaked into it")

@@ -6,7 +6,7 @@ Pure NumPy.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -113,13 +113,14 @@ def find(measured: Mapping[str, float]) -> dict[str, str]:
     """
     signs = {}
     for name, value in measured.items():
-        where, _, what = name.rpartition("/")
+        *where, what = name.split("/")
+        clusters = _name(where)
         if what == "dead" and value > DEAD_SHARE:
-            signs[name] = f"{value:.0%} of the clusters of {where} are no user's first choice"
+            signs[name] = f"{value:.0%} of {clusters} are no user's first choice"
         if what == "entropy" and value < ENTROPY:
-            signs[name] = f"the assignment to {where} has {value:.0%} of the highest entropy"
+            signs[name] = f"the assignment to {clusters} has {value:.0%} of the highest entropy"
         if what == "cosine" and value > COSINE:
-            signs[name] = f"the clusters of {where} are alike: mean cosine {value:.2f}"
+            signs[name] = f"{clusters} are alike: mean cosine {value:.2f}"
     lifts = [
         measured[name] / max(measured[f"{name}_chance"], 1e-12)
         for name in measured
@@ -130,3 +131,10 @@ def find(measured: Mapping[str, float]) -> dict[str, str]:
             f"the domains do not agree on users' clusters: at best {max(lifts):.1f} times chance"
         )
     return signs
+
+
+def _name(where: Sequence[str]) -> str:
+    """["clusters_<K>", domain] → the words for these clusters."""
+    if len(where) != 2:
+        return ""
+    return f"the {where[1]} clusters of K = {where[0].removeprefix('clusters_')}"

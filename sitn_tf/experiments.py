@@ -31,6 +31,13 @@ _STUDY = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds 0, 1, … of each arm.", 1, flag_values=FLAGS)
 _ARMS = flags.DEFINE_list("arms", [], "Only these arms of the study.", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_string("split", schema.VALIDATION, "What is scored.", flag_values=FLAGS)
+_STAGE = flags.DEFINE_enum(
+    "stage",
+    "2",
+    ["1", "2"],
+    "2: judged by click AUC; 1: without a stage 2, by held-out retrieval.",
+    flag_values=FLAGS,
+)
 _PRESET = flags.DEFINE_string("preset", "default", "Preset of every arm.", flag_values=FLAGS)
 _SET = flags.DEFINE_multi_string(
     "set", [], "section.field=value, for every arm.", flag_values=FLAGS
@@ -102,13 +109,13 @@ class Result:
     """One finished run.
 
     Attributes:
-      auc: on the study's split.
+      score: AUC on the study's split, or with --stage=1 the held-out recall@10.
       recall, chance: of stage 1's held-out retrieval, NaN without a stage 1.
     """
 
     arm: str
     seed: int
-    auc: float
+    score: float
     recall: float = math.nan
     chance: float = math.nan
 
@@ -166,12 +173,16 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 side by less than 14 %."""
 
 
-def table(results: Sequence[Result], arms: Sequence[str], split: str) -> str:
-    """Markdown: an arm a row, with its difference to the first arm over the shared seeds."""
+def table(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
+    """Markdown: an arm a row, with its difference to the first arm over the shared seeds.
+
+    Args:
+      measure: what the results' scores are.
+    """
     by_arm = {arm: {r.seed: r for r in results if r.arm == arm} for arm in arms}
     baseline = by_arm[arms[0]]
     lines = [
-        f"| arm | seeds | {split} AUC, mean ± sd | minus {arms[0]}, 95 % interval | "
+        f"| arm | seeds | {measure}, mean ± sd | minus {arms[0]}, 95 % interval | "
         "held-out recall@10 (chance) |",
         "|---|---|---|---|---|",
     ]
@@ -180,17 +191,17 @@ def table(results: Sequence[Result], arms: Sequence[str], split: str) -> str:
         if not found:
             lines.append(f"| {arm} | 0 | not run | | |")
             continue
-        aucs = np.array([r.auc for r in found.values()])
-        spread = f" ± {np.std(aucs, ddof=1):.4f}" if len(aucs) > 1 else ""
+        scores = np.array([r.score for r in found.values()])
+        spread = f" ± {np.std(scores, ddof=1):.4f}" if len(scores) > 1 else ""
         shared = sorted(found.keys() & baseline.keys())
-        mean, half = interval(np.array([found[s].auc - baseline[s].auc for s in shared]))
+        mean, half = interval(np.array([found[s].score - baseline[s].score for s in shared]))
         margin = "" if math.isnan(half) else f" ± {half:.4f}"
         difference = "" if arm == arms[0] or not shared else f"{mean:+.4f}{margin}"
         recalls = [r.recall for r in found.values() if not math.isnan(r.recall)]
         chance = next(iter(found.values())).chance
         recall = f"{np.mean(recalls):.3f} ({chance:.3f})" if recalls else ""
         lines.append(
-            f"| {arm} | {len(aucs)} | {np.mean(aucs):.4f}{spread} | {difference} | {recall} |"
+            f"| {arm} | {len(scores)} | {np.mean(scores):.4f}{spread} | {difference} | {recall} |"
         )
     return "\n".join(lines)
 
@@ -198,7 +209,7 @@ def table(results: Sequence[Result], arms: Sequence[str], split: str) -> str:
 def run_one(
     workdir: pathlib.Path, data_dir: str, name: str, arm: Arm, seed: int, shared: Sequence[str]
 ) -> pathlib.Path:
-    """Trains what is not finished of an arm with a seed; returns its stage-2 run directory.
+    """Trains what is not finished of an arm with a seed; returns the parent of its runs.
 
     Raises:
       UsageError: a training command failed; its words are in the arm's log.
@@ -209,7 +220,8 @@ def run_one(
     given += [f"--preset={_PRESET.value}"]
     given += [f"--set={setting}" for setting in (*shared, *arm.settings)]
     commands = [["--stage=1", *given]] if arm.pretrain else []
-    commands.append(["--stage=2", *given, *([] if arm.pretrain else ["--init=none"])])
+    if _STAGE.value == "2":
+        commands.append(["--stage=2", *given, *([] if arm.pretrain else ["--init=none"])])
     for command in commands:
         with (run / "log.txt").open("a") as log:
             done = subprocess.run(
@@ -220,11 +232,11 @@ def run_one(
                 f"python -m sitn_tf.train {' '.join(command)} ended with status "
                 f"{done.returncode}; see {run / 'log.txt'}"
             )
-    return run / schema.STAGE2
+    return run
 
 
-def score(run_dir: pathlib.Path, split: str) -> float:
-    """AUC of a finished run on a split: that of its best epoch, or of `sitn_tf.evaluate`."""
+def auc(run_dir: pathlib.Path, split: str) -> float:
+    """AUC of a finished stage-2 run on a split, by `sitn_tf.evaluate` where it is not known."""
     metrics = json.loads((run_dir / "metrics.json").read_text())
     if split not in metrics:
         from sitn_tf.evaluate import evaluate_run
@@ -243,25 +255,34 @@ def main(_: list[str]) -> None:
         )
     arms = read_study(_STUDY.value, _ARMS.value)
     schema.read_manifest(data_dir)
+    if _STAGE.value == "1":
+        arms = {name: arm for name, arm in arms.items() if arm.pretrain}
     results: list[Result] = []
     total = _SEEDS.value * len(arms)
+    measure = "held-out recall@10" if _STAGE.value == "1" else f"{_SPLIT.value} AUC"
     for seed in range(_SEEDS.value):
         for name, arm in arms.items():
-            run_dir = run_one(workdir, data_dir, name, arm, seed, _SET.value)
-            results.append(_read_result(run_dir, name, arm, seed, _SPLIT.value))
-            print(f"[{len(results)}/{total}] {name}, seed {seed}: AUC {results[-1].auc:.4f}")
+            run = run_one(workdir, data_dir, name, arm, seed, _SET.value)
+            results.append(_read_result(run, name, arm, seed))
+            print(
+                f"[{len(results)}/{total}] {name}, seed {seed}: {measure} {results[-1].score:.4f}",
+                flush=True,
+            )
             rows = [dataclasses.asdict(result) for result in results]
             (workdir / RESULTS_FILE).write_text(json.dumps(rows, indent=2) + "\n")
-    print(table(results, list(arms), _SPLIT.value))
-    print(f"wrote {workdir / RESULTS_FILE}\nnext: python -m sitn_tf.experiments --split=test …")
+    print(table(results, list(arms), measure))
+    print(f"wrote {workdir / RESULTS_FILE}")
+    if _STAGE.value == "2" and _SPLIT.value != schema.TEST:
+        print("next: the same with --split=test, when nothing is left to choose")
 
 
-def _read_result(run_dir: pathlib.Path, name: str, arm: Arm, seed: int, split: str) -> Result:
-    auc = score(run_dir, split)
-    if not arm.pretrain:
-        return Result(name, seed, auc)
-    stage1 = json.loads((run_dir.parent / schema.STAGE1 / "metrics.json").read_text())["validation"]
-    return Result(name, seed, auc, stage1["recall"], stage1["chance"])
+def _read_result(run: pathlib.Path, name: str, arm: Arm, seed: int) -> Result:
+    recall = chance = math.nan
+    if arm.pretrain:
+        metrics = json.loads((run / schema.STAGE1 / "metrics.json").read_text())["validation"]
+        recall, chance = metrics["recall"], metrics["chance"]
+    score = recall if _STAGE.value == "1" else auc(run / schema.STAGE2, _SPLIT.value)
+    return Result(name, seed, score, recall, chance)
 
 
 if __name__ == "__main__":

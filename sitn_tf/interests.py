@@ -278,7 +278,7 @@ def main(_: list[str]) -> None:
     _check_extras()
     from sitn_tf import runs
 
-    model, titles, data_dir = _load(run_dir)
+    model, titles, data_dir = load(run_dir, _DATA_DIR.value)
     users = read_users(model, data_dir, schema.TRAIN, _USERS.value)
     spaces = [space.clusters_of(users.instances) for space in model.i2c]
     if not spaces:
@@ -317,14 +317,23 @@ def _check_extras() -> None:
         ) from error
 
 
-def _load(run_dir: pathlib.Path) -> tuple["Pretrainer", dict[str, list[str]], str]:
-    """The model of a finished stage 1, titles (or raw ids) of its items, its data set."""
+def load(
+    run_dir: pathlib.Path, data_dir: str | None
+) -> tuple["Pretrainer", dict[str, list[str]], str]:
+    """The model of a finished stage 1, titles (or raw ids) of its items, its data set.
+
+    Args:
+      data_dir: where the data set is now, if not where the run found it.
+
+    Raises:
+      UsageError: no finished stage 1 there, or another data set.
+    """
     from sitn_tf import runs
     from sitn_tf.models.registry import make_pretrainer
 
     runs.check_finished(run_dir, schema.STAGE1)
     info, config = runs.read_info(run_dir), runs.read_config(run_dir)
-    data_dir = _DATA_DIR.value or info.data_dir
+    data_dir = data_dir or info.data_dir
     manifest = schema.read_manifest(data_dir)
     if manifest.dataset_hash != info.dataset_hash:
         raise UsageError(

@@ -173,7 +173,7 @@ def make_step(
     loss_scale: float = 1.0,
     seed: int = 0,
 ) -> Callable[[Batch], Losses]:
-    """One training step over all replicas.
+    """One training step over all replicas, not traced yet.
 
     Args:
       gradients_of: see Task.gradients.
@@ -207,10 +207,10 @@ def make_step(
             for name, part in parts.items()
         }
 
-    return _traced_once(step)
+    return step
 
 
-def _traced_once(step: Callable[[Batch], Losses]) -> Callable[[Batch], Losses]:
+def traced_once(step: Callable[[Batch], Losses]) -> Callable[[Batch], Losses]:
     """A graph of a step, traced for batches of any size by the first one.
 
     A graph for the first batch's very shapes would be optimised otherwise than one for any
@@ -258,15 +258,17 @@ class _Fit:
         )
         # Two, since a process killed after saving a new best may not know of it when continued.
         self.best = Checkpoints(run_dir / runs.BEST, keep=2, model=model)
-        self.step = make_step(
-            strategy,
-            self.variables,
-            optimizer,
-            task.losses,
-            task.gradients,
-            task.clip_norm,
-            task.loss_scale,
-            task.seed,
+        self.step = traced_once(
+            make_step(
+                strategy,
+                self.variables,
+                optimizer,
+                task.losses,
+                task.gradients,
+                task.clip_norm,
+                task.loss_scale,
+                task.seed,
+            )
         )
         self.saved_at = time.monotonic()
 

@@ -60,8 +60,8 @@ class Trainer:
             logits = tf.reduce_mean(read_rows(table, batch["ids"]), axis=1) @ kernel
             return {"loss": tf.reduce_sum(tf.square(logits - batch["label"])) / BATCH}
 
-        self.step = training.make_step(
-            strategy, [table, kernel], self.optimizer, losses, clip_norm=1.0
+        self.step = training.traced_once(
+            training.make_step(strategy, [table, kernel], self.optimizer, losses, clip_norm=1.0)
         )
         self.held = sum(
             np.prod(v.shape) * v.dtype.size for v in (table, kernel, *self.optimizer.variables)

@@ -170,11 +170,13 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
             )
             optimizer = RowSparseAdam(learning_rate=1e-3)
             optimizer.build(scorer.trainable_variables)
-        step = training.make_step(
-            strategy,
-            scorer.trainable_variables,
-            optimizer,
-            lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+        step = training.traced_once(
+            training.make_step(
+                strategy,
+                scorer.trainable_variables,
+                optimizer,
+                lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+            )
         )
         batches = _forever(data_dir, batch_size)
 

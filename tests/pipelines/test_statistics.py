@@ -1,6 +1,7 @@
 """Statistics against plain counts over the records, and the page."""
 
 import itertools
+import json
 import xml.etree.ElementTree as ET
 from collections import Counter
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipelines import build_dataset, page, pictures, statistics
+from pipelines import build_dataset, finish, page, pictures, statistics, transforms
 from pipelines.statistics import Numbers
 from sitn_tf import schema
 from tests.pipelines import logs
@@ -81,6 +82,22 @@ def test_ids_of_histories_are_counted_as_often_as_they_occur(built, listed):
     assert feature.num_stats.mean == pytest.approx(np.mean(ids))
     assert feature.num_stats.std_dev == pytest.approx(np.std(ids))
     assert (feature.num_stats.min, feature.num_stats.max) == (min(ids), max(ids))
+
+
+def test_a_shard_passes_on_the_name_of_its_statistics_only(tmp_path, monkeypatch):
+    """Those of many shards together would be the job's peak of memory."""
+    summaries = []
+    assemble = finish.assemble
+
+    def looked_at(work, *rest):
+        summaries.append(transforms.read_summary(work))
+        return assemble(work, *rest)
+
+    monkeypatch.setattr(finish, "assemble", looked_at)
+    build_dataset.run([*logs.two_logs(tmp_path), "--shards=2", f"--output={tmp_path}/out"])
+    [summary] = summaries
+    assert len(summary["shards"]) == 2
+    assert all(len(json.dumps(shard)) < 3000 for shard in summary["shards"])
 
 
 def test_json_says_the_same(built, listed):

@@ -23,11 +23,13 @@ def step(cluster: dict, data_dir: str, checkpoint: str, output: pathlib.Path) ->
     state = tf.train.Checkpoint(model=scorer, optimizer=optimizer)
     state.restore(checkpoint).assert_consumed()
     batch = next(iter(data.read_split(data_dir, schema.STAGE2, schema.TRAIN, 32)))
-    train = training.make_step(
-        strategy,
-        scorer.trainable_variables,
-        optimizer,
-        lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+    train = tf.function(
+        training.make_step(
+            strategy,
+            scorer.trainable_variables,
+            optimizer,
+            lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+        )
     )
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     loss = coordinator.schedule(train, args=(batch,)).fetch()["loss"]

@@ -76,12 +76,14 @@ class Trial:
 
     def train(self, batches, sizes=None):
         """The losses of the steps, and the weights after them."""
-        step = training.make_step(
-            self.strategy,
-            self.model.trainable_variables,
-            self.optimizer,
-            self.losses,
-            self.gradients_of,
+        step = training.traced_once(
+            training.make_step(
+                self.strategy,
+                self.model.trainable_variables,
+                self.optimizer,
+                self.losses,
+                self.gradients_of,
+            )
         )
         losses = [float(step(split_rows(self.strategy, b, sizes))["loss"]) for b in batches]
         weights = [tf.convert_to_tensor(v).numpy() for v in self.model.trainable_variables]

@@ -47,7 +47,9 @@ def _trained(devices, sizes):
         vectors = tf.gather(table, batch["ids"])
         return {"loss": tf.reduce_sum(tf.square(vectors @ kernel - batch["y"]))}
 
-    step = training.make_step(strategy, [table, kernel], optimizer, losses, clip_norm=0.5)
+    step = training.traced_once(
+        training.make_step(strategy, [table, kernel], optimizer, losses, clip_norm=0.5)
+    )
     norms = []
     for ids in ([1, 1, 2, 1, 2], [5, 0, 0, 5, 5]):
         batch = {"ids": tf.constant(ids), "y": tf.reshape(tf.range(5.0), [5, 1])}

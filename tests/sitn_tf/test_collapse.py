@@ -51,7 +51,11 @@ HEALTHY = {
 @pytest.mark.parametrize(
     ("change", "about", "sentence"),
     [
-        ({"clusters_8/source/dead": 0.95}, "clusters_8/source/dead", "95% of the clusters of"),
+        (
+            {"clusters_8/source/dead": 0.95},
+            "clusters_8/source/dead",
+            "95% of the source clusters of K = 8",
+        ),
         ({"clusters_8/source/entropy": 0.1}, "clusters_8/source/entropy", "has 10% of the highest"),
         ({"clusters_8/target/cosine": 0.99}, "clusters_8/target/cosine", "mean cosine 0.99"),
         ({"clusters_8/agreement": 0.22}, "agreement", "at best 1.1 times chance"),

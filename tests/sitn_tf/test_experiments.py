@@ -25,7 +25,7 @@ def test_the_table_pairs_seeds_and_says_what_is_not_run():
         Result("other", 0, 0.71, 0.3, 0.01),
         Result("other", 1, 0.73, 0.4, 0.01),
     ]
-    rows = experiments.table(results, ["base", "other", "third"], "validation").splitlines()
+    rows = experiments.table(results, ["base", "other", "third"], "AUC").splitlines()
     assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |"
     assert rows[3] == "| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | 0.350 (0.010) |"
     assert rows[4] == "| third | 0 | not run | | |"
@@ -62,7 +62,7 @@ def test_a_study_continues_and_shows_its_table(tmp_path, capsys):
     ]
     run_main(experiments, *flags)
     first = capsys.readouterr().out
-    assert "[2/2] ssl, seed 0: AUC" in first
+    assert "[2/2] ssl, seed 0: validation AUC" in first
     weights = tmp_path / "runs/ssl/0/stage2/checkpoints/best"
     before = {path.name: path.stat().st_mtime_ns for path in weights.iterdir()}
     run_main(experiments, *flags)

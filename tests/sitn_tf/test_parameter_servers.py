@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -12,26 +11,16 @@ import tensorflow as tf
 
 from sitn_tf import data, distribution, schema, stage2, training
 from tests.sitn_tf import parameter_server_step
+from tests.sitn_tf.ports import free_ports
 from tests.small_dataset import SOURCE_ITEMS, TARGET_ITEMS, write_small_dataset
 
 MODULE = "tests.sitn_tf.parameter_server_step"
 
 
-def _free_ports(count):
-    """Ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("localhost", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return [f"localhost:{port}" for port in ports]
-
-
 @pytest.fixture
 def cluster():
     """Addresses of two parameter servers and a worker, which run while the test does."""
-    first, second, worker = _free_ports(3)
+    first, second, worker = (f"localhost:{port}" for port in free_ports(3))
     cluster = {"ps": [first, second], "worker": [worker]}
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     servers = [
@@ -73,11 +62,13 @@ def test_a_step_with_sharded_tables_is_that_of_one_process(cluster, tmp_path):
     assert set(report["reads"]) <= {"ResourceGather", "ResourceScatterSub"}
 
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 32)))
-    step = training.make_step(
-        strategy,
-        scorer.trainable_variables,
-        optimizer,
-        lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+    step = training.traced_once(
+        training.make_step(
+            strategy,
+            scorer.trainable_variables,
+            optimizer,
+            lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+        )
     )
     before = [v.numpy() for v in scorer.trainable_variables]
     loss = float(step(batch)["loss"])

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -11,18 +10,9 @@ import pytest
 
 from sitn_tf import schema
 from sitn_tf.distribution import cpu_strategy
+from tests.sitn_tf.ports import free_ports
 from tests.sitn_tf.ten_steps import ROWS, Trial, assert_same, read_batches
 from tests.small_dataset import write_small_dataset
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def start_workers(command, count):
