@@ -130,24 +130,7 @@ def export(
     from sitn_tf import runs
 
     runs.check_finished(run_dir, schema.STAGE2)
-    return _Export(_load(run_dir), servable, options).write(version)
-
-
-def _load(run_dir: pathlib.Path) -> Any:
-    """Raises UsageError where the checkpoint is not of the model that is configured."""
-    import tensorflow as tf
-
-    from sitn_tf import runs
-
-    try:
-        return runs.load_scorer(run_dir)
-    except UsageError:
-        raise
-    except (AssertionError, ValueError, OSError, tf.errors.OpError) as error:
-        raise UsageError(
-            f"{run_dir} does not load ({' '.join(str(error).split())[:200]}): it is damaged or "
-            "was trained by another version, train it again with python -m sitn_tf.train --stage=2"
-        ) from error
+    return _Export(runs.load_scorer(run_dir), servable, options).write(version)
 
 
 class _Export:

@@ -228,15 +228,20 @@ def load_scorer(run_dir: str | pathlib.Path) -> Run:
 
 
 def restore_best(run_dir: pathlib.Path, model: tf_keras.Model) -> None:
-    """Puts the best checkpoint's weights into a model that has all its variables."""
+    """Puts the best checkpoint's weights into a model that has all its variables.
+
+    Raises:
+      UsageError: there is none, it is damaged, or it is of another model.
+    """
     path = tf.train.latest_checkpoint(str(run_dir / BEST))
     if path is None:
         raise UsageError(f"{run_dir / BEST} holds no checkpoint: train again with --overwrite")
     try:
         status = tf.train.Checkpoint(model=model).restore(path)
-    except UNREADABLE as error:
+        status.assert_existing_objects_matched().expect_partial()
+    except (*UNREADABLE, AssertionError) as error:
         raise UsageError(
-            f"{path} is damaged ({str(error).splitlines()[0]}): bring the file back, or train "
+            f"{path} does not load ({' '.join(str(error).split())[:200]}): it is damaged, or of "
+            f"another model than {run_dir / CONFIG_FILE} describes; bring the file back, or train "
             "again with --overwrite"
         ) from error
-    status.assert_existing_objects_matched().expect_partial()

@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_model_is_refused(run_dir, tmp_path):
     config = runs.read_json(other / runs.CONFIG_FILE, None)
     config["model"]["mlp"] = [17]
     runs.write_json(other / runs.CONFIG_FILE, config)
-    with pytest.raises(UsageError, match=r"stage2 does not load \(.*train it again with python"):
+    with pytest.raises(UsageError, match=r"best/ckpt-\d+ does not load \(.*of another model than"):
         export(other, tmp_path / "servable", FEW)
 
 
