@@ -44,6 +44,7 @@ _SET = flags.DEFINE_multi_string(
 )
 
 RESULTS_FILE = "results.json"
+LOG_FILE = "log.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,26 +224,31 @@ def run_one(
     if _STAGE.value == "2":
         commands.append(["--stage=2", *given, *([] if arm.pretrain else ["--init=none"])])
     for command in commands:
-        with (run / "log.txt").open("a") as log:
-            done = subprocess.run(
-                [sys.executable, "-m", "sitn_tf.train", *command], stdout=log, stderr=log
-            )
-        if done.returncode:
-            raise UsageError(
-                f"python -m sitn_tf.train {' '.join(command)} ended with status "
-                f"{done.returncode}; see {run / 'log.txt'}"
-            )
+        _call(["sitn_tf.train", *command], run / LOG_FILE)
     return run
+
+
+def _call(command: Sequence[str], log: pathlib.Path) -> None:
+    """Runs a module's command, its output appended to a log; raises UsageError if it fails."""
+    with log.open("a") as output:
+        done = subprocess.run([sys.executable, "-m", *command], stdout=output, stderr=output)
+    if done.returncode:
+        raise UsageError(
+            f"python -m {' '.join(command)} ended with status {done.returncode}; see {log}"
+        )
 
 
 def auc(run_dir: pathlib.Path, split: str) -> float:
     """AUC of a finished stage-2 run on a split, by `sitn_tf.evaluate` where it is not known."""
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    if split not in metrics:
-        from sitn_tf.evaluate import evaluate_run
+    if split not in _read_metrics(run_dir):
+        command = ["sitn_tf.evaluate", f"--run_dir={run_dir}", f"--split={split}"]
+        _call(command, run_dir.parent / LOG_FILE)
+    return float(_read_metrics(run_dir)[split]["auc"])
 
-        return evaluate_run(run_dir, None, split)[1]["auc"]
-    return float(metrics[split]["auc"])
+
+def _read_metrics(run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
+    metrics: dict[str, dict[str, float]] = json.loads((run_dir / "metrics.json").read_text())
+    return metrics
 
 
 def main(_: list[str]) -> None:
@@ -279,7 +285,7 @@ def main(_: list[str]) -> None:
 def _read_result(run: pathlib.Path, name: str, arm: Arm, seed: int) -> Result:
     recall = chance = math.nan
     if arm.pretrain:
-        metrics = json.loads((run / schema.STAGE1 / "metrics.json").read_text())["validation"]
+        metrics = _read_metrics(run / schema.STAGE1)["validation"]
         recall, chance = metrics["recall"], metrics["chance"]
     score = recall if _STAGE.value == "1" else auc(run / schema.STAGE2, _SPLIT.value)
     return Result(name, seed, score, recall, chance)
