@@ -43,6 +43,7 @@ quickstart: $(STAMP)
 	    TARGET_ITEMS=quickstart/logs/target_items.jsonl.gz \
 	    BUILD='--label_field=click --request_field=request_id --score_field=score' \
 	    TRAIN='--set stage2.batch_size=64'
+	@echo "to run the commands yourself: source $(VENV)/bin/activate"
 
 USERS ?= 4000
 
@@ -50,11 +51,11 @@ INPUTS = $(SOURCE_LOG) $(TARGET_LOG) $(SOURCE_ITEMS) $(TARGET_ITEMS) $(BUILD)
 
 line: | $(STAMP)
 	@mkdir -p $(OUT)
-	@test -f $(OUT)/inputs || echo "$(INPUTS)" > $(OUT)/inputs
-	@echo "$(INPUTS)" | cmp -s - $(OUT)/inputs || \
+	@test ! -f $(DATA)/manifest.json || echo "$(INPUTS)" | cmp -s - $(OUT)/inputs || \
 	    { echo "error: OUT=$(OUT) holds a line on other inputs: name another OUT" >&2; exit 2; }
-	test -f $(DATA)/manifest.json || $(RUN) pipelines.build_dataset --source_log=$(SOURCE_LOG) \
-	    --target_log=$(TARGET_LOG) $(ITEMS) --output=$(DATA) $(BUILD)
+	test -f $(DATA)/manifest.json || { echo "$(INPUTS)" > $(OUT)/inputs && \
+	    $(RUN) pipelines.build_dataset --source_log=$(SOURCE_LOG) \
+	    --target_log=$(TARGET_LOG) $(ITEMS) --output=$(DATA) $(BUILD); }
 	$(RUN) sitn_tf.train --stage=1 --data_dir=$(DATA) --workdir=$(OUT)/sitn $(TRAIN)
 	$(STAGE2) --workdir=$(OUT)/sitn
 	$(STAGE2) --workdir=$(OUT)/from_scratch --init=none

@@ -103,10 +103,44 @@ class LoadedServable:
 
 
 def _items_by_id(version: str) -> list[str | None]:
+    return [None, None, *_served_items(version, schema.TARGET)]
+
+
+def _served_items(version: str, domain: str) -> list[str]:
     from export import requests
 
-    path = pathlib.Path(version) / "assets" / f"{schema.TARGET}.{schema.ITEM}.txt"
-    return [None, None, *requests.read_vocabulary(path)]
+    return list(
+        requests.read_vocabulary(pathlib.Path(version) / "assets" / f"{domain}.{schema.ITEM}.txt")
+    )
+
+
+def check_same_ids(version: str, first_file: str) -> None:
+    """Refuses records whose ids mean other items than those of the version.
+
+    Records hold ids, so they must come from the data set of the version, or from one that
+    extends it: vocabularies are append-only. Checked where the data set is on this machine.
+
+    Args:
+      first_file: of the input, `<data set>/stage2/<shard>`.
+
+    Raises:
+      UsageError: an id is of one item there and of another here.
+    """
+    from export import requests
+
+    data_dir = pathlib.Path(first_file).parent.parent
+    for domain in schema.DOMAINS:
+        path = data_dir / schema.vocabulary_path(domain, schema.ITEM)
+        if not path.is_file():
+            continue
+        pairs = zip(requests.read_vocabulary(path), _served_items(version, domain), strict=False)
+        for number, (theirs, ours) in enumerate(pairs, start=schema.FIRST_ID):
+            if theirs != ours:
+                raise UsageError(
+                    f"--input={first_file}: its {domain} id {number} is {theirs!r}, that of "
+                    f"{version} is {ours!r}: give records of the data set that the version was "
+                    "trained on, or of one that extends it"
+                )
 
 
 def _row(
@@ -136,8 +170,10 @@ def main(beam_flags: list[str]) -> None:
     """Runs the job and says what was written."""
     servable, source, output = (cli.require(FLAGS, f) for f in ("servable", "input", "output"))
     versions.read_metadata(pathlib.Path(servable))
-    if not beam.io.filesystems.FileSystems.match([source])[0].metadata_list:
+    matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
+    if not matched:
         raise UsageError(f"--input={source} matches no file: give stage-2 TFRecord files")
+    check_same_ids(servable, matched[0].path)
     options = PipelineOptions(beam_flags)
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
@@ -145,7 +181,7 @@ def main(beam_flags: list[str]) -> None:
     quiet.import_tensorflow()
     with beam.Pipeline(options=options) as pipeline:
         build(pipeline, servable, source, output, _BATCH.value)
-    print(f"wrote {output}-*.parquet")
+    print(f"wrote {output}-*.parquet\nnext: pyarrow.parquet.read_table('{output}-...')")
 
 
 if __name__ == "__main__":

@@ -171,6 +171,11 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
             f"{version_dir} is not a directory: name a version of a servable, such as "
             "SERVABLE/1, written by python -m export.export_model"
         )
+    inside = present(version_dir)
+    if inside and not (version_dir / METADATA_FILE).is_file():
+        raise UsageError(
+            f"{version_dir} is a servable: name one of its versions, {version_dir / str(inside[-1])}"
+        )
     try:
         return json.loads((version_dir / METADATA_FILE).read_text())
     except (OSError, ValueError) as error:

@@ -44,6 +44,10 @@ class TimeHistogram:
         buckets = np.concatenate([p.buckets >> (level - p.level) for p in parts])
         return self._summed(level, buckets, np.concatenate([p.counts for p in parts]))
 
+    def span(self) -> tuple[int, int]:
+        """The oldest and the newest time, to the width of a bucket; there must be one."""
+        return int(self.buckets[0] << self.level), int(self.buckets[-1] << self.level)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "level": self.level,

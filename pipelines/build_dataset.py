@@ -148,6 +148,10 @@ def job_from_flags(values: flags.FlagValues) -> Job:
     for name in needed:
         if not values[name].value:
             raise UsageError(f"--{name} is missing: see --help")
+    if values.source_log and values.source_log == values.target_log:
+        raise UsageError(
+            f"--source_log and --target_log are both {values.source_log}: name a log each"
+        )
     named: dict[str, Any] = {
         name: values[name].value
         for name in Job.__dataclass_fields__

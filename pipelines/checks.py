@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import apache_beam as beam
+import numpy as np
 
 from pipelines import (
     accounting,
@@ -86,6 +87,32 @@ def check_shared_users(shared: int) -> int:
     return shared
 
 
+YEARS_APART = 5
+"""Between the periods of two logs before one of them must have another unit of time."""
+
+
+def check_periods(times: dict[str, accounting.TimeHistogram]) -> None:
+    """Refuses logs of periods that are years apart: histories would hold all of one log or none.
+
+    Raises:
+      UsageError: the newest time of one log is years before the oldest of the other.
+    """
+    spans = {domain: found.span() for domain, found in times.items() if len(found.counts)}
+    for earlier, later in (schema.DOMAINS, schema.DOMAINS[::-1]):
+        if not {earlier, later} <= spans.keys():
+            return
+        apart = spans[later][0] - spans[earlier][1]
+        if apart > YEARS_APART * 365 * 86_400:
+            days = {
+                domain: " to ".join(str(np.datetime64(int(t), "s").astype("M8[D]")) for t in span)
+                for domain, span in spans.items()
+            }
+            raise UsageError(
+                f"the {earlier} log is of {days[earlier]}, the {later} log of {days[later]}: check "
+                "--time_unit and the time fields; logs in two units have to be brought to one first"
+            )
+
+
 def decide_cutoffs(
     carried: accounting.TimeHistogram, counts: dict[str, LineCounts], job: Job
 ) -> tuple[requests.Cutoffs, accounting.TimeHistogram]:
@@ -106,6 +133,7 @@ def decide_cutoffs(
                 f"no impression of the {domain} log was clicked: check "
                 f"{'--label_field' if domain == schema.TARGET else '--source_label_field'}"
             )
+    check_periods({domain: counts.get(domain, LineCounts()).times for domain in schema.DOMAINS})
     times = counts.get(schema.TARGET, LineCounts()).times.merge(carried)
     if job.split == "last":
         return requests.Cutoffs(None, None), times

@@ -3,7 +3,7 @@
     python -m pipelines.verify --data_dir=data
 
 What a data set says of itself is checked from its files alone; that it agrees with the logs
-is checked by reading the logs that its manifest names again (--logs=no leaves that out).
+is checked by reading the logs that its manifest names again (--nologs leaves that out).
 One user shard is in memory at a time, so --shards of the build bounds this command too; the
 logs' events pass through files in the folder for temporary files (TMPDIR).
 The loops are plain on purpose: they share with the vectorised job the reading of lines and

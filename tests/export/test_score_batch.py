@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from apache_beam.testing import test_pipeline
 
-from export import score_batch, signatures
+from export import score_batch, signatures, versions
 from sitn_tf import cli, runs, schema
 from sitn_tf.cli import UsageError
 from tests.small_dataset import example
@@ -61,3 +61,30 @@ def test_what_is_missing_is_named(servable):
         run(served, "--input=/nowhere/*", "--output=x")
     with pytest.raises(UsageError, match="/9 is not a directory"):
         run(f"--servable={servable / '9'}", "--input=x", "--output=x")
+
+
+def test_records_of_another_data_set_are_refused(servable, tmp_path):
+    version = servable / "1"
+    known = {
+        domain: (version / "assets" / f"{domain}.item.txt").read_text().splitlines()
+        for domain in ("source", "target")
+    }
+
+    def data_set(name, target):
+        folder = tmp_path / name / "vocabularies"
+        folder.mkdir(parents=True)
+        for domain, items in (("source", known["source"]), ("target", target)):
+            (folder / f"{domain}.item.txt").write_text("".join(f"{item}\n" for item in items))
+        return str(tmp_path / name / "stage2" / "shard")
+
+    score_batch.check_same_ids(str(version), data_set("same", known["target"]))
+    score_batch.check_same_ids(str(version), data_set("extended", [*known["target"], "new"]))
+    score_batch.check_same_ids(str(version), str(tmp_path / "nowhere" / "stage2" / "shard"))
+    with pytest.raises(UsageError, match=r"its target id 3 is 'other', that of .* is 't3'"):
+        moved = [known["target"][0], "other", *known["target"][2:]]
+        score_batch.check_same_ids(str(version), data_set("other", moved))
+
+
+def test_a_servable_is_no_version(servable):
+    with pytest.raises(UsageError, match=r"is a servable: name one of its versions, .*/1"):
+        versions.read_metadata(servable)

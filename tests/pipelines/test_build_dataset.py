@@ -531,8 +531,8 @@ def test_google_cloud_without_its_packages(folder, tmp_path, monkeypatch, flags)
 
 def test_command_line_error_is_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.build_dataset", "--source_log=none", "--target_log=none",
-         f"--output={tmp_path}/out"],
+        [sys.executable, "-m", "pipelines.build_dataset", "--source_log=none",
+         "--target_log=nothing", f"--output={tmp_path}/out"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
@@ -579,3 +579,34 @@ def test_the_summary_tells_how_many_items_are_described(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "WARNING: only 2 of 48 source items are in the item files: check --source_items" in lines
     assert "39 of 39 target items are in the item files" in lines
+
+
+def test_logs_in_two_units_of_time_are_refused(tmp_path):
+    day = 86_400
+    now = 1_600_000_000
+    source = logs.write_lines(
+        tmp_path / "s.jsonl",
+        [
+            {"user_id": f"u{i % 5}", "item_id": f"i{i}", "timestamp": now + i * day}
+            for i in range(50)
+        ],
+    )
+    target = logs.write_lines(
+        tmp_path / "t.jsonl",
+        [
+            {"user_id": f"u{i % 5}", "item_id": f"j{i}", "timestamp": 1000 * (now + i * day)}
+            for i in range(50)
+        ],
+    )
+    with pytest.raises(
+        UsageError,
+        match=r"source log is of 1970-01-19 to 1970-01-19, the target log of 2020-09-13 to .*unit",
+    ):
+        build(
+            tmp_path / "out", f"--source_log={source}", f"--target_log={target}", "--time_unit=ms"
+        )
+
+
+def test_one_log_for_both_domains_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="--source_log and --target_log are both x: name a log"):
+        build(tmp_path / "out", "--source_log=x", "--target_log=x")
