@@ -173,9 +173,8 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
         )
     inside = present(version_dir)
     if inside and not (version_dir / METADATA_FILE).is_file():
-        raise UsageError(
-            f"{version_dir} is a servable: name one of its versions, {version_dir / str(inside[-1])}"
-        )
+        newest = version_dir / str(inside[-1])
+        raise UsageError(f"{version_dir} is a servable: name one of its versions, {newest}")
     try:
         return json.loads((version_dir / METADATA_FILE).read_text())
     except (OSError, ValueError) as error:

@@ -80,9 +80,9 @@ def test_records_of_another_data_set_are_refused(servable, tmp_path):
     score_batch.check_same_ids(str(version), data_set("same", known["target"]))
     score_batch.check_same_ids(str(version), data_set("extended", [*known["target"], "new"]))
     score_batch.check_same_ids(str(version), str(tmp_path / "nowhere" / "stage2" / "shard"))
+    other = data_set("other", [known["target"][0], "other", *known["target"][2:]])
     with pytest.raises(UsageError, match=r"its target id 3 is 'other', that of .* is 't3'"):
-        moved = [known["target"][0], "other", *known["target"][2:]]
-        score_batch.check_same_ids(str(version), data_set("other", moved))
+        score_batch.check_same_ids(str(version), other)
 
 
 def test_a_servable_is_no_version(servable):
