@@ -149,7 +149,7 @@ def test_what_is_not_known_is_scored(featured_session):
     [
         ({"request_time": None}, "must feed a value"),
         ({"user_id": None}, "must feed a value"),
-        ({"request_time": np.array([5, 5])}, "number of rows"),
+        ({"request_time": np.array([5, 5])}, "number of rows|Shapes of all inputs must match"),
         ({"user_id": np.array([["u1"]], object)}, "not compatible with expected shape"),
         ({"request_time": np.array([5.0])}, "int64"),
         ({"user_id": np.array([7])}, "string"),
