@@ -47,6 +47,7 @@ def test_errors_name_the_remedy(tmp_path):
         experiments.read_study(str(tmp_path / "study.json"), [])
 
 
+@pytest.mark.slow
 def test_a_study_continues_and_shows_its_table(tmp_path, capsys):
     small = write_small_dataset(tmp_path / "small")
     study = tmp_path / "study.json"

@@ -42,7 +42,9 @@ def finish(workers, seconds=300):
             worker.kill()
 
 
-@pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
+@pytest.mark.parametrize(
+    "stage", [schema.STAGE1, pytest.param(schema.STAGE2, marks=pytest.mark.slow)]
+)
 def test_two_processes_after_ten_steps(tmp_path, two_cpus, stage):
     small = write_small_dataset(tmp_path / "small")
     outputs = [tmp_path / f"{index}.npz" for index in range(2)]
