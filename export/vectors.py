@@ -81,37 +81,25 @@ def write_vectors(
       UsageError: no finished stage-1 run, no data set of it, or `output` exists.
     """
     from sitn_tf import runs
-    from sitn_tf.models.registry import make_pretrainer
 
     if not run_dir.is_dir():
         raise UsageError(
             f"--run_dir={run_dir} is not a directory: train one with "
             "python -m sitn_tf.train --stage=1"
         )
-    runs.check_finished(run_dir, schema.STAGE1)
     if output.exists():
         raise UsageError(f"--output={output} exists: name another, or remove it")
-    config, info = runs.read_config(run_dir), runs.read_info(run_dir)
-    where = data_dir or pathlib.Path(info.data_dir)
-    manifest = schema.read_manifest(where)
-    if manifest.dataset_hash != info.dataset_hash:
-        raise UsageError(
-            f"{where} is the data set {manifest.dataset_hash}, {run_dir} was trained on "
-            f"{info.dataset_hash}: give that one as --data_dir"
-        )
-    tables = runs.read_tables(where, manifest, config.model)
-    model = make_pretrainer(config, tables, manifest.max_history)
-    runs.restore_best(run_dir, model)
+    run = runs.load_pretrainer(run_dir, data_dir)
     with _whole(output) as unfinished:
-        for domain, table in tables.items():
-            _write_items(unfinished, model, domain, table)
-        users = _write_users(unfinished, model, where)
-        clusters = _write_clusters(unfinished, model)
+        for domain, table in run.tables.items():
+            _write_items(unfinished, run.model, domain, table)
+        users = _write_users(unfinished, run.model, run.data_dir)
+        clusters = _write_clusters(unfinished, run.model)
         described = {
             "run_dir": str(run_dir),
-            "dataset_hash": info.dataset_hash,
-            "dim": config.model.embedding_dim,
-            "items": {d: t.size - schema.FIRST_ID for d, t in tables.items()},
+            "dataset_hash": run.info.dataset_hash,
+            "dim": run.config.model.embedding_dim,
+            "items": {d: t.size - schema.FIRST_ID for d, t in run.tables.items()},
             "users": len(users),
             "example_user": users[0] if users else None,
             "clusters": clusters,

@@ -15,7 +15,7 @@ import sys
 
 import tensorflow as tf
 
-from sitn_tf import runs
+from sitn_tf import cli, runs
 from sitn_tf.cli import UsageError
 
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
@@ -78,7 +78,7 @@ class Checkpoints:
                 status = self._checkpoint.read(str(path))
                 status.assert_existing_objects_matched().expect_partial()
             except (*runs.UNREADABLE, AssertionError) as error:
-                reasons.append(f"{path} ({_first_line(error)})")
+                reasons.append(f"{path} ({cli.first_line(error)})")
                 self._damaged.add(number)
                 continue
             for reason in reasons:
@@ -107,7 +107,3 @@ class Checkpoints:
             match = _PART.fullmatch(path.name)
             if match and int(match[1]) not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

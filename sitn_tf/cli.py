@@ -17,6 +17,11 @@ class UsageError(ValueError):
     """An error that the user can mend: one line naming the thing and the remedy."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def parse(
     flag_values: flags.FlagValues, argv: Sequence[str], *, keep_unknown: bool = False
 ) -> list[str]:

@@ -78,9 +78,19 @@ def mean_cosine(vectors: np.ndarray) -> float:
     """Mean cosine between two different rows of `[K, D]`; 0 for a single one."""
     if len(vectors) < 2:
         return 0.0
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(vectors)
     cosines = unit @ unit.T
     return float((cosines.sum() - np.trace(cosines)) / (len(vectors) * (len(vectors) - 1)))
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """`[R, D]` → the same directions, of length 1; zeros stay zeros."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def first_choice(instances: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """`[n]`: the cluster of `[K, D]` with the largest product with each of `[n, D]` instances."""
+    return (instances @ clusters.T).argmax(axis=1)
 
 
 def agreement(
@@ -96,7 +106,7 @@ def agreement(
     Returns:
       The share of users, and what it would be if users were paired at random.
     """
-    first = (own @ clusters.T).argmax(axis=1)
+    first = first_choice(own, clusters)
     nearest = np.argsort(-(anchors @ clusters.T), axis=1, kind="stable")[:, :k]
     share = float(np.mean((nearest == first[:, None]).any(axis=1)))
     size = len(clusters)

@@ -27,6 +27,17 @@ SHUFFLE_RECORDS = 100_000
 """Records held for shuffling; the pipeline has already permuted each shard."""
 
 
+def user_hash(batch: Batch) -> tf.Tensor:
+    """`[B]` int64, the same for records of the same user."""
+    return tf.strings.to_hash_bucket_fast(batch[schema.USER_ID.name], 2**62)
+
+
+def has_both_histories(batch: Batch) -> tf.Tensor:
+    """`[B]` bool: neither history is empty."""
+    histories = [batch[feature.name] for feature in schema.HISTORY_OF_DOMAIN.values()]
+    return tf.logical_and(*[tf.reduce_any(ids != schema.PAD_ID, axis=1) for ids in histories])
+
+
 def parse(
     serialized: tf.Tensor, features: Iterable[schema.Feature], may_lack: bool = False
 ) -> Batch:

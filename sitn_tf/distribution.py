@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from sitn_tf.cli import UsageError
+from sitn_tf.clipping import Gradient
 
 
 def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
@@ -151,9 +152,7 @@ def gather_rows(tensors: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tenso
     return [gather(tensor) for tensor in tensors], first + tf.range(rows)
 
 
-def sum_gradients(
-    gradients: Sequence[tf.Tensor | tf.IndexedSlices | None],
-) -> list[tf.Tensor | tf.IndexedSlices | None]:
+def sum_gradients(gradients: Sequence[Gradient | None]) -> list[Gradient | None]:
     """Each gradient summed over the replicas; sparse ones may touch different rows in each.
 
     A variable without a gradient has none on any replica.
@@ -162,9 +161,7 @@ def sum_gradients(
     if context is None or context.num_replicas_in_sync == 1:
         return list(gradients)
 
-    def total(
-        gradient: tf.Tensor | tf.IndexedSlices | None,
-    ) -> tf.Tensor | tf.IndexedSlices | None:
+    def total(gradient: Gradient | None) -> Gradient | None:
         if gradient is None:
             return None
         if not isinstance(gradient, tf.IndexedSlices):

@@ -80,11 +80,3 @@ def add(a: Gradient | None, b: Gradient | None) -> Gradient | None:
             a.dense_shape,
         )
     return tf.convert_to_tensor(a) + tf.convert_to_tensor(b)
-
-
-def _tensors(gradients: Sequence[Gradient | None]) -> list[tf.Tensor]:
-    return [
-        gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-        for gradient in gradients
-        if gradient is not None
-    ]

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, collapse, quiet, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.cli import UsageError
+from sitn_tf.collapse import Clusters, first_choice, unit_rows
 
 if TYPE_CHECKING:
+    from sitn_tf.items import ItemTable
     from sitn_tf.models.pretrainer import Pretrainer
 
 FLAGS = flags.FlagValues()
@@ -99,7 +101,7 @@ def match(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     from scipy.optimize import linear_sum_assignment
 
-    rows, columns = linear_sum_assignment(-(_unit(source) @ _unit(target).T))
+    rows, columns = linear_sum_assignment(-(unit_rows(source) @ unit_rows(target).T))
     matched = np.empty(len(source), np.int64)
     matched[rows] = columns
     return matched
@@ -121,16 +123,12 @@ def same_pair(first: Mapping[str, np.ndarray], matched: np.ndarray) -> tuple[flo
 
 def nearest(vectors: np.ndarray, clusters: np.ndarray, count: int) -> np.ndarray:
     """Rows of `[R, D]` vectors nearest to each of `[K, D]` clusters by cosine: `[K, count]`."""
-    cosines = _unit(clusters) @ _unit(vectors).T
+    cosines = unit_rows(clusters) @ unit_rows(vectors).T
     return np.argsort(-cosines, axis=1, kind="stable")[:, :count]
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
 def describe(
-    space: collapse.Clusters,
+    space: Clusters,
     items: Mapping[str, np.ndarray],
     titles: Mapping[str, Sequence[str]],
     count: int,
@@ -143,7 +141,7 @@ def describe(
       count: items that describe a cluster.
     """
     matched = match(space.new[schema.SOURCE], space.new[schema.TARGET])
-    first = {d: (space.instances[d] @ space.new[d].T).argmax(axis=1) for d in schema.DOMAINS}
+    first = {d: first_choice(space.instances[d], space.new[d]) for d in schema.DOMAINS}
     sizes = {d: np.bincount(first[d], minlength=len(matched)) for d in schema.DOMAINS}
     shown = {}
     for domain in schema.DOMAINS:
@@ -151,7 +149,8 @@ def describe(
         rows = known[nearest(items[domain][known], space.new[domain], count)]
         shown[domain] = [[titles[domain][row] for row in cluster] for cluster in rows]
     cosines = np.sum(
-        _unit(space.new[schema.SOURCE]) * _unit(space.new[schema.TARGET])[matched], axis=1
+        unit_rows(space.new[schema.SOURCE]) * unit_rows(space.new[schema.TARGET])[matched],
+        axis=1,
     )
     pairs = [
         Pair(
@@ -198,7 +197,7 @@ def _cell(text: str) -> str:
 
 
 def draw(
-    spaces: Sequence[collapse.Clusters], granularities: Sequence[Granularity], path: pathlib.Path
+    spaces: Sequence[Clusters], granularities: Sequence[Granularity], path: pathlib.Path
 ) -> None:
     """Writes Fig. 3: t-SNE of both domains' clusters, matched ones joined by a line."""
     import matplotlib
@@ -216,7 +215,7 @@ def draw(
         axis.remove()
     for axis, space, described in zip(axes.flat, spaces, granularities, strict=False):
         size = described.clusters
-        both = _unit(np.concatenate([space.new[d] for d in schema.DOMAINS]))
+        both = unit_rows(np.concatenate([space.new[d] for d in schema.DOMAINS]))
         perplexity = min(30.0, (2 * size - 1) / 3)
         points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(both)
         for pair in described.pairs:
@@ -237,12 +236,12 @@ def draw(
 
 def top_interests(instance: np.ndarray, clusters: np.ndarray, k: int) -> list[tuple[int, float]]:
     """The k clusters of `[K, D]` nearest to an instance `[D]`, with their cosines (Eq. 6)."""
-    cosines = _unit(clusters) @ _unit(instance[None])[0]
+    cosines = unit_rows(clusters) @ unit_rows(instance[None])[0]
     best = np.argsort(-cosines, kind="stable")[:k]
     return [(int(c), float(cosines[c])) for c in best]
 
 
-def read_users(model: "Pretrainer", data_dir: str, split: str, most: int) -> Users:
+def read_users(model: "Pretrainer", data_dir: pathlib.Path, split: str, most: int) -> Users:
     """Encodes the first users of a stage-1 split."""
     from sitn_tf import data
 
@@ -278,7 +277,9 @@ def main(_: list[str]) -> None:
     _check_extras()
     from sitn_tf import runs
 
-    model, titles, data_dir = load(run_dir, _DATA_DIR.value)
+    run = runs.load_pretrainer(run_dir, _DATA_DIR.value)
+    model, data_dir = run.model, run.data_dir
+    titles = {domain: shown_names(table) for domain, table in run.tables.items()}
     users = read_users(model, data_dir, schema.TRAIN, _USERS.value)
     spaces = [space.clusters_of(users.instances) for space in model.i2c]
     if not spaces:
@@ -317,40 +318,12 @@ def _check_extras() -> None:
         ) from error
 
 
-def load(
-    run_dir: pathlib.Path, data_dir: str | None
-) -> tuple["Pretrainer", dict[str, list[str]], str]:
-    """The model of a finished stage 1, titles (or raw ids) of its items, its data set.
-
-    Args:
-      data_dir: where the data set is now, if not where the run found it.
-
-    Raises:
-      UsageError: no finished stage 1 there, or another data set.
-    """
-    from sitn_tf import runs
-    from sitn_tf.models.registry import make_pretrainer
-
-    runs.check_finished(run_dir, schema.STAGE1)
-    info, config = runs.read_info(run_dir), runs.read_config(run_dir)
-    data_dir = data_dir or info.data_dir
-    manifest = schema.read_manifest(data_dir)
-    if manifest.dataset_hash != info.dataset_hash:
-        raise UsageError(
-            f"{run_dir} was trained on the data set {info.dataset_hash}, {data_dir} is "
-            f"{manifest.dataset_hash}: give the --data_dir it was trained on"
-        )
-    tables = runs.read_tables(data_dir, manifest, config.model)
-    model = make_pretrainer(config, tables, manifest.max_history)
-    runs.restore_best(run_dir, model)
-    titles = {
-        domain: [title or item for title, item in zip(table.titles, table.ids, strict=True)]
-        for domain, table in tables.items()
-    }
-    return model, titles, data_dir
+def shown_names(table: "ItemTable") -> list[str]:
+    """What an item is called: its title, or its raw id where it has none."""
+    return [title or item for title, item in zip(table.titles, table.ids, strict=True)]
 
 
-def _find_user(model: "Pretrainer", data_dir: str, users: Users) -> dict[str, np.ndarray]:
+def _find_user(model: "Pretrainer", data_dir: pathlib.Path, users: Users) -> dict[str, np.ndarray]:
     """Instances of --user by domain.
 
     Raises:
@@ -370,7 +343,7 @@ def _find_user(model: "Pretrainer", data_dir: str, users: Users) -> dict[str, np
 def _tell(
     user: str,
     instances: Mapping[str, np.ndarray],
-    spaces: Sequence[collapse.Clusters],
+    spaces: Sequence[Clusters],
     granularities: Sequence[Granularity],
 ) -> str:
     """A user's top-k interests of each domain and granularity, as text."""

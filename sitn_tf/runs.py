@@ -30,7 +30,8 @@ from sitn_tf import config as configs
 from sitn_tf import schema
 from sitn_tf.cli import UsageError
 from sitn_tf.items import ItemTable, read_item_table
-from sitn_tf.models.registry import make_scorer
+from sitn_tf.models.pretrainer import Pretrainer
+from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.models.scorer import Scorer
 
 CONFIG_FILE = "config.json"
@@ -79,6 +80,17 @@ class Run:
     info: RunInfo
     data_dir: pathlib.Path
     run_dir: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainedRun:
+    """A finished stage-1 run with its model loaded."""
+
+    model: Pretrainer
+    config: configs.Config
+    tables: dict[str, ItemTable]
+    info: RunInfo
+    data_dir: pathlib.Path
 
 
 def versions() -> dict[str, str]:
@@ -225,6 +237,33 @@ def load_scorer(run_dir: str | pathlib.Path) -> Run:
         data_dir=pathlib.Path(info.data_dir),
         run_dir=run_dir,
     )
+
+
+def load_pretrainer(
+    run_dir: pathlib.Path, data_dir: str | pathlib.Path | None = None
+) -> PretrainedRun:
+    """Loads the best checkpoint of a finished stage-1 run, in float32 as `load_scorer` does.
+
+    Args:
+      data_dir: where the data set is now, if not where the run found it.
+
+    Raises:
+      UsageError: no finished stage-1 run there, or another data set.
+    """
+    check_finished(run_dir, schema.STAGE1)
+    config, info = read_config(run_dir), read_info(run_dir)
+    data_dir = pathlib.Path(data_dir or info.data_dir)
+    manifest = schema.read_manifest(data_dir)
+    if manifest.dataset_hash != info.dataset_hash:
+        raise UsageError(
+            f"{data_dir} is the data set {manifest.dataset_hash}, {run_dir} was trained on "
+            f"{info.dataset_hash}: give that one as --data_dir"
+        )
+    tables = read_tables(data_dir, manifest, config.model)
+    exact = dataclasses.replace(config.model, precision="float32")
+    model = make_pretrainer(dataclasses.replace(config, model=exact), tables, manifest.max_history)
+    restore_best(run_dir, model)
+    return PretrainedRun(model, config, tables, info, data_dir)
 
 
 def restore_best(run_dir: pathlib.Path, model: tf_keras.Model) -> None:

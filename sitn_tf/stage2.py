@@ -9,9 +9,9 @@ import tensorflow as tf
 from sitn_tf import data, losses, metrics, runs, schema, training
 from sitn_tf.cli import UsageError
 from sitn_tf.config import Config, differences
-from sitn_tf.distribution import gather_rows, global_sum
+from sitn_tf.distribution import global_sum
 from sitn_tf.items import ItemTable
-from sitn_tf.layers.contrast import Instances, InstanceToInstance
+from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.optimizers import make_optimizer
@@ -136,19 +136,13 @@ def mean_contrast_loss(scorer: Scorer, i2i: InstanceToInstance, batch: data.Batc
     Requests of one user are no negatives of each other; those without both histories take
     no part.
     """
-    histories = {d: batch[f.name] for d, f in schema.HISTORY_OF_DOMAIN.items()}
     unit = i2i.config.similarity == "cosine"
     encoded = [
-        scorer.domains[d].instance(history, unit, training=True) for d, history in histories.items()
+        scorer.domains[domain].instance(batch[history.name], unit, training=True)
+        for domain, history in schema.HISTORY_OF_DOMAIN.items()
     ]
-    user = tf.strings.to_hash_bucket_fast(batch[schema.USER_ID.name], 2**62)
-    valid = tf.logical_and(
-        *[tf.reduce_any(history != schema.PAD_ID, axis=1) for history in histories.values()]
-    )
-    (source, target, users, all_valid), own = gather_rows(
-        [*encoded, user, tf.cast(valid, tf.int32)]
-    )
-    rows = i2i(Instances(source, target, users, all_valid > 0, own))
+    valid = data.has_both_histories(batch)
+    rows = i2i(gather_instances(encoded, data.user_hash(batch), valid))
     weight = tf.cast(valid, rows.dtype)
     total = tf.reduce_sum(weight * rows)
     return tf.math.divide_no_nan(total, global_sum(tf.reduce_sum(weight)))

@@ -90,7 +90,7 @@ def main(_: list[str]) -> int | None:
         return stopping.STOPPED_STATUS
     except tf.errors.DataLossError as error:
         raise UsageError(
-            f"{data_dir} is damaged ({str(error).splitlines()[0]}): "
+            f"{data_dir} is damaged ({cli.first_line(error)}): "
             "see python -m pipelines.verify, and build it again"
         ) from error
     _conclude(stage, data_dir, workdir, best)

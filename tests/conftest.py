@@ -6,9 +6,14 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import hypothesis
 import pytest
 
 import sitn_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
+
+# A test fails for what it finds, not for how long a busy machine took.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Stage 1's losses as Keras layers: Eq. 3-4 and Eq. 7, over the global batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import tf_keras
 from sitn_tf import losses, schema
 from sitn_tf.collapse import Clusters
 from sitn_tf.config import ContrastConfig
+from sitn_tf.distribution import gather_rows
 from sitn_tf.layers.minhash import likeness
 from sitn_tf.layers.prototypes import ClusterEncoder
 
@@ -44,6 +45,27 @@ class Instances(NamedTuple):
         if self.signature is None:
             return others
         return others & (likeness(tf.gather(self.signature, self.own), self.signature) <= alike)
+
+
+def gather_instances(
+    encoded: Sequence[tf.Tensor],
+    user: tf.Tensor,
+    valid: tf.Tensor,
+    signature: tf.Tensor | None = None,
+) -> Instances:
+    """What each replica has of its own n rows → the instances of the global batch.
+
+    Args:
+      encoded: p^s and p^t, `[n, D]` each.
+      user: `[n]` int64.
+      valid: `[n]` bool.
+      signature: `[n, S]` int64, or None.
+    """
+    columns = [*encoded, user, tf.cast(valid, tf.int32)]
+    if signature is not None:
+        columns.append(signature)
+    (source, target, users, all_valid, *rest), own = gather_rows(columns)
+    return Instances(source, target, users, all_valid > 0, own, rest[0] if rest else None)
 
 
 class InstanceToInstance(tf_keras.layers.Layer):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import schema
+from sitn_tf import hashing, schema
 from sitn_tf.config import ModelConfig
 from sitn_tf.distribution import read_rows
 from sitn_tf.items import ItemTable
@@ -152,10 +152,6 @@ def _random_signs(
     return tf.cast(signs, dtype)
 
 
-GOLDEN_RATIO = -0x61C8864680B583EB
-"""2^64 / golden ratio, as a signed number: spreads ids that follow each other (Knuth 6.4)."""
-
-
 def hashed_rows(ids: tf.Tensor, rows: int) -> tf.Tensor:
     """Ids → rows of a table of `rows` shared ones behind the reserved ids' own two.
 
@@ -165,9 +161,7 @@ def hashed_rows(ids: tf.Tensor, rows: int) -> tf.Tensor:
     Returns:
       int64, of the same shape, below `rows + schema.FIRST_ID`.
     """
-    mixed = tf.bitwise.right_shift(
-        tf.cast(ids * GOLDEN_RATIO, tf.uint64), tf.constant(33, tf.uint64)
-    )
+    mixed = tf.bitwise.right_shift(hashing.scramble(ids), tf.constant(33, tf.uint64))
     return _behind_reserved(ids, tf.cast(mixed, tf.int64) % rows)
 
 

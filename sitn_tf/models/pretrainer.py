@@ -10,11 +10,16 @@ from sitn_tf import schema
 from sitn_tf.augmentation import Draw, crop, hide_items, shuffle
 from sitn_tf.clipping import Gradient
 from sitn_tf.config import Config
-from sitn_tf.data import Batch
-from sitn_tf.distribution import gather_rows, global_sum
+from sitn_tf.data import Batch, has_both_histories, user_hash
+from sitn_tf.distribution import global_sum
 from sitn_tf.gradients import cached_gradients
 from sitn_tf.items import ItemTable
-from sitn_tf.layers.contrast import Instances, InstanceToCluster, InstanceToInstance
+from sitn_tf.layers.contrast import (
+    Instances,
+    InstanceToCluster,
+    InstanceToInstance,
+    gather_instances,
+)
 from sitn_tf.layers.minhash import minhash
 from sitn_tf.models.domain import DomainEncoder
 from sitn_tf.precision import layers_in
@@ -104,7 +109,7 @@ class Pretrainer(tf_keras.Model):
           step: scalar int64, on which the augmentation depends.
         """
         settings = self.config.stage1
-        user = tf.strings.to_hash_bucket_fast(inputs[schema.USER_ID.name], 2**62)
+        user = user_hash(inputs)
         histories = {f.name: inputs[f.name] for f in schema.HISTORY_OF_DOMAIN.values()}
         signature = minhash(histories) if self.config.contrast.alike < 1.0 else None
         if training:
@@ -113,10 +118,7 @@ class Pretrainer(tf_keras.Model):
                 history = crop(history, draw, settings.item_crop)
                 history = shuffle(history, draw, settings.item_shuffle)
                 histories[name] = hide_items(history, draw, settings.item_mask)
-        valid = tf.logical_and(
-            *[tf.reduce_any(history != schema.PAD_ID, axis=1) for history in histories.values()]
-        )
-        return Users(histories, user, valid, signature)
+        return Users(histories, user, has_both_histories(histories), signature)
 
     def loss(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> Stage1Loss:
         """L_ssl = w_i2i L_i2i + w_i2c L_i2c over the global batch, this replica's share.
@@ -146,12 +148,7 @@ class Pretrainer(tf_keras.Model):
 
     def contrast(self, encoded: Sequence[tf.Tensor], users: Users, step: tf.Tensor) -> Stage1Loss:
         """Instances p^s and p^t `[B, D]` of a replica's users → its share of the loss."""
-        columns = [*encoded, users.user, tf.cast(users.valid, tf.int32)]
-        if users.signature is not None:
-            columns.append(users.signature)
-        (source, target, user, valid, *rest), own = gather_rows(columns)
-        signature = rest[0] if rest else None
-        instances = Instances(source, target, user, valid > 0, own, signature)
+        instances = gather_instances(encoded, users.user, users.valid, users.signature)
         return self._reduce(instances, users.valid, step)
 
     def _reduce(self, instances: Instances, valid: tf.Tensor, step: tf.Tensor) -> Stage1Loss:

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, interests, quiet, schema
+from sitn_tf import cli, collapse, interests, quiet, schema
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("run_dir", None, "A finished stage-1 run directory.", flag_values=FLAGS)
@@ -36,8 +36,11 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     from sklearn.metrics import normalized_mutual_info_score as information
 
-    model, _, data_dir = interests.load(run_dir, None)
-    users = interests.read_users(model, data_dir, schema.TRAIN, _USERS.value)
+    from sitn_tf import runs
+
+    run = runs.load_pretrainer(run_dir)
+    model = run.model
+    users = interests.read_users(model, run.data_dir, schema.TRAIN, _USERS.value)
     vectors, planted = {}, {}
     for domain in schema.DOMAINS:
         of_item = read_planted(logs, domain)
@@ -47,7 +50,7 @@ def main(_: list[str]) -> None:
         planted[domain] = np.array([of_item[ids[row]] for row in rows])
     for space in model.i2c:
         clusters = space.clusters_of(users.instances)
-        nearest = {d: (vectors[d] @ clusters.new[d].T).argmax(axis=1) for d in schema.DOMAINS}
+        nearest = {d: collapse.first_choice(vectors[d], clusters.new[d]) for d in schema.DOMAINS}
         alone = [information(planted[d], nearest[d]) for d in schema.DOMAINS]
         matched = interests.match(clusters.new[schema.SOURCE], clusters.new[schema.TARGET])
         pairs = np.concatenate([matched[nearest[schema.SOURCE]], nearest[schema.TARGET]])

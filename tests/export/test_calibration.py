@@ -101,7 +101,7 @@ def test_isotonic_straightens_a_bent_curve():
     assert len(fitted.knots_x) <= calibrations.MAX_KNOTS
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 1)), min_size=2, max_size=60))
 def test_a_fitted_curve_ties_no_two_scores(rows):
     logits, labels = (np.array(column, float) for column in zip(*rows, strict=True))
@@ -121,7 +121,7 @@ def test_pool_adjacent_violators_golden():
     np.testing.assert_allclose(size, [3, 2])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 1)), min_size=1, max_size=30))
 def test_pooled_blocks_increase_and_keep_the_total(rows):
     rows.sort()
@@ -133,7 +133,7 @@ def test_pooled_blocks_increase_and_keep_the_total(rows):
     assert (rate * size).sum() == pytest.approx(labels.sum())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=20),
     st.sampled_from([Calibration(), Calibration(shift=-2.0), LINE, CURVE]),

@@ -26,7 +26,6 @@ some_requests = st.builds(
 )
 through_the_pipe = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -11,7 +11,7 @@ from pipelines import accounting
 from pipelines.accounting import LineCounts, TimeHistogram
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(st.integers(0, 500)), min_size=1, max_size=6), st.randoms())
 def test_histograms_merge_in_any_order(parts, rng):
     with pytest.MonkeyPatch.context() as patch:
@@ -26,7 +26,7 @@ def test_histograms_merge_in_any_order(parts, rng):
     assert len(whole.buckets) <= 7
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 1000), min_size=1), st.floats(0.01, 1))
 def test_quantile_is_the_first_time_that_leaves_the_share_before(times, share):
     found = TimeHistogram.of(np.array(times)).quantile(share)

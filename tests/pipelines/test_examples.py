@@ -44,7 +44,7 @@ def encoded(rows: list[tuple[int, list[int], list[float], str]]) -> pa.Array:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rows_of)
 def test_parses_to_what_was_encoded(rows):
     for (number, many, floats, text), raw in zip(rows, encoded(rows).to_pylist(), strict=True):
@@ -58,7 +58,7 @@ def test_parses_to_what_was_encoded(rows):
         assert len(raw) == example.ByteSize()  # lengths are minimal, nothing is left over
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.integers(0, 2**40), max_size=60), st.data())
 def test_slices_encode_as_the_values_they_are_ranges_of(values, data):
     bound = st.integers(0, len(values))

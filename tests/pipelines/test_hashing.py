@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import hashing
@@ -25,7 +25,6 @@ def string_hash(text):
     return mix((total + len(data) * 0x9E3779B97F4A7C15) & WORD)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=20)), st.integers(0, 3))
 def test_strings_hash_as_python_would(texts, skip):
     texts = [text.encode("utf-8", "replace").decode() for text in texts]

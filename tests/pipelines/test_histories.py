@@ -9,7 +9,7 @@ from pipelines import histories
 events = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), max_size=40)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(events, events.filter(len), st.one_of(st.none(), st.integers(1, 5)))
 def test_against_a_loop(clicks, asked, longest):
     clicks = sorted(clicks)

@@ -18,7 +18,7 @@ def draw(users, clicked_users, clicked_items, count, popularity=SIX, seed=0):
     return negatives.sample(popularity, np.array(users), seeds, clicked, count)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 7)), max_size=20),
     st.lists(st.integers(0, 3), min_size=1, max_size=8),
@@ -57,7 +57,7 @@ def test_the_same_items_are_drawn_whatever_ids_they_have():
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=200).filter(any), st.data())
 def test_the_table_answers_as_the_search_does(counts, data):
     items = pa.array([f"{i:04d}" for i in range(len(counts))])
@@ -67,7 +67,7 @@ def test_the_table_answers_as_the_search_does(counts, data):
     assert popularity.draw(uniform).tolist() == popularity.ids[place].tolist()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.sets(st.tuples(st.integers(0, 50), st.integers(1, 50)), max_size=80))
 def test_pairs_hold_what_was_put_in(members):
     user, item = np.array(sorted(members), np.int64).reshape(-1, 2).T

@@ -41,7 +41,7 @@ contents = st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"").r
                     min_size=1, max_size=30).map(b"\n".join).filter(len)  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(contents, st.integers(1, 40), st.sampled_from(["", ".gz"]), st.booleans())
 def test_each_line_once(tmp_path_factory, content, block_bytes, suffix, newline):
     content = content.translate(None, b"\x0b\x0c\x1c\x1d\x1e\x85") + (b"\n" if newline else b"")
@@ -53,7 +53,7 @@ def test_each_line_once(tmp_path_factory, content, block_bytes, suffix, newline)
     assert sorted(found) == expected_lines(content)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(1, 30))
 def test_long_lines_are_told_once_and_not_kept(tmp_path_factory, lengths, block_bytes):
     content = b"".join(b"x" * n + b"\n" for n in lengths)

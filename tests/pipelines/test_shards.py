@@ -51,7 +51,7 @@ def same(found, expected):
     assert as_none == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rows_of, st.integers(1, 8))
 def test_compact_against_a_loop(rows, most):
     table, filtered = shards.compact(pa.Table.from_pylist(rows, schema=SHOWN), most)
@@ -62,7 +62,7 @@ def test_compact_against_a_loop(rows, most):
     assert filtered == {rule: n for rule, n in counts.items() if n}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows_of, st.integers(1, 4), st.integers(1, 5), st.integers(1, 7))
 def test_spilled_and_loaded_in_pieces(tmp_path_factory, rows, count, most, piece):
     folder = str(tmp_path_factory.mktemp("spill"))
@@ -94,7 +94,7 @@ def test_a_user_is_in_one_shard():
     assert shard.max() < 7
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 3), max_size=30))
 def test_sort_order_of_wide_and_narrow_keys(rows):
     wide = np.array(rows, np.int64).reshape(-1, 3)

@@ -307,7 +307,7 @@ def test_fuzz_at_once_is_line_by_line_at_length(name):
 pieces = st.lists(st.sampled_from([b"\n", b" ", b"\r", b"\t", b"\x0b", b"a", b"{}", b"\xff"]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(pieces.map(b"".join))
 def test_lines_with_text_are_found_and_blank_ones_counted(data):
     position, expected, blank = 0, [], 0

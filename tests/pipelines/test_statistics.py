@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
@@ -121,7 +121,6 @@ def test_page_is_well_formed_and_self_contained(built):
 numbers = st.lists(st.integers(0, 1 << 20), max_size=20)
 
 
-@settings(deadline=None)
 @given(numbers, numbers)
 def test_merged_is_of_both(one, two):
     def of(values):

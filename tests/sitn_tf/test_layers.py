@@ -262,9 +262,16 @@ def test_quotient_and_remainder_golden():
 
 
 def test_hashed_rows_golden():
-    # The product of id and 2^64 / golden ratio modulo 2^64, its upper 31 bits modulo the rows.
+    # The upper 31 bits of SplitMix64's output for a state of the id, modulo the rows.
+    def split_mix(state):
+        z = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        return z ^ (z >> 31)
+
+    assert split_mix(0) == 0xE220A8397B1DCDAF  # the published first output for seed 0
     ids = [2, 3, 4, 67_999_999, 2**40]
-    expected = [2 + ((i * 0x9E3779B97F4A7C15 % 2**64) >> 33) % 1000 for i in ids]
+    expected = [2 + (split_mix(i) >> 33) % 1000 for i in ids]
     np.testing.assert_array_equal(
         hashed_rows(tf.constant([0, 1, *ids], tf.int64), 1000)[2:], expected
     )

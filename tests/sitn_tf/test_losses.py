@@ -130,7 +130,7 @@ def test_unit_of_zero_is_zero_with_a_finite_gradient():
     assert np.isfinite(tape.gradient(y, x)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 9),
     scale=st.sampled_from([0.0, 1e-3, 1.0, 30.0]),
@@ -152,7 +152,7 @@ def test_losses_and_gradients_are_finite_and_not_negative(n, scale, tau, seed):
         assert np.isfinite(gradient).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(2, 8), seed=st.integers(0, 1000))
 def test_permuting_users_permutes_the_losses(n, seed):
     rng = np.random.default_rng(seed)

@@ -56,7 +56,7 @@ cases = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(cases)
 def test_auc_and_gauc_equal_counting_pairs(rows):
     labels, scores, groups = (np.array(column) for column in zip(*rows, strict=True))

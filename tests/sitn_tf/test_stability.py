@@ -93,7 +93,7 @@ def _assert_finite(loss, gradients):
         assert np.isfinite(gradient).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     rows=st.integers(1, 600),
     repeats=st.sampled_from([1, 3, 1000]),

@@ -1,0 +1,82 @@
+"""A data set with few of stage 2's training requests: a learning curve's points.
+
+    python -m tests.benchmarks.few_requests --data_dir=DATASET --share=0.02 --output=FEW
+
+Everything else stays: histories, stage 1's users, the other splits, ids and items. So a study
+on FEW says what stage 1 is worth where labels are few, which is what it is for.
+"""
+
+import sitn_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
+
+# isort: split
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+import zlib
+
+import tensorflow as tf
+from absl import flags
+
+from sitn_tf import cli, schema
+from sitn_tf.cli import UsageError
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("data_dir", None, "A data set directory.", flag_values=FLAGS)
+flags.DEFINE_string("output", None, "The data set directory to make.", flag_values=FLAGS)
+_SHARE = flags.DEFINE_float("share", 0.1, "Of the training requests.", 0, 1, flag_values=FLAGS)
+
+
+def is_kept(record: bytes, share: float) -> bool:
+    """Whether a record is among the kept, by a hash of its bytes: the same for any shards, and
+    a larger share keeps what a smaller one does.
+    """
+    return zlib.crc32(record) < share * 2**32
+
+
+def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Manifest:
+    """Writes the data set directory `output`; returns its manifest.
+
+    Raises:
+      UsageError: `output` is there already.
+    """
+    if output.exists():
+        raise UsageError(f"--output={output} exists: name another, or remove it")
+    manifest = schema.read_manifest(source)
+    making = output.with_name(output.name + ".making")
+    shutil.rmtree(making, ignore_errors=True)
+    shutil.copytree(source, making)
+    kept_of: dict[str, int] = {}
+    for shard in making.glob(schema.shard_glob(schema.STAGE2, schema.TRAIN)):
+        records = tf.data.TFRecordDataset(str(shard)).as_numpy_iterator()
+        kept = [record for record in records if is_kept(record, share)]
+        with tf.io.TFRecordWriter(str(shard)) as writer:
+            for record in kept:
+                writer.write(record)
+        kept_of[str(shard.relative_to(making))] = len(kept)
+    stage2 = manifest.records[schema.STAGE2] | {schema.TRAIN: sum(kept_of.values())}
+    made = dataclasses.replace(
+        manifest,
+        dataset_hash=hashlib.sha256(f"{manifest.dataset_hash} {share}".encode()).hexdigest()[:16],
+        options=manifest.options | {"share_of_training_requests": share},
+        records=manifest.records | {schema.STAGE2: stage2},
+        shards=manifest.shards | kept_of,
+    )
+    (making / schema.MANIFEST_FILE).write_text(made.to_json())
+    os.replace(making, output)
+    return made
+
+
+def main(_: list[str]) -> None:
+    """Prints what is left."""
+    output = pathlib.Path(cli.require(FLAGS, "output"))
+    made = thin(pathlib.Path(cli.require(FLAGS, "data_dir")), output, _SHARE.value)
+    print(
+        f"wrote {output}: {made.records[schema.STAGE2][schema.TRAIN]:,} training requests\n"
+        f"next: python -m sitn_tf.experiments --data_dir={output} --workdir=STUDY"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)
