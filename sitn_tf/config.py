@@ -189,12 +189,16 @@ class Stage2Config(TrainingConfig):
 
     encoders: Literal["fine_tune", "freeze"] = "fine_tune"  # what stage 1 trained
     encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
+    # Odds of stage 1's held-out retrieval, as a multiple of chance's, below which there is
+    # nothing to transfer and stage 2 starts from scratch; 0: never
+    min_lift: float = 4.0
     contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
     log_q: bool = False  # correct logits for the popularity of sampled candidates
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _above(self, "encoder_rate", 0.0)
+        _at_least(self, "min_lift", 0.0)
         _at_least(self, "contrast_weight", 0.0)
 
 
@@ -242,6 +246,7 @@ def paper() -> Config:
             view="mlp",
         ),
         stage1=Stage1Config(item_mask=0.0, train_ids=True),
+        stage2=Stage2Config(min_lift=0.0),
     )
 
 
@@ -251,7 +256,7 @@ def tiny() -> Config:
         model=ModelConfig(embedding_dim=8, heads=2, mlp=(16,)),
         contrast=ContrastConfig(granularities=(4, 8)),
         stage1=Stage1Config(batch_size=64, epochs=2),
-        stage2=Stage2Config(batch_size=64, epochs=2),
+        stage2=Stage2Config(batch_size=64, epochs=2, min_lift=0.0),
     )
 
 

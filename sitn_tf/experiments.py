@@ -218,7 +218,8 @@ def run_one(
     run = workdir / name / str(seed)
     run.mkdir(parents=True, exist_ok=True)
     given = [f"--data_dir={data_dir}", f"--workdir={run}", f"--seed={seed}"]
-    given += [f"--preset={_PRESET.value}"]
+    # A study is to say what stage 1 is worth, also where it found little to transfer.
+    given += [f"--preset={_PRESET.value}", "--set=stage2.min_lift=0"]
     given += [f"--set={setting}" for setting in (*shared, *arm.settings)]
     commands = [["--stage=1", *given]] if arm.pretrain else []
     if _STAGE.value == "2":

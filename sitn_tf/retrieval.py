@@ -4,6 +4,7 @@ Stage 1 is judged by this on held-out users, never by its own loss (DESIGN.md).
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -42,6 +43,18 @@ def cross_domain_retrieval(p_source: np.ndarray, p_target: np.ndarray) -> Retrie
         chance_recall=min(RECALL_AT / users, 1.0),
         users=users,
     )
+
+
+def lift(recall: float, chance: float) -> float:
+    """How many times the odds of chance a recall has: unlike a ratio, it has no upper bound.
+
+    0.5 against 0.1 is 9 times: odds of 1 against 1/9.
+    """
+    if recall >= 1.0 or chance <= 0.0:
+        return math.inf
+    if chance >= 1.0:
+        return math.nan
+    return (recall / (1.0 - recall)) / (chance / (1.0 - chance))
 
 
 def own_ranks(scores: np.ndarray) -> np.ndarray:

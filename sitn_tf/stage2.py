@@ -1,12 +1,13 @@
 """Stage 2: the click scorer, from stage 1's encoders or from scratch (Eq. 8 and 9)."""
 
 import dataclasses
+import math
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from sitn_tf import data, losses, metrics, runs, schema, training
+from sitn_tf import data, losses, metrics, retrieval, runs, schema, training
 from sitn_tf.cli import UsageError
 from sitn_tf.config import Config, differences
 from sitn_tf.distribution import global_sum
@@ -68,7 +69,7 @@ def run_stage2(
     with strategy.scope():
         scorer = make_scorer(config.model, tables, manifest.max_history)
         optimizer = make_optimizer(config.stage2, steps)
-    restored = initialize(scorer, init, run_dir)
+    restored = initialize(scorer, init, run_dir, config.stage2.min_lift)
     frozen = {id(v) for v in restored} if config.stage2.encoders == "freeze" else set()
     if config.stage2.encoder_rate != 1.0:
         optimizer.slow_down(restored, config.stage2.encoder_rate)
@@ -193,31 +194,51 @@ def check_fits(stage1_dir: pathlib.Path, config: Config, manifest: schema.Manife
         )
 
 
-def initialize(scorer: Scorer, init: str, run_dir: pathlib.Path) -> list[tf.Variable]:
+def initialize(
+    scorer: Scorer, init: str, run_dir: pathlib.Path, min_lift: float = 0.0
+) -> list[tf.Variable]:
     """Restores what stage 1 trained, and writes which variables are restored and which fresh.
+
+    Args:
+      min_lift: of stage 1's held-out retrieval (`retrieval.lift`); below it nothing is restored.
 
     Returns:
       The restored variables.
     """
     restored: list[tf.Variable] = []
-    if init != NO_INIT:
+    lift = None if init == NO_INIT else held_out_lift(pathlib.Path(init))
+    if lift is not None and not lift < min_lift:
         encoders = tf.train.Checkpoint(**scorer.domains)
         path = tf.train.latest_checkpoint(str(pathlib.Path(init) / runs.BEST))
         status = tf.train.Checkpoint(model=encoders).restore(path)
         status.assert_existing_objects_matched().expect_partial()
         restored = [v for part in scorer.domains.values() for v in part.trainable_variables]
+    elif lift is not None:
+        print(
+            f"{init} found too little to transfer: the odds of its held-out retrieval are "
+            f"{lift:.1f} times those of chance, stage2.min_lift is {min_lift:g}. Starting from "
+            "scratch; --set stage2.min_lift=0 starts from it all the same"
+        )
     known = {id(variable) for variable in restored}
+    fresh = [v for v in scorer.trainable_variables if id(v) not in known]
     described = {
         "init": init,
+        "lift": lift if lift is None or math.isfinite(lift) else str(lift),
         "restored": [describe(v) for v in restored],
-        "fresh": [describe(v) for v in scorer.trainable_variables if id(v) not in known],
+        "fresh": [describe(v) for v in fresh],
     }
     runs.write_json(run_dir / runs.INITIALIZATION_FILE, described)
     print(
-        f"initialised from {init}: {len(described['restored'])} variables restored, "
-        f"{len(described['fresh'])} fresh ({run_dir / runs.INITIALIZATION_FILE})"
+        f"initialised from {init if restored else 'scratch'}: {len(restored)} variables restored, "
+        f"{len(fresh)} fresh ({run_dir / runs.INITIALIZATION_FILE})"
     )
     return restored
+
+
+def held_out_lift(stage1_dir: pathlib.Path) -> float:
+    """`retrieval.lift` of a finished stage-1 run's best epoch."""
+    found = runs.read_json(stage1_dir / runs.METRICS_FILE, {})[schema.VALIDATION]
+    return retrieval.lift(found["recall"], found["chance"])
 
 
 def describe(variable: tf.Variable) -> str:

@@ -16,7 +16,7 @@ import shutil
 
 from absl import flags
 
-from sitn_tf import cli, config, quiet, schema
+from sitn_tf import cli, config, quiet, retrieval, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
@@ -121,7 +121,10 @@ def train(
 
 def _conclude(stage: str, data_dir: str, workdir: pathlib.Path, best: dict[str, float]) -> None:
     if stage == schema.STAGE1:
-        judged = f"held-out recall@10 {best['recall']:.4f} (chance {best['chance']:.4f})"
+        judged = (
+            f"held-out recall@10 {best['recall']:.4f} (chance {best['chance']:.4f}, "
+            f"{retrieval.lift(best['recall'], best['chance']):.1f} times its odds)"
+        )
         changed = [f"--preset={_PRESET.value}"] if _PRESET.value != "default" else []
         changed += [f"--set {shlex.quote(setting)}" for setting in _SET.value]
         command = f"python -m sitn_tf.train --stage=2 --data_dir={data_dir} --workdir={workdir}"

@@ -1,4 +1,7 @@
+import math
+
 import numpy as np
+import pytest
 
 from sitn_tf import retrieval
 
@@ -21,3 +24,16 @@ def test_aligned_instances_are_found():
     p /= np.linalg.norm(p, axis=1, keepdims=True)
     found = retrieval.cross_domain_retrieval(p, p)
     assert (found.recall, found.median_rank, found.users) == (1.0, 1.0, 50)
+
+
+def test_lift_golden():
+    # Odds of 1 against odds of 1/9; with a chance of 1/4, a recall of 1/2 is 3 times its odds.
+    assert retrieval.lift(0.5, 0.1) == pytest.approx(9.0)
+    assert retrieval.lift(0.5, 0.25) == pytest.approx(3.0)
+    assert retrieval.lift(0.1, 0.1) == pytest.approx(1.0)
+    assert retrieval.lift(0.0, 0.1) == 0.0
+
+
+def test_lift_where_odds_have_no_end():
+    assert retrieval.lift(1.0, 0.1) == math.inf
+    assert math.isnan(retrieval.lift(0.9, 1.0))  # as many users as places: nothing was judged

@@ -59,6 +59,25 @@ def test_stage_2_starts_from_stage_1(workdir):
     assert not set(described["restored"]) & set(described["fresh"])
 
 
+@pytest.mark.parametrize(("above", "restores"), [(-0.1, True), (0.1, False)])
+def test_stage_2_starts_from_scratch_where_there_is_little_to_transfer(
+    workdir, small, tmp_path, capsys, above, restores
+):
+    lift = stage2.held_out_lift(workdir / "stage1")
+    given = [
+        "--preset=tiny",
+        f"--init={workdir / 'stage1'}",
+        "--set",
+        f"stage2.min_lift={lift + above}",
+    ]
+    _train("2", small, tmp_path, *given)
+    described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
+    assert described["lift"] == pytest.approx(lift)
+    assert bool(described["restored"]) == restores
+    said = "found too little to transfer" in capsys.readouterr().out
+    assert said != restores
+
+
 def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path):
     changed = "model.request_features=hour,weekday,user", "model.user_buckets=7"
     settings = [part for change in changed for part in ("--set", change)]
