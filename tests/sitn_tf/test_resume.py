@@ -30,7 +30,7 @@ SETTINGS = (
     "stage2.optimizer=adagrad",
     "stage2.clip_norm=0.5",
 )
-RANDOM_KILLS = 12
+RANDOM_KILLS = 20
 """Of each stage, in the slow test."""
 
 
