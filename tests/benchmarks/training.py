@@ -150,9 +150,10 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
         return make_reader(data_dir, batch_size) if program == "records" else make_trainer()
 
     def make_trainer():
-        from sitn_tf import config, distribution, runs, stage2, training
+        from sitn_tf import config, distribution, runs, training
         from sitn_tf.models.registry import make_scorer
         from sitn_tf.optimizers import RowSparseAdam
+        from tests.click_step import make_click_step
 
         settings = config.ModelConfig(
             name="sitn" if program == "sitn" else "din",
@@ -170,14 +171,7 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
             )
             optimizer = RowSparseAdam(learning_rate=1e-3)
             optimizer.build(scorer.trainable_variables)
-        step = training.traced_once(
-            training.make_step(
-                strategy,
-                scorer.trainable_variables,
-                optimizer,
-                lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
-            )
-        )
+        step = training.traced_once(make_click_step(strategy, scorer, optimizer))
         batches = _forever(data_dir, batch_size)
 
         def turn(seconds: float) -> tuple[int, float]:

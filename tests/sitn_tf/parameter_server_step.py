@@ -15,7 +15,8 @@ def step(cluster: dict, data_dir: str, checkpoint: str, output: pathlib.Path) ->
     """Restores, trains one step on a worker, saves, and writes what was seen."""
     import tensorflow as tf
 
-    from sitn_tf import data, parameter_servers, schema, stage2, training
+    from sitn_tf import data, parameter_servers, schema
+    from tests.click_step import make_click_step
 
     strategy = parameter_servers.make_strategy(cluster, shard_bytes=1)
     with strategy.scope():
@@ -23,14 +24,7 @@ def step(cluster: dict, data_dir: str, checkpoint: str, output: pathlib.Path) ->
     state = tf.train.Checkpoint(model=scorer, optimizer=optimizer)
     state.restore(checkpoint).assert_consumed()
     batch = next(iter(data.read_split(data_dir, schema.STAGE2, schema.TRAIN, 32)))
-    train = tf.function(
-        training.make_step(
-            strategy,
-            scorer.trainable_variables,
-            optimizer,
-            lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
-        )
-    )
+    train = tf.function(make_click_step(strategy, scorer, optimizer))
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     loss = coordinator.schedule(train, args=(batch,)).fetch()["loss"]
     saved = state.save(str(output / "trained"))

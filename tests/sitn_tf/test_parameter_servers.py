@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import data, distribution, schema, stage2, training
+from sitn_tf import data, distribution, schema, training
+from tests.click_step import make_click_step
 from tests.sitn_tf import parameter_server_step
 from tests.sitn_tf.ports import free_ports
 from tests.small_dataset import SOURCE_ITEMS, TARGET_ITEMS, write_small_dataset
@@ -62,14 +63,7 @@ def test_a_step_with_sharded_tables_is_that_of_one_process(cluster, tmp_path):
     assert set(report["reads"]) <= {"ResourceGather", "ResourceScatterSub"}
 
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 32)))
-    step = training.traced_once(
-        training.make_step(
-            strategy,
-            scorer.trainable_variables,
-            optimizer,
-            lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
-        )
-    )
+    step = training.traced_once(make_click_step(strategy, scorer, optimizer))
     before = [v.numpy() for v in scorer.trainable_variables]
     loss = float(step(batch)["loss"])
     assert report["loss"] == pytest.approx(loss, rel=1e-5)
