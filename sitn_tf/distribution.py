@@ -7,7 +7,7 @@ gradients is the gradient of one big batch (DESIGN decision 7).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -189,3 +189,16 @@ def read_rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
     if isinstance(variable, tf.distribute.DistributedValues):
         variable = variable._get_on_device_or_primary()
     return variable.sparse_read(rows)
+
+
+def separate_replicas(variables: Iterable[tf.Variable]) -> None:
+    """Gives each replica of a new variable memory of its own, before the first step.
+
+    TensorFlow lets them share what they start from. If their first updates copy it, side by
+    side, the shared one stays for good: 984 MB for two replicas of 320 MB. A sparse read
+    outside a graph copies it once, in time.
+    """
+    for variable in variables:
+        if isinstance(variable, tf.distribute.DistributedValues) and variable.shape.rank:
+            for replica in variable.values:
+                replica.sparse_read(tf.zeros([1], tf.int64))

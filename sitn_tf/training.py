@@ -25,7 +25,7 @@ from sitn_tf.checkpoints import Checkpoints
 from sitn_tf.cli import UsageError
 from sitn_tf.clipping import Gradient
 from sitn_tf.data import Batch
-from sitn_tf.distribution import split_rows, sum_gradients
+from sitn_tf.distribution import separate_replicas, split_rows, sum_gradients
 from sitn_tf.events import EventWriter
 from sitn_tf.layers.dropout import number_layers
 from sitn_tf.stopping import StoppedError, StopRequest
@@ -251,6 +251,7 @@ class _Fit:
         self.variables = model.trainable_variables if task.variables is None else task.variables
         with strategy.scope():
             optimizer.build(self.variables)
+        separate_replicas([*model.variables, *optimizer.variables])
         number_layers(model)
         self.progress = Progress(epoch=0 if task.judge_first else 1)
         self.last = Checkpoints(

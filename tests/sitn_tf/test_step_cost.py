@@ -22,3 +22,6 @@ def test_a_step_beside_a_hundred_times_the_rows(optimizer, replicas):
         text=True,
     ).stdout
     assert float(re.search(r"^ratio (\S+)$", said, re.MULTILINE)[1]) <= 1.2, said
+    held, grown = (int(n.replace(",", "")) for n in re.findall(r"([\d,]+) MB(?: of|,)", said))
+    # A copy of one table would be a third of the whole, or more. Graphs and threads take 25 MB.
+    assert grown - held <= 0.1 * held + 50, said
