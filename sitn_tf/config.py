@@ -191,7 +191,7 @@ class Stage2Config(TrainingConfig):
     encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
     # Odds of stage 1's held-out retrieval, as a multiple of chance's, below which there is
     # nothing to transfer and stage 2 starts from scratch; 0: never
-    min_lift: float = 4.0
+    min_lift: float = 8.0
     contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
     log_q: bool = False  # correct logits for the popularity of sampled candidates
 

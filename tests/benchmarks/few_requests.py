@@ -11,6 +11,7 @@ import sitn_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
 # isort: split
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -19,6 +20,7 @@ import zlib
 import tensorflow as tf
 from absl import flags
 
+from pipelines import finish
 from sitn_tf import cli, schema
 from sitn_tf.cli import UsageError
 
@@ -47,21 +49,33 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
     making = output.with_name(output.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(source, making)
-    kept_of: dict[str, int] = {}
+    checksums = json.loads((making / finish.CHECKSUMS_FILE).read_text())
+    shards = dict(manifest.shards)
     for shard in making.glob(schema.shard_glob(schema.STAGE2, schema.TRAIN)):
         records = tf.data.TFRecordDataset(str(shard)).as_numpy_iterator()
         kept = [record for record in records if is_kept(record, share)]
         with tf.io.TFRecordWriter(str(shard)) as writer:
             for record in kept:
                 writer.write(record)
-        kept_of[str(shard.relative_to(making))] = len(kept)
-    stage2 = manifest.records[schema.STAGE2] | {schema.TRAIN: sum(kept_of.values())}
+        place = str(shard.relative_to(making))
+        shards[place] = len(kept)
+        checksums[place] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    lengths, sizes = {}, {}
+    for split in schema.STAGE2_SPLITS:
+        places = sorted(making.glob(schema.shard_glob(schema.STAGE2, split)))
+        lengths[split] = [shards[str(place.relative_to(making))] for place in places]
+        sizes[split] = sum(place.stat().st_size for place in places)
+    finish.write_tfds_metadata(str(making), schema.STAGE2, lengths, sizes)
+    (making / finish.CHECKSUMS_FILE).write_text(json.dumps(checksums, indent=2) + "\n")
+    for page in making.glob("statistics.*"):
+        page.unlink()
+    stage2 = manifest.records[schema.STAGE2] | {schema.TRAIN: sum(lengths[schema.TRAIN])}
     made = dataclasses.replace(
         manifest,
-        dataset_hash=hashlib.sha256(f"{manifest.dataset_hash} {share}".encode()).hexdigest()[:16],
+        dataset_hash=finish.dataset_hash(checksums),
         options=manifest.options | {"share_of_training_requests": share},
         records=manifest.records | {schema.STAGE2: stage2},
-        shards=manifest.shards | kept_of,
+        shards=shards,
     )
     (making / schema.MANIFEST_FILE).write_text(made.to_json())
     os.replace(making, output)
