@@ -3,7 +3,8 @@
     python -m tests.benchmarks.few_requests --data_dir=DATASET --share=0.02 --output=FEW
 
 Everything else stays: histories, stage 1's users, the other splits, ids and items. So a study
-on FEW says what stage 1 is worth where labels are few, which is what it is for.
+on FEW says what stage 1 is worth where labels are few, which is what it is for. `pipelines.verify`
+finds FEW in order but for the requests that were left out.
 """
 
 import sitn_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
@@ -73,7 +74,7 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
     made = dataclasses.replace(
         manifest,
         dataset_hash=finish.dataset_hash(checksums),
-        options=manifest.options | {"share_of_training_requests": share},
+        split=manifest.split | {"share_of_training_requests": share},
         records=manifest.records | {schema.STAGE2: stage2},
         shards=shards,
     )
