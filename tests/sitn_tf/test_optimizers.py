@@ -56,7 +56,7 @@ def test_dense_variables_follow_adam():
     np.testing.assert_allclose(kernel, _adam_loop(start, gradients, 0.05), rtol=1e-4)
 
 
-def _adagrad_loop(rows, gradients, rate, row_wise, decay=0.0, start=0.1, epsilon=1e-7):
+def _adagrad_loop(rows, gradients, rate, row_wise, decay=0.0, start=0.0, epsilon=1e-12):
     """Adagrad by the book: sums of squares an element, or of mean squares a row."""
     total = np.full(rows.shape, start)
     for g in gradients:
@@ -98,6 +98,20 @@ def test_adagrad_of_a_dense_gradient(name):
         optimizer.apply_gradients([(tf.constant(g), weights)])
     row_wise = name == "source_items/ids"
     np.testing.assert_allclose(weights, _adagrad_loop(start, gradients, 0.05, row_wise), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["source_items/ids", "mlp/kernel"])
+def test_adagrad_moves_as_far_for_a_mean_as_for_a_sum(name):
+    ends = []
+    for scale in (1.0, 1 / 2560):
+        weights = _table(np.ones((3, 2), np.float32), name)
+        optimizer = RowWiseAdagrad(learning_rate=0.05)
+        optimizer.build([weights])
+        for g in ([[1.0, 2.0]], [[-3.0, 0.5]]):
+            gradient = tf.IndexedSlices(scale * tf.constant(g), tf.constant([1]), (3, 2))
+            optimizer.apply_gradients([(gradient, weights)])
+        ends.append(weights.numpy())
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-5)
 
 
 def test_adagrad_has_one_accumulator_a_row_of_a_table():
