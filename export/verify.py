@@ -61,7 +61,9 @@ def main(_: list[str]) -> int:
     base = version.parent.resolve()
     print(
         "next: docker run -p 8500:8500 -p 8501:8501 "
-        f"-v {base}:/models/sitn -e MODEL_NAME=sitn tensorflow/serving"
+        f"-v {base}:/models/sitn -e MODEL_NAME=sitn tensorflow/serving "
+        "--max_num_load_retries=0 --tensorflow_intra_op_parallelism=1 "
+        "--tensorflow_inter_op_parallelism=-1"
     )
     return 0
 

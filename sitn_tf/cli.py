@@ -64,4 +64,9 @@ def run(
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(USER_ERROR_STATUS)
     sys.exit(status or 0)

@@ -1,7 +1,7 @@
 """Has stage 1 collapsed? What clusters and instances look like among held-out users.
 
 The printed losses have ways to fall without learning anything: all clusters become one, most
-are never chosen, or each domain agrees with itself alone (DESIGN.md, "Gaps in the paper").
+are never chosen, or each domain agrees with itself alone.
 Pure NumPy.
 """
 

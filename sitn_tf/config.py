@@ -2,7 +2,7 @@
 
 Flags say where and which (`--stage --data_dir --workdir --preset`); everything else is a
 field here, changed by `--set contrast.temperature=0.2`. Each gap that the paper leaves open
-is one field, with the paper's letter in `preset=paper` (DESIGN.md, "Gaps in the paper").
+is one field, with the paper's letter in `preset=paper` (BUILD_NOTES.md, "Gaps of the paper").
 """
 
 import dataclasses
@@ -159,7 +159,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Stage1Config(TrainingConfig):
-    """Training of stage 1, judged by held-out users (DESIGN.md)."""
+    """Training of stage 1, judged by held-out users."""
 
     batch_size: int = 512  # users, over all replicas: the contrast's negatives
     epochs: int = 30

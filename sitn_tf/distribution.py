@@ -3,7 +3,7 @@
 Under a strategy each replica holds a part of the global batch. `gather_rows` gives every
 replica all rows, differentiably, and tells it which are its own; a replica's loss is the
 sum over its own rows divided by the global number, so that the sum of the replicas'
-gradients is the gradient of one big batch (DESIGN decision 7).
+gradients is the gradient of one big batch.
 """
 
 import itertools

@@ -9,10 +9,15 @@ from sitn_tf import runs, schema
 from sitn_tf.config import Config, TrainingConfig
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers import make_optimizer
+from sitn_tf.stage2 import NO_INIT
 
 
-def describe(config: Config, stage: str, data_dir: pathlib.Path) -> str:
-    """The variables of a stage's model, memory, records and steps, as lines for people."""
+def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> str:
+    """The variables of a stage's model, memory, records and steps, as lines for people.
+
+    Args:
+      init: of stage 2: "none", or a stage 1 that it starts from.
+    """
     manifest = schema.read_manifest(data_dir)
     tables = runs.read_tables(data_dir, manifest, config.model)
     settings: TrainingConfig
@@ -22,6 +27,10 @@ def describe(config: Config, stage: str, data_dir: pathlib.Path) -> str:
     else:
         settings, model = config.stage2, make_scorer(config.model, tables, manifest.max_history)
         trained = model.trainable_variables
+        if config.stage2.encoders == "freeze" and init != NO_INIT:
+            encoders = [v for part in model.domains.values() for v in part.trainable_variables]
+            frozen = {id(variable) for variable in encoders}
+            trained = [v for v in trained if id(v) not in frozen]
     steps = manifest.steps(stage, schema.TRAIN, settings.batch_size)
     optimizer = make_optimizer(settings, steps)
     optimizer.build(trained)

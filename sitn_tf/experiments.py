@@ -12,14 +12,17 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, schema
+from sitn_tf import cli, config, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
@@ -144,15 +147,31 @@ def read_study(name: str, only: Sequence[str]) -> dict[str, Arm]:
 def _read_arms(path: pathlib.Path) -> dict[str, Arm]:
     try:
         described = json.loads(path.read_text())
-        return {
-            name: Arm(tuple(arm.get("settings", ())), bool(arm.get("pretrain", True)))
-            for name, arm in described.items()
-        }
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UsageError(
-            f"--study={path} is not a JSON object of arms ({error}), such as "
-            '{"wide": {"settings": ["model.embedding_dim=64"], "pretrain": true}}'
-        ) from error
+    except ValueError as error:
+        raise UsageError(f"--study={path} is not JSON: {error}") from error
+    if not isinstance(described, dict) or not described:
+        raise UsageError(f"--study={path} is not a JSON object of arms, such as {_EXAMPLE}")
+    return {name: _read_arm(path, name, arm) for name, arm in described.items()}
+
+
+def _read_arm(path: pathlib.Path, name: str, described: object) -> Arm:
+    where = f"--study={path}, arm {name!r}"
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UsageError(f"{where} names a folder: give it letters, digits, '_', '.' and '-'")
+    if not isinstance(described, dict):
+        raise UsageError(f"{where} is {described!r}, not an object such as in {_EXAMPLE}")
+    unknown = sorted(described.keys() - {"settings", "pretrain"})
+    if unknown:
+        raise UsageError(f"{where}: {unknown[0]!r} is not one of: settings, pretrain")
+    settings, pretrain = described.get("settings", []), described.get("pretrain", True)
+    if not isinstance(settings, list) or not all(isinstance(s, str) for s in settings):
+        raise UsageError(f"{where}: settings={settings!r} is not a list of strings")
+    if not isinstance(pretrain, bool):
+        raise UsageError(f"{where}: pretrain={pretrain!r} is not true or false")
+    return Arm(tuple(settings), pretrain)
+
+
+_EXAMPLE = '{"wide": {"settings": ["model.embedding_dim=64"], "pretrain": true}}'
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
@@ -232,11 +251,16 @@ def run_one(
 def _call(command: Sequence[str], log: pathlib.Path) -> None:
     """Runs a module's command, its output appended to a log; raises UsageError if it fails."""
     with log.open("a") as output:
-        done = subprocess.run([sys.executable, "-m", *command], stdout=output, stderr=output)
-    if done.returncode:
-        raise UsageError(
-            f"python -m {' '.join(command)} ended with status {done.returncode}; see {log}"
-        )
+        process = subprocess.Popen([sys.executable, "-m", *command], stdout=output, stderr=output)
+        try:
+            status = process.wait()
+        except BaseException:
+            # A trainer that lives on would write what the next one writes.
+            process.terminate()
+            process.wait()
+            raise
+    if status:
+        raise UsageError(f"python -m {' '.join(command)} ended with status {status}; see {log}")
 
 
 def auc(run_dir: pathlib.Path, split: str) -> float:
@@ -264,6 +288,18 @@ def main(_: list[str]) -> None:
     schema.read_manifest(data_dir)
     if _STAGE.value == "1":
         arms = {name: arm for name, arm in arms.items() if arm.pretrain}
+        if not arms:
+            raise UsageError("--stage=1: no arm of the study has a stage 1")
+    for arm in arms.values():
+        config.override(config.preset(_PRESET.value), [*_SET.value, *arm.settings])
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        _run_study(arms, data_dir, workdir)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run_study(arms: Mapping[str, Arm], data_dir: str, workdir: pathlib.Path) -> None:
     results: list[Result] = []
     total = _SEEDS.value * len(arms)
     measure = "held-out recall@10" if _STAGE.value == "1" else f"{_SPLIT.value} AUC"
@@ -281,6 +317,11 @@ def main(_: list[str]) -> None:
     print(f"wrote {workdir / RESULTS_FILE}")
     if _STAGE.value == "2" and _SPLIT.value != schema.TEST:
         print("next: the same with --split=test, when nothing is left to choose")
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """Lets a signal end the trainer too."""
+    sys.exit(128 + number)
 
 
 def _read_result(run: pathlib.Path, name: str, arm: Arm, seed: int) -> Result:

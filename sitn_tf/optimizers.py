@@ -1,4 +1,4 @@
-"""Optimisers whose cost follows the embedding rows touched, not the table (DESIGN decision 9)."""
+"""Optimisers whose cost follows the embedding rows touched, not the table."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,13 +1,14 @@
 """A scorer and a split of requests → labels and probabilities, candidate by candidate."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from sitn_tf import schema
 from sitn_tf.cli import UsageError
-from sitn_tf.data import Batch
+from sitn_tf.data import TF_DTYPES, Batch
 from sitn_tf.models.scorer import Scorer
 
 
@@ -35,13 +36,29 @@ class Predictions:
         return 1.0 / (1.0 + np.exp(-self.logit.astype(np.float64)))
 
 
-def predict(scorer: Scorer, batches: tf.data.Dataset) -> Predictions:
+def scoring_graph(scorer: Scorer) -> Callable[[Batch], tf.Tensor]:
+    """A scorer as a graph, traced once for batches of any size: what it `reads` → `[B, C]`."""
+    specs = {
+        feature.name: tf.TensorSpec([None] * (1 + feature.ragged), TF_DTYPES[feature.dtype])
+        for feature in scorer.reads
+    }
+    return tf.function(scorer.__call__, input_signature=[specs])
+
+
+def predict(
+    scorer: Scorer,
+    batches: tf.data.Dataset,
+    score: Callable[[Batch], tf.Tensor] | None = None,
+) -> Predictions:
     """Scores every candidate of every batch.
+
+    Args:
+      score: the scorer's `scoring_graph`, for one who predicts again and again.
 
     Raises:
       UsageError: there is no record.
     """
-    score = tf.function(scorer.__call__, reduce_retracing=True)
+    score = score or scoring_graph(scorer)
     inputs = [feature.name for feature in scorer.reads]
     parts = []
     first_request = 0

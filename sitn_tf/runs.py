@@ -26,8 +26,8 @@ import tensorflow as tf
 import tf_keras
 
 import sitn_tf
+from sitn_tf import cli, schema
 from sitn_tf import config as configs
-from sitn_tf import schema
 from sitn_tf.cli import UsageError
 from sitn_tf.items import ItemTable, read_item_table
 from sitn_tf.models.pretrainer import Pretrainer
@@ -116,16 +116,25 @@ def read_tables(
 
 
 def prepare(
-    run_dir: pathlib.Path, config: configs.Config, manifest: schema.Manifest, info: RunInfo
+    run_dir: pathlib.Path,
+    config: configs.Config,
+    manifest: schema.Manifest,
+    info: RunInfo,
+    overwrite: bool = False,
 ) -> None:
     """Makes a run directory, or checks that an existing one is of this very run.
+
+    Args:
+      overwrite: remove a run that is there.
 
     Raises:
       UsageError: the directory holds a run of another configuration or data set.
     """
     if (run_dir / RUN_FILE).is_file():
-        _check_same_run(run_dir, config, info)
-        return
+        if not overwrite:
+            _check_same_run(run_dir, config, info)
+            return
+        shutil.rmtree(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     write_text(run_dir / CONFIG_FILE, config.to_json())
     write_text(run_dir / schema.MANIFEST_FILE, manifest.to_json())
@@ -187,7 +196,16 @@ def write_history(run_dir: pathlib.Path, history: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: pathlib.Path, default: Any) -> Any:
-    return json.loads(path.read_text()) if path.is_file() else default
+    """A file's content, `default` where there is none; raises UsageError for a damaged one."""
+    if not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(
+            f"{path} is damaged ({cli.first_line(error)}): bring it back, or train again with "
+            "--overwrite"
+        ) from error
 
 
 def read_config(run_dir: pathlib.Path) -> configs.Config:
@@ -266,8 +284,8 @@ def load_pretrainer(
     return PretrainedRun(model, config, tables, info, data_dir)
 
 
-def restore_best(run_dir: pathlib.Path, model: tf_keras.Model) -> None:
-    """Puts the best checkpoint's weights into a model that has all its variables.
+def restore_best(run_dir: pathlib.Path, model: tf_keras.Model | tf.train.Checkpoint) -> None:
+    """Puts the best checkpoint's weights into a model, or parts of it, with all variables made.
 
     Raises:
       UsageError: there is none, it is damaged, or it is of another model.

@@ -13,7 +13,7 @@
       rejects/part-*.jsonl             the input lines that were not used, with reasons
       events/                          with --keep_events: what the next day's job extends
 
-A stage-1 record is one user, a stage-2 record is one request (DESIGN decision 2).
+A stage-1 record is one user, a stage-2 record is one request.
 """
 
 import dataclasses

@@ -29,12 +29,13 @@ def run_stage1(
     info = runs.RunInfo(
         schema.STAGE1, str(data_dir), manifest.dataset_hash, "none", runs.versions()
     )
-    runs.prepare(run_dir, config, manifest, info)
     tables = runs.read_tables(data_dir, manifest, config.model)
     steps = manifest.steps(schema.STAGE1, schema.TRAIN, config.stage1.batch_size)
     with strategy.scope():
         model = make_pretrainer(config, tables, manifest.max_history)
         optimizer = make_optimizer(config.stage1, steps)
+    loop = loop or training.Loop()
+    runs.prepare(run_dir, config, manifest, info, loop.overwrite)
 
     def batches(epoch: int, skip: int) -> tf.data.Dataset:
         return data.read_epoch(

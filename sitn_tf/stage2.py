@@ -17,7 +17,7 @@ from sitn_tf.models.registry import make_scorer
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.optimizers import make_optimizer
 from sitn_tf.precision import LOSS_SCALE
-from sitn_tf.predict import predict
+from sitn_tf.predict import predict, scoring_graph
 
 NO_INIT = "none"
 EVALUATION_BATCH = 512
@@ -60,25 +60,41 @@ def run_stage2(
             f"stage2.contrast_weight={config.stage2.contrast_weight} needs both histories: "
             "give --set stage2.contrast_weight=0 or --set model.use_source=true"
         )
+    lift = None
     if init != NO_INIT:
         check_fits(pathlib.Path(init), config, manifest)
-    info = runs.RunInfo(schema.STAGE2, str(data_dir), manifest.dataset_hash, init, runs.versions())
-    runs.prepare(run_dir, config, manifest, info)
+        lift = held_out_lift(pathlib.Path(init))
     tables = runs.read_tables(data_dir, manifest, config.model)
-    steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
-    with strategy.scope():
-        scorer = make_scorer(config.model, tables, manifest.max_history)
-        optimizer = make_optimizer(config.stage2, steps)
-    restored = initialize(scorer, init, run_dir, config.stage2.min_lift)
-    frozen = {id(v) for v in restored} if config.stage2.encoders == "freeze" else set()
-    if config.stage2.encoder_rate != 1.0:
-        optimizer.slow_down(restored, config.stage2.encoder_rate)
-    i2i = InstanceToInstance(config.contrast)
     log_q = (
         tf.constant(sampling_log_probability(manifest, tables[schema.TARGET]))
         if config.stage2.log_q
         else None
     )
+    steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
+    with strategy.scope():
+        scorer = make_scorer(config.model, tables, manifest.max_history)
+        optimizer = make_optimizer(config.stage2, steps)
+    start = init
+    if lift is not None and lift < config.stage2.min_lift:
+        start = NO_INIT
+        print(
+            f"{init} found too little to transfer: the odds of its held-out retrieval are "
+            f"{lift:.1f} times those of chance, stage2.min_lift is {config.stage2.min_lift:g}. "
+            f"Starting from scratch; to start from it all the same: another --workdir, "
+            f"--init={init} --set stage2.min_lift=0"
+        )
+    restored = restore_encoders(scorer, start)
+    if config.stage2.encoders == "freeze" and not restored:
+        print("warning: stage2.encoders=freeze: nothing is restored, so all is trained")
+    info = runs.RunInfo(schema.STAGE2, str(data_dir), manifest.dataset_hash, start, runs.versions())
+    loop = loop or training.Loop()
+    runs.prepare(run_dir, config, manifest, info, loop.overwrite)
+    if not (run_dir / runs.INITIALIZATION_FILE).is_file():
+        describe_start(scorer, start, restored, lift, run_dir)
+    frozen = {id(v) for v in restored} if config.stage2.encoders == "freeze" else set()
+    if config.stage2.encoder_rate != 1.0:
+        optimizer.slow_down(restored, config.stage2.encoder_rate)
+    i2i = InstanceToInstance(config.contrast)
 
     def stage2_losses(batch: data.Batch, step: tf.Tensor) -> training.Losses:
         click = mean_click_loss(scorer, batch, log_q)
@@ -95,8 +111,10 @@ def run_stage2(
 
     validation = data.read_split(data_dir, schema.STAGE2, schema.VALIDATION, EVALUATION_BATCH)
 
+    score = scoring_graph(scorer)
+
     def validate() -> dict[str, float]:
-        found = predict(scorer, validation)
+        found = predict(scorer, validation, score)
         return metrics.click_metrics(found.label, found.probability, found.request)
 
     task = training.Task(
@@ -194,31 +212,33 @@ def check_fits(stage1_dir: pathlib.Path, config: Config, manifest: schema.Manife
         )
 
 
-def initialize(
-    scorer: Scorer, init: str, run_dir: pathlib.Path, min_lift: float = 0.0
-) -> list[tf.Variable]:
-    """Restores what stage 1 trained, and writes which variables are restored and which fresh.
+def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
+    """Puts what stage 1 trained into the scorer; returns these variables.
 
     Args:
-      min_lift: of stage 1's held-out retrieval (`retrieval.lift`); below it nothing is restored.
+      init: run directory of a finished stage 1, or "none".
 
-    Returns:
-      The restored variables.
+    Raises:
+      UsageError: its checkpoint is damaged.
     """
-    restored: list[tf.Variable] = []
-    lift = None if init == NO_INIT else held_out_lift(pathlib.Path(init))
-    if lift is not None and not lift < min_lift:
-        encoders = tf.train.Checkpoint(**scorer.domains)
-        path = tf.train.latest_checkpoint(str(pathlib.Path(init) / runs.BEST))
-        status = tf.train.Checkpoint(model=encoders).restore(path)
-        status.assert_existing_objects_matched().expect_partial()
-        restored = [v for part in scorer.domains.values() for v in part.trainable_variables]
-    elif lift is not None:
-        print(
-            f"{init} found too little to transfer: the odds of its held-out retrieval are "
-            f"{lift:.1f} times those of chance, stage2.min_lift is {min_lift:g}. Starting from "
-            "scratch; --set stage2.min_lift=0 starts from it all the same"
-        )
+    if init == NO_INIT:
+        return []
+    runs.restore_best(pathlib.Path(init), tf.train.Checkpoint(**scorer.domains))
+    return [v for part in scorer.domains.values() for v in part.trainable_variables]
+
+
+def describe_start(
+    scorer: Scorer,
+    init: str,
+    restored: list[tf.Variable],
+    lift: float | None,
+    run_dir: pathlib.Path,
+) -> None:
+    """Writes and says which variables are restored and which are fresh.
+
+    Args:
+      lift: of the stage 1 that was offered, None without one.
+    """
     known = {id(variable) for variable in restored}
     fresh = [v for v in scorer.trainable_variables if id(v) not in known]
     described = {
@@ -229,15 +249,14 @@ def initialize(
     }
     runs.write_json(run_dir / runs.INITIALIZATION_FILE, described)
     print(
-        f"initialised from {init if restored else 'scratch'}: {len(restored)} variables restored, "
-        f"{len(fresh)} fresh ({run_dir / runs.INITIALIZATION_FILE})"
+        f"initialised from {'scratch' if init == NO_INIT else init}: {len(restored)} variables "
+        f"restored, {len(fresh)} fresh ({run_dir / runs.INITIALIZATION_FILE})"
     )
-    return restored
 
 
 def held_out_lift(stage1_dir: pathlib.Path) -> float:
     """`retrieval.lift` of a finished stage-1 run's best epoch."""
-    found = runs.read_json(stage1_dir / runs.METRICS_FILE, {})[schema.VALIDATION]
+    found = runs.read_json(stage1_dir / runs.METRICS_FILE, None)[schema.VALIDATION]
     return retrieval.lift(found["recall"], found["chance"])
 
 

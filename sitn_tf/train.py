@@ -12,7 +12,6 @@ field of sitn_tf/config.py.
 import dataclasses
 import pathlib
 import shlex
-import shutil
 
 from absl import flags
 
@@ -74,15 +73,14 @@ def main(_: list[str]) -> int | None:
     quiet.import_tensorflow()
     import tensorflow as tf
 
-    from sitn_tf import runs, stopping
+    from sitn_tf import stopping
 
     if _DRY_RUN.value:
         from sitn_tf import dry_run
 
-        print(dry_run.describe(settings, stage, pathlib.Path(data_dir)))
+        init = _INIT.value or str(workdir / schema.STAGE1)
+        print(dry_run.describe(settings, stage, pathlib.Path(data_dir), init))
         return None
-    if _OVERWRITE.value and (run_dir / runs.RUN_FILE).is_file():
-        shutil.rmtree(run_dir)
     try:
         best = train(settings, stage, pathlib.Path(data_dir), run_dir)
     except stopping.StoppedError:
@@ -93,7 +91,7 @@ def main(_: list[str]) -> int | None:
             f"{data_dir} is damaged ({cli.first_line(error)}): "
             "see python -m pipelines.verify, and build it again"
         ) from error
-    _conclude(stage, data_dir, workdir, best)
+    _conclude(settings, stage, data_dir, workdir, best)
     return None
 
 
@@ -111,7 +109,9 @@ def train(
     init = _INIT.value or str(run_dir.parent / schema.STAGE1)
     if not is_chief(strategy):
         run_dir = runs.shadow(run_dir)
-    loop = training.Loop(_CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value)
+    loop = training.Loop(
+        _CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value, _OVERWRITE.value
+    )
     if stage == schema.STAGE1:
         return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
     if init != stage2.NO_INIT:
@@ -119,13 +119,27 @@ def train(
     return stage2.run_stage2(settings, data_dir, run_dir, strategy, init, loop)
 
 
-def _conclude(stage: str, data_dir: str, workdir: pathlib.Path, best: dict[str, float]) -> None:
+def _conclude(
+    settings: config.Config,
+    stage: str,
+    data_dir: str,
+    workdir: pathlib.Path,
+    best: dict[str, float],
+) -> None:
     if stage == schema.STAGE1:
+        lift = retrieval.lift(best["recall"], best["chance"])
         judged = (
             f"held-out recall@10 {best['recall']:.4f} (chance {best['chance']:.4f}, "
-            f"{retrieval.lift(best['recall'], best['chance']):.1f} times its odds)"
+            f"{lift:.1f} times its odds)"
         )
+        if lift < settings.stage2.min_lift:
+            judged += (
+                f"; below stage2.min_lift={settings.stage2.min_lift:g}, so stage 2 will start "
+                "from scratch"
+            )
         changed = [f"--preset={_PRESET.value}"] if _PRESET.value != "default" else []
+        changed += [f"--seed={_SEED.value}"] if _SEED.value is not None else []
+        changed += [f"--replicas={_REPLICAS.value}"] if _REPLICAS.value else []
         changed += [f"--set {shlex.quote(setting)}" for setting in _SET.value]
         command = f"python -m sitn_tf.train --stage=2 --data_dir={data_dir} --workdir={workdir}"
         following = " ".join([command, *changed])

@@ -84,11 +84,13 @@ class Loop:
       checkpoint_steps: steps between checkpoints within an epoch; 0 for none by steps.
       checkpoint_minutes: the same by time; 0 for none by time.
       log_steps: steps between the losses that TensorBoard shows.
+      overwrite: begin anew where there is a run, once its settings are found good.
     """
 
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0
     log_steps: int = 50
+    overwrite: bool = False
 
 
 @dataclasses.dataclass(eq=False)

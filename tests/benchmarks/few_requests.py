@@ -7,9 +7,6 @@ on FEW says what stage 1 is worth where labels are few, which is what it is for.
 finds FEW in order but for the requests that were left out.
 """
 
-import sitn_tf  # noqa: F401  (selects Keras 2 before TensorFlow is imported)
-
-# isort: split
 import dataclasses
 import hashlib
 import json
@@ -18,17 +15,16 @@ import pathlib
 import shutil
 import zlib
 
-import tensorflow as tf
 from absl import flags
 
 from pipelines import finish
-from sitn_tf import cli, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.cli import UsageError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "A data set directory.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "The data set directory to make.", flag_values=FLAGS)
-_SHARE = flags.DEFINE_float("share", 0.1, "Of the training requests.", 0, 1, flag_values=FLAGS)
+_SHARE = flags.DEFINE_float("share", 0.1, "Of the training requests.", flag_values=FLAGS)
 
 
 def is_kept(record: bytes, share: float) -> bool:
@@ -42,11 +38,16 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
     """Writes the data set directory `output`; returns its manifest.
 
     Raises:
-      UsageError: `output` is there already.
+      UsageError: `output` is there already, or nothing would be left.
     """
+    if not 0 < share <= 1:
+        raise UsageError(f"--share={share} is not above 0 and at most 1")
     if output.exists():
         raise UsageError(f"--output={output} exists: name another, or remove it")
     manifest = schema.read_manifest(source)
+    quiet.import_tensorflow()
+    import tensorflow as tf
+
     making = output.with_name(output.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(source, making)
@@ -66,6 +67,9 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
         places = sorted(making.glob(schema.shard_glob(schema.STAGE2, split)))
         lengths[split] = [shards[str(place.relative_to(making))] for place in places]
         sizes[split] = sum(place.stat().st_size for place in places)
+    if not sum(lengths[schema.TRAIN]):
+        shutil.rmtree(making)
+        raise UsageError(f"--share={share} leaves no training request: give a larger one")
     finish.write_tfds_metadata(str(making), schema.STAGE2, lengths, sizes)
     (making / finish.CHECKSUMS_FILE).write_text(json.dumps(checksums, indent=2) + "\n")
     for page in making.glob("statistics.*"):

@@ -1,5 +1,9 @@
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -45,6 +49,48 @@ def test_errors_name_the_remedy(tmp_path):
     (tmp_path / "study.json").write_text("[]")
     with pytest.raises(UsageError, match="is not a JSON object of arms"):
         experiments.read_study(str(tmp_path / "study.json"), [])
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({}, "is not a JSON object of arms"),
+        ({"../up": {}}, "arm '../up' names a folder: give it letters"),
+        ({"a": None}, "arm 'a' is None, not an object"),
+        ({"a": {"setings": []}}, "arm 'a': 'setings' is not one of: settings, pretrain"),
+        ({"a": {"settings": "stage1.epochs=1"}}, "settings='stage1.epochs=1' is not a list"),
+        ({"a": {"pretrain": "false"}}, "pretrain='false' is not true or false"),
+    ],
+)
+def test_mistakes_in_a_study_are_named(tmp_path, arms, message):
+    (tmp_path / "study.json").write_text(json.dumps(arms))
+    with pytest.raises(UsageError, match=message):
+        experiments.read_study(str(tmp_path / "study.json"), [])
+
+
+def test_nothing_is_written_for_a_study_that_cannot_run(tmp_path):
+    small = write_small_dataset(tmp_path / "small")
+    flags = [f"--data_dir={small}", f"--workdir={tmp_path / 'runs'}"]
+    with pytest.raises(UsageError, match="--stage=1: no arm of the study has a stage 1"):
+        run_main(experiments, *flags, "--stage=1", "--arms=from_scratch")
+    with pytest.raises(UsageError, match="no such field"):
+        run_main(experiments, *flags, "--set=stage1.epoch=1")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_trainer_too(tmp_path):
+    small = write_small_dataset(tmp_path / "small")
+    command = [sys.executable, "-m", "sitn_tf.experiments", f"--data_dir={small}", "--seeds=1"]
+    command += [f"--workdir={tmp_path / 'runs'}", "--preset=tiny", "--arms=i2i"]
+    command += ["--set=stage1.epochs=100000", "--set=stage1.patience=100000"]
+    study = subprocess.Popen(command)
+    log = tmp_path / "runs/i2i/0" / experiments.LOG_FILE
+    while not (log.is_file() and "epoch" in log.read_text()):
+        time.sleep(0.2)
+    study.terminate()
+    assert study.wait(timeout=60) == 128 + signal.SIGTERM
+    assert "is saved: give the same command again" in log.read_text()
 
 
 @pytest.mark.slow

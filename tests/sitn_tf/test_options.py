@@ -39,7 +39,7 @@ def _train(small, pretrained, folder, two_cpus, *changes):
     stage2.run_stage2(chosen, small, folder / "stage2", cpu_strategy(two_cpus[:1]), str(pretrained))
     after = runs.load_scorer(folder / "stage2").scorer
     before = make_scorer(chosen.model, _tables(small, chosen), MAX_HISTORY)
-    stage2.initialize(before, str(pretrained), folder)
+    stage2.restore_encoders(before, str(pretrained))
     moved = {
         kind: sum(
             float(tf.reduce_sum(tf.abs(a - b)))

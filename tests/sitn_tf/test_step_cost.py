@@ -1,4 +1,4 @@
-"""No cost that grows with the table: DESIGN decision 9, by the clock (slow)."""
+"""No cost that grows with the table, by the clock (slow)."""
 
 import os
 import re

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 import subprocess
 import sys
 
@@ -78,6 +80,61 @@ def test_stage_2_starts_from_scratch_where_there_is_little_to_transfer(
     assert said != restores
 
 
+def test_a_start_is_described_once(workdir, small, tmp_path):
+    """What another stage 1 would have given says nothing of weights that are trained already."""
+    given = ["--preset=tiny", f"--init={workdir / 'stage1'}"]
+    _train("2", small, tmp_path, *given)
+    described = tmp_path / "stage2" / runs.INITIALIZATION_FILE
+    before = described.stat().st_mtime_ns
+    _train("2", small, tmp_path, *given)
+    assert described.stat().st_mtime_ns == before
+    with pytest.raises(UsageError, match=r"holds another run .*init: .*stage1, none"):
+        _train("2", small, tmp_path, *given, "--set", "stage2.min_lift=1e9")
+
+
+def test_a_start_from_scratch_has_nothing_to_freeze(workdir, small, tmp_path, capsys):
+    freeze = ["--preset=tiny", "--init=none", "--set", "stage2.encoders=freeze"]
+    _train("2", small, tmp_path, *freeze)
+    assert "warning: stage2.encoders=freeze: nothing is restored" in capsys.readouterr().out
+    parameters = []
+    for init in ("none", str(workdir / "stage1")):
+        _train("2", small, tmp_path, "--dry_run", *freeze, f"--init={init}")
+        [line] = re.findall("parameters: .*", capsys.readouterr().out)
+        parameters.append(int(re.search(r"([\d,]+) trained", line)[1].replace(",", "")))
+    assert parameters[1] < parameters[0]
+
+
+def test_overwrite_keeps_the_run_until_the_new_one_is_found_good(workdir, small, tmp_path):
+    shutil.copytree(workdir / "stage2", tmp_path / "stage2")
+    again = ["--preset=tiny", "--overwrite", f"--init={workdir / 'stage1'}"]
+    with pytest.raises(UsageError, match="has other encoders"):
+        _train("2", small, tmp_path, *again, "--set", "model.embedding_dim=16")
+    with pytest.raises(UsageError, match="holds no run of stage 1"):
+        _train("2", small, tmp_path, "--preset=tiny", "--overwrite", "--init=nowhere")
+    assert (tmp_path / "stage2" / runs.METRICS_FILE).is_file()
+
+
+def test_a_damaged_stage_1_is_refused_before_anything_is_written(workdir, small, tmp_path):
+    damaged = tmp_path / "stage1"
+    shutil.copytree(workdir / "stage1", damaged)
+    [weights] = (damaged / runs.BEST).glob("*.data-*")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match="does not load"):
+        _train("2", small, tmp_path, "--preset=tiny")
+    weights.write_bytes(whole)
+    (damaged / runs.METRICS_FILE).write_text("{")
+    with pytest.raises(UsageError, match=r"metrics\.json is damaged"):
+        _train("2", small, tmp_path, "--preset=tiny")
+    assert not (tmp_path / "stage2").exists()
+
+
+def test_the_next_command_has_the_seed(small, tmp_path, capsys):
+    given = ["--preset=tiny", "--set", "stage1.epochs=1"]
+    _train("1", small, tmp_path, *given, "--seed=3")
+    assert " --preset=tiny --seed=3 --set stage1.epochs=1" in capsys.readouterr().out
+
+
 def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path):
     changed = "model.request_features=hour,weekday,user", "model.user_buckets=7"
     settings = [part for change in changed for part in ("--set", change)]
@@ -98,7 +155,7 @@ def test_initialising_copies_stage_1_values(workdir, small, tmp_path):
     settings = config.tiny()
     tables = runs.read_tables(small, manifest, settings.model)
     scorer = make_scorer(settings.model, tables, manifest.max_history)
-    stage2.initialize(scorer, str(workdir / "stage1"), tmp_path)
+    stage2.restore_encoders(scorer, str(workdir / "stage1"))
     pretrainer = make_pretrainer(settings, tables, manifest.max_history)
     runs.restore_best(workdir / "stage1", pretrainer)
     for domain in schema.DOMAINS:

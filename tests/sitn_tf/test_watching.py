@@ -102,7 +102,7 @@ def test_a_dry_run_counts_and_writes_nothing(small, tmp_path, capsys):
 
 
 def test_a_dry_run_knows_what_stage_1_leaves_alone(small):
-    described = dry_run.describe(config.tiny(), schema.STAGE1, small)
+    described = dry_run.describe(config.tiny(), schema.STAGE1, small, "none")
     [ids] = [line for line in described.splitlines() if line.startswith("source_items/ids")]
     assert ids.endswith("fixed")
 
@@ -112,5 +112,5 @@ def test_a_dry_run_says_records_and_steps(small, tmp_path):
     manifest = json.loads((counted / schema.MANIFEST_FILE).read_text())
     manifest["records"] = {"stage2": {"train": 120}}
     (counted / schema.MANIFEST_FILE).write_text(json.dumps(manifest))
-    described = dry_run.describe(config.tiny(), schema.STAGE2, counted)
+    described = dry_run.describe(config.tiny(), schema.STAGE2, counted, "none")
     assert "an epoch: 120 records in 2 steps of 64; at most 2 epochs" in described
