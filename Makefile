@@ -67,8 +67,9 @@ line: | $(STAMP)
 	$(RUN) export.export_model --run_dir=$(OUT)/sitn/stage2 --output=$(OUT)/servable
 	$(RUN) export.verify --servable=$(OUT)/servable
 
+# Two processes, a file of tests in one of them: most tests keep one core busy.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
