@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-BINS = 15
+from sitn_tf.metrics import CALIBRATION_BINS
+
 SIZE = 360
 MARGIN = 48
 _COLOURS = ("#c0504d", "#1f5fa8", "#4f8a3d")
@@ -31,7 +32,7 @@ class Curve:
 
 
 def curve(
-    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, bins: int = BINS
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> Curve:
     """Bins predictions into parts of equal weight.
 

@@ -225,3 +225,11 @@ def test_a_bad_sampling_rate_and_a_missing_data_set(sampled_run, tmp_path):
     assert metadata["calibration"]["shift"] == 0.0
     assert metadata["measured"] is None
     assert "AUC and calibration not measured" in summary(metadata)
+
+
+def test_the_error_is_that_of_evaluation():
+    rng = np.random.default_rng(0)
+    probabilities = rng.random(8_300) / 2
+    labels = (rng.random(8_300) < probabilities).astype(int)
+    found = reliability.curve(labels, probabilities, np.ones(8_300)).error
+    assert found == pytest.approx(metrics.calibration_error(labels, probabilities))
