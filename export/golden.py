@@ -138,7 +138,9 @@ def trained_logits(
     """Log-odds from the trained model: ids looked up and histories cut here, in Python."""
     import tensorflow as tf
 
-    score = tf.function(scorer.__call__, reduce_retracing=True)
+    from sitn_tf.predict import scoring_graph
+
+    score = scoring_graph(scorer)
 
     def run(batch: Sequence[Request]) -> np.ndarray:
         source = [reqs.ids(r.source_history[-max_history:], vocabularies[schema.SOURCE])

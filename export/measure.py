@@ -11,6 +11,7 @@ from export import signatures
 from sitn_tf import data, schema
 from sitn_tf.data import Batch
 from sitn_tf.models.scorer import Scorer
+from sitn_tf.predict import scoring_graph
 
 BATCH = 256
 MAX_REQUESTS = 50_000
@@ -34,7 +35,7 @@ class Scored:
 
 def trained_logits(scorer: Scorer, data_dir: pathlib.Path, split: str) -> Scored:
     """Uncalibrated logits of the trained model."""
-    score = tf.function(scorer.__call__, reduce_retracing=True)
+    score = scoring_graph(scorer)
     inputs = tuple(feature.name for feature in scorer.reads)
 
     def run(_: tf.Tensor, parsed: Batch) -> np.ndarray:

@@ -28,8 +28,7 @@ def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> s
         settings, model = config.stage2, make_scorer(config.model, tables, manifest.max_history)
         trained = model.trainable_variables
         if config.stage2.encoders == "freeze" and init != NO_INIT:
-            encoders = [v for part in model.domains.values() for v in part.trainable_variables]
-            frozen = {id(variable) for variable in encoders}
+            frozen = {id(variable) for variable in model.encoder_variables}
             trained = [v for v in trained if id(v) not in frozen]
     steps = manifest.steps(stage, schema.TRAIN, settings.batch_size)
     optimizer = make_optimizer(settings, steps)

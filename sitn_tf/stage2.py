@@ -224,7 +224,7 @@ def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
     if init == NO_INIT:
         return []
     runs.restore_best(pathlib.Path(init), tf.train.Checkpoint(**scorer.domains))
-    return [v for part in scorer.domains.values() for v in part.trainable_variables]
+    return scorer.encoder_variables
 
 
 def describe_start(

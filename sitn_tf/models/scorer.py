@@ -51,6 +51,11 @@ class Scorer(tf_keras.Model, abc.ABC):
             *self.config.request_inputs,
         )
 
+    @property
+    def encoder_variables(self) -> list[tf.Variable]:
+        """What stage 1 may have trained."""
+        return [v for part in self.domains.values() for v in part.trainable_variables]
+
     @abc.abstractmethod
     def encode_domain(
         self, domain: str, items: tf.Tensor, mask: tf.Tensor, training: bool
