@@ -26,7 +26,7 @@ from absl import flags
 from export import golden, requests
 from export.requests import Inputs, Request
 from sitn_tf import cli, quiet
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 _PROTOCOL = flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "How.", flag_values=FLAGS)
@@ -307,7 +307,7 @@ def make_client(protocol: str, address: str | None, **options: Any) -> Client:
 def main(_: list[str]) -> int:
     """Does what the flags ask; the status is 1 where golden scores differ."""
     if not _GOLDEN.value and not _CANDIDATES.value:
-        raise UsageError("nothing to ask: give --candidates=a,b, or --golden=SERVABLE/1")
+        raise InputError("nothing to ask: give --candidates=a,b, or --golden=SERVABLE/1")
     if _PROTOCOL.value == "grpc":
         quiet.import_tensorflow()  # for its protos
     client = make_client(
@@ -320,7 +320,7 @@ def main(_: list[str]) -> int:
     try:
         return _run(client)
     except ServerError as error:
-        raise UsageError(
+        raise InputError(
             f"{client.address} did not answer ({error}): is TF Serving running there, with the "
             f"model {client.model!r}?"
         ) from error

@@ -24,8 +24,9 @@ from absl import flags
 from export import calibration as calibrations
 from export import metadata, versions
 from export.options import DEFAULT_MAX_CANDIDATES, TABLE_KINDS, ExportOptions, TableKind
-from sitn_tf import cli, metrics, quiet, schema
-from sitn_tf.cli import UsageError
+from sitn_tf import cli, quiet, schema
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation import metrics
 
 FLAGS = flags.FlagValues()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Stage-2 run directory.", flag_values=FLAGS)
@@ -78,7 +79,7 @@ def main(_: list[str]) -> None:
     """Exports and says what was written and what to run next."""
     if _RUN_DIR.value is None or _OUTPUT.value is None:
         missing = "run_dir" if _RUN_DIR.value is None else "output"
-        raise UsageError(f"--{missing} is missing: give --run_dir=RUN/stage2 --output=SERVABLE")
+        raise InputError(f"--{missing} is missing: give --run_dir=RUN/stage2 --output=SERVABLE")
     options = ExportOptions(
         tables=typing.cast(TableKind, _TABLES.value),
         calibrate=typing.cast(calibrations.Kind, _CALIBRATE.value),
@@ -116,12 +117,12 @@ def export(
     its directory is returned.
 
     Raises:
-      UsageError: no finished stage-2 run, an existing version, a data set that a fit needs
+      InputError: no finished stage-2 run, an existing version, a data set that a fit needs
         and that is not there, or scores that drift too far from the newest version's.
     """
     options = options or ExportOptions()
     if not run_dir.is_dir():
-        raise UsageError(
+        raise InputError(
             f"--run_dir={run_dir} is not a directory: train a run with "
             "python -m sitn_tf.train --stage=2"
         )
@@ -138,7 +139,7 @@ class _Export:
 
     def __init__(self, run: Any, servable: pathlib.Path, options: ExportOptions) -> None:
         from export import requests, signatures
-        from export.tables import fold
+        from export.item_vectors import fold
 
         self.run, self.servable, self.options = run, servable, options
         self.newest = _newest_goldens(servable, options)
@@ -194,7 +195,7 @@ class _Export:
         try:
             return calibrations.shift_of(self.run.manifest.negatives)
         except ValueError as error:
-            raise UsageError(f"{self.run.run_dir}: {error}: give --noundo_sampling") from error
+            raise InputError(f"{self.run.run_dir}: {error}: give --noundo_sampling") from error
 
     def _fit(self) -> calibrations.Calibration:
         from export import measure
@@ -203,7 +204,7 @@ class _Export:
         if self.options.calibrate == "none":
             return calibrations.Calibration(shift=shift)
         if self.data_dir is None:
-            raise UsageError(
+            raise InputError(
                 f"--calibrate={self.options.calibrate} needs the data set of the run, which is "
                 f"not at {self.run.data_dir}: give --data_dir"
             )
@@ -249,7 +250,7 @@ class _Export:
         _, found = golden.served(self._answer, [g.request for g in old])
         mean = golden.mean_shift(found, [g.exported for g in old])
         if self.options.max_drift is not None and not mean <= self.options.max_drift:
-            raise UsageError(
+            raise InputError(
                 f"log-odds drift by {mean:.3f} on average from version {version} on its "
                 f"golden requests, over --max_drift={self.options.max_drift}: look at the run, "
                 "then give --allow_drift"
@@ -343,7 +344,7 @@ def _newest_goldens(servable: pathlib.Path, options: ExportOptions) -> tuple[int
     except (OSError, ValueError, KeyError) as error:
         if options.max_drift is None:
             return None
-        raise UsageError(
+        raise InputError(
             f"{newest} is damaged, its golden requests cannot be read: withdraw it with "
             f"python -m export.versions --servable={servable} --rollback, or give "
             "--allow_drift"
@@ -363,24 +364,24 @@ def same_as_newest(made: pathlib.Path, servable: pathlib.Path) -> pathlib.Path |
         try:
             metadata = versions.read_metadata(version)
             scores = (version / golden.FILE).read_bytes()
-        except (UsageError, OSError):
+        except (InputError, OSError):
             return None  # a damaged version is like no other
         told.append(({**metadata, "created": None, "drift": None}, scores))
     return newest if told[0] == told[1] else None
 
 
 def _check_vocabulary(run: Any, domain: str, path: pathlib.Path, tokens: int) -> None:
-    """Raises UsageError where lookups would give ids that mean other items to the model."""
+    """Raises InputError where lookups would give ids that mean other items to the model."""
     items = run.tables[domain].size - schema.FIRST_ID
     if tokens != items:
-        raise UsageError(
+        raise InputError(
             f"{path} has {tokens} items, the item table {items}: the run directory "
             "is damaged, train it again"
         )
     known = run.manifest.vocabularies.get(schema.vocabulary_name(domain, schema.ITEM), {})
     expected = known.get("sha256")
     if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-        raise UsageError(
+        raise InputError(
             f"{path} is not the vocabulary that the run was trained with (its sha256 is not "
             "the manifest's): copy it from the data set again"
         )
@@ -391,14 +392,14 @@ def _data_set(run: Any, options: ExportOptions) -> pathlib.Path | None:
     if options.data_dir is not None:
         manifest = schema.read_manifest(options.data_dir)
         if manifest.dataset_hash != run.manifest.dataset_hash:
-            raise UsageError(
+            raise InputError(
                 f"--data_dir={options.data_dir} is the data set {manifest.dataset_hash}, "
                 f"{run.run_dir} was trained on {run.manifest.dataset_hash}: give that one"
             )
         return options.data_dir
     try:
         manifest = schema.read_manifest(run.data_dir)
-    except UsageError:
+    except InputError:
         return None  # gone, or built anew by another version: an export can do without it
     return run.data_dir if manifest.dataset_hash == run.manifest.dataset_hash else None
 

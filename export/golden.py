@@ -15,7 +15,7 @@ from export import calibration as calibrations
 from export import requests as reqs
 from export.requests import Request
 from sitn_tf import schema
-from sitn_tf.items import ItemTable
+from sitn_tf.item_tables import ItemTable
 
 if TYPE_CHECKING:
     from sitn_tf.models.scorer import Scorer
@@ -138,7 +138,7 @@ def trained_logits(
     """Log-odds from the trained model: ids looked up and histories cut here, in Python."""
     import tensorflow as tf
 
-    from sitn_tf.predict import scoring_graph
+    from sitn_tf.evaluation.predictions import scoring_graph
 
     score = scoring_graph(scorer)
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 from export import signatures
 from sitn_tf import data, schema
 from sitn_tf.data import Batch
+from sitn_tf.evaluation.predictions import scoring_graph
 from sitn_tf.models.scorer import Scorer
-from sitn_tf.predict import scoring_graph
 
 BATCH = 256
 MAX_REQUESTS = 50_000

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 SOURCE = pathlib.Path(__file__).with_name("loader.c")
 CACHE_VARIABLE = "SITN_CACHE"
@@ -119,7 +119,7 @@ def build() -> pathlib.Path:
     """Compiles `loader.c`, or finds it compiled; returns the program's path.
 
     Raises:
-      UsageError: there is no gcc, or it fails.
+      InputError: there is no gcc, or it fails.
     """
     tensorflow = _tensorflow_directory()
     version = importlib.metadata.version("tensorflow")
@@ -131,7 +131,7 @@ def build() -> pathlib.Path:
         return program
     compiler = os.environ.get("CC") or shutil.which("gcc")
     if not compiler or not shutil.which(compiler):
-        raise UsageError(
+        raise InputError(
             "no C compiler for export/loader.c: install gcc (apt-get install gcc), "
             "or name one in the variable CC"
         )
@@ -142,7 +142,7 @@ def build() -> pathlib.Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise UsageError(
+            raise InputError(
                 f"{compiler} could not compile export/loader.c ({last}): "
                 f"it needs gcc and the headers of tensorflow {version}"
             )
@@ -171,7 +171,7 @@ def _compile_command(compiler: str, tensorflow: pathlib.Path, output: pathlib.Pa
 def _tensorflow_directory() -> pathlib.Path:
     spec = importlib.util.find_spec("tensorflow")
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError("tensorflow is not installed: run make env")
+        raise InputError("tensorflow is not installed: run make env")
     return pathlib.Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -202,7 +202,7 @@ class Session:
         caller's thread, None leaves it to TensorFlow.
 
     Raises:
-      UsageError: the directory holds no SavedModel, or it does not load.
+      InputError: the directory holds no SavedModel, or it does not load.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Session:
     ) -> None:
         self.directory = pathlib.Path(saved_model_dir)
         if not (self.directory / "saved_model.pb").is_file():
-            raise UsageError(
+            raise InputError(
                 f"{saved_model_dir} holds no saved_model.pb: name a version directory "
                 "that python -m export.export_model wrote, such as servable/1"
             )
@@ -325,7 +325,7 @@ class Session:
         except (NativeError, LoaderDiedError) as error:
             self.close()
             reason = " ".join(str(error).split())[:300]
-            raise UsageError(
+            raise InputError(
                 f"{self.directory} does not load ({reason}): it is damaged or incomplete, "
                 "export it again with python -m export.export_model --force"
             ) from error

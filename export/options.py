@@ -5,7 +5,7 @@ import pathlib
 from typing import Literal
 
 from export import calibration as calibrations
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 TableKind = Literal["float32", "float16", "int8"]
 TABLE_KINDS: tuple[TableKind, ...] = ("float32", "float16", "int8")
@@ -42,7 +42,7 @@ class ExportOptions:
         _one_of("tables", self.tables, TABLE_KINDS)
         _one_of("calibrate", self.calibrate, calibrations.KINDS)
         if self.max_drift is not None and not self.max_drift >= 0:
-            raise UsageError(
+            raise InputError(
                 f"--max_drift={self.max_drift} is not a number of at least 0: to export "
                 "whatever the drift, give --allow_drift"
             )
@@ -50,4 +50,4 @@ class ExportOptions:
 
 def _one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
-        raise UsageError(f"--{flag}={value} is not one of: {', '.join(accepted)}")
+        raise InputError(f"--{flag}={value} is not one of: {', '.join(accepted)}")

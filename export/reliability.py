@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sitn_tf.metrics import CALIBRATION_BINS
+from sitn_tf.evaluation.metrics import CALIBRATION_BINS
 
 SIZE = 360
 MARGIN = 48

@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 
 from export import versions
 from sitn_tf import cli, quiet, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("servable", None, "A version, SERVABLE/1.", flag_values=FLAGS)
@@ -124,7 +124,7 @@ def check_same_ids(version: str, first_file: str) -> None:
       first_file: of the input, `<data set>/stage2/<shard>`.
 
     Raises:
-      UsageError: an id is of one item there and of another here.
+      InputError: an id is of one item there and of another here.
     """
     from export import requests
 
@@ -136,7 +136,7 @@ def check_same_ids(version: str, first_file: str) -> None:
         pairs = zip(requests.read_vocabulary(path), _served_items(version, domain), strict=False)
         for number, (theirs, ours) in enumerate(pairs, start=schema.FIRST_ID):
             if theirs != ours:
-                raise UsageError(
+                raise InputError(
                     f"--input={first_file}: its {domain} id {number} is {theirs!r}, that of "
                     f"{version} is {ours!r}: give records of the data set that the version was "
                     "trained on, or of one that extends it"
@@ -172,7 +172,7 @@ def main(beam_flags: list[str]) -> None:
     versions.read_metadata(pathlib.Path(servable))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
     if not matched:
-        raise UsageError(f"--input={source} matches no file: give stage-2 TFRecord files")
+        raise InputError(f"--input={source} matches no file: give stage-2 TFRecord files")
     check_same_ids(servable, matched[0].path)
     options = PipelineOptions(beam_flags)
     standard = options.view_as(StandardOptions)

@@ -35,9 +35,9 @@ import numpy as np
 import tensorflow as tf
 
 from export.calibration import IDENTITY, Calibration
+from export.item_vectors import ItemVectors
 from export.options import DEFAULT_MAX_CANDIDATES, TableKind
 from export.requests import CANDIDATES, SOURCE_HISTORY, TARGET_HISTORY, length_of
-from export.tables import ItemVectors
 from sitn_tf import data, schema
 from sitn_tf.models.scorer import Scorer
 

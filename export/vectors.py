@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from absl import flags
 
 from sitn_tf import cli, quiet, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Stage-1 run directory.", flag_values=FLAGS)
@@ -54,13 +54,13 @@ def main(_: list[str]) -> None:
     """Writes vectors, or answers from written ones."""
     if _VECTORS.value is not None:
         if _USER.value is None:
-            raise UsageError("--user is missing: name a user of users.parquet")
+            raise InputError("--user is missing: name a user of users.parquet")
         quiet.import_tensorflow()
         folder = pathlib.Path(_VECTORS.value)
         print(nearest_items(folder, _USER.value, _TOP.value, _INDEX.value))
         return
     if _RUN_DIR.value is None or _OUTPUT.value is None:
-        raise UsageError("give --run_dir=RUN/stage1 --output=VECTORS, or --vectors and --user")
+        raise InputError("give --run_dir=RUN/stage1 --output=VECTORS, or --vectors and --user")
     data_dir = pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None
     output = pathlib.Path(_OUTPUT.value)
     quiet.import_tensorflow()
@@ -78,17 +78,17 @@ def write_vectors(
     """Writes the directory, whole or not at all, and returns what vectors.json says.
 
     Raises:
-      UsageError: no finished stage-1 run, no data set of it, or `output` exists.
+      InputError: no finished stage-1 run, no data set of it, or `output` exists.
     """
     from sitn_tf import runs
 
     if not run_dir.is_dir():
-        raise UsageError(
+        raise InputError(
             f"--run_dir={run_dir} is not a directory: train one with "
             "python -m sitn_tf.train --stage=1"
         )
     if output.exists():
-        raise UsageError(f"--output={output} exists: name another, or remove it")
+        raise InputError(f"--output={output} exists: name another, or remove it")
     run = runs.load_pretrainer(run_dir, data_dir)
     with _whole(output) as unfinished:
         for domain, table in run.tables.items():
@@ -219,12 +219,12 @@ def faiss_flat(items: np.ndarray, names: Sequence[str], top: int) -> Search:
     """The same by FAISS; swap IndexFlatIP for one of its approximate indexes to go larger.
 
     Raises:
-      UsageError: FAISS is not installed.
+      InputError: FAISS is not installed.
     """
     try:
         import faiss
     except ImportError as error:
-        raise UsageError("FAISS is not installed: pip install faiss-cpu") from error
+        raise InputError("FAISS is not installed: pip install faiss-cpu") from error
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(np.ascontiguousarray(items, np.float32))
 
@@ -250,13 +250,13 @@ def nearest_items(
       make_index: one of INDEXES.
 
     Raises:
-      UsageError: no vectors there, no such user, or FAISS is not installed.
+      InputError: no vectors there, no such user, or FAISS is not installed.
     """
     if not (folder / INFO_FILE).is_file():
-        raise UsageError(f"{folder} holds no vectors: write them with --run_dir and --output")
+        raise InputError(f"{folder} holds no vectors: write them with --run_dir and --output")
     users = pq.read_table(folder / "users.parquet", columns=["user_id"]).column(0).to_pylist()
     if user not in users:
-        raise UsageError(f"--user={user} is not in {folder / 'users.parquet'}: such as {users[0]}")
+        raise InputError(f"--user={user} is not in {folder / 'users.parquet'}: such as {users[0]}")
     row = users.index(user)
     query = sum(np.load(folder / f"users.{d}.npy", mmap_mode="r")[row] for d in schema.DOMAINS)
     items = pq.read_table(folder / "items.target.parquet", columns=["item", "title"]).to_pydict()

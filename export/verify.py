@@ -15,7 +15,7 @@ from absl import flags
 
 from export import golden, native, versions
 from sitn_tf import cli, quiet, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 _SERVABLE = flags.DEFINE_string("servable", None, "A version, SERVABLE/1.", flag_values=FLAGS)
@@ -29,7 +29,7 @@ FAILED = 1
 def main(_: list[str]) -> int:
     """Prints each check; the exit status says whether all passed."""
     if _SERVABLE.value is None:
-        raise UsageError("--servable is missing: name a version, such as SERVABLE/1")
+        raise InputError("--servable is missing: name a version, such as SERVABLE/1")
     version = resolve(pathlib.Path(_SERVABLE.value))
     metadata = versions.read_metadata(version)
     run_dir = pathlib.Path(_RUN_DIR.value) if _RUN_DIR.value else None
@@ -39,7 +39,7 @@ def main(_: list[str]) -> int:
             report = replay_goldens(session, version)
         except native.NativeError as error:
             # A model without its variables loads, and fails its first request.
-            raise UsageError(
+            raise InputError(
                 f"{version} is damaged, it fails a golden request "
                 f"({' '.join(str(error).split())[:200]}): "
                 "export it again with python -m export.export_model --force"
@@ -81,7 +81,7 @@ def replay_goldens(session: native.Session, version: pathlib.Path) -> dict[str, 
       Largest absolute differences, by what was compared.
 
     Raises:
-      UsageError: the golden requests cannot be read.
+      InputError: the golden requests cannot be read.
     """
     from export import requests, signatures
 
@@ -118,7 +118,7 @@ def replay_warmup(session: native.Session, version: pathlib.Path) -> int:
     """Sends the warm-up file through the C++ loader; returns its number of records.
 
     Raises:
-      UsageError: the file is damaged, or one of its requests fails: TF Serving would
+      InputError: the file is damaged, or one of its requests fails: TF Serving would
         refuse the version.
     """
     import tensorflow as tf
@@ -131,7 +131,7 @@ def replay_warmup(session: native.Session, version: pathlib.Path) -> int:
             session.run(signature, inputs)
             count += 1
     except (native.NativeError, native.LoaderDiedError, KeyError, tf.errors.OpError) as error:
-        raise UsageError(
+        raise InputError(
             f"warm-up request {count} of {version} fails ({' '.join(str(error).split())[:200]})"
             ": TF Serving would refuse this version, export it again"
         ) from error
@@ -171,7 +171,7 @@ def read_goldens(version: pathlib.Path) -> list[Any]:
     try:
         return golden.read(version)
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
+        raise InputError(
             f"{version} is damaged, {golden.FILE} cannot be read: "
             "export it again with python -m export.export_model --force"
         ) from error

@@ -21,7 +21,7 @@ from typing import Any
 from absl import flags
 
 from sitn_tf import cli
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 _SERVABLE = flags.DEFINE_string("servable", None, "Directory of versions.", flag_values=FLAGS)
@@ -63,14 +63,14 @@ def _children(servable: pathlib.Path) -> list[pathlib.Path]:
 
 
 def check_free(servable: pathlib.Path, version: int) -> None:
-    """Raises UsageError where the version exists, or was withdrawn."""
+    """Raises InputError where the version exists, or was withdrawn."""
     if version in present(servable):
-        raise UsageError(
+        raise InputError(
             f"{servable / str(version)} exists: leave --version out for version "
             f"{next_version(servable)}"
         )
     if version in withdrawn(servable):
-        raise UsageError(
+        raise InputError(
             f"version {version} of {servable} was withdrawn: leave --version out for version "
             f"{next_version(servable)}, or take it back with python -m export.versions "
             f"--servable={servable} --restore={version}"
@@ -95,7 +95,7 @@ def new_version(servable: pathlib.Path, version: int | None) -> Iterator["NewVer
     """A directory to fill, that becomes the version when the block ends without an error.
 
     Raises:
-      UsageError: the version exists, also when another export made it meanwhile.
+      InputError: the version exists, also when another export made it meanwhile.
     """
     if version is not None:
         check_free(servable, version)
@@ -120,7 +120,7 @@ def publish(unfinished: pathlib.Path, servable: pathlib.Path, version: int | Non
         # Fails, rather than replaces, if another export has just made this version.
         return unfinished.rename(servable / str(number))
     except OSError as error:
-        raise UsageError(
+        raise InputError(
             f"{servable / str(number)} was made by another export meanwhile: export again"
         ) from error
 
@@ -129,7 +129,7 @@ def rollback(servable: pathlib.Path) -> tuple[int, int]:
     """Withdraws the newest version; returns it and the one served from now on."""
     versions = present(servable)
     if len(versions) < 2:
-        raise UsageError(
+        raise InputError(
             f"{servable} has {len(versions)} version(s): there is none before the newest "
             "to go back to"
         )
@@ -141,7 +141,7 @@ def rollback(servable: pathlib.Path) -> tuple[int, int]:
 def restore(servable: pathlib.Path, version: int) -> None:
     """Takes a withdrawn version back."""
     if version not in withdrawn(servable):
-        raise UsageError(
+        raise InputError(
             f"--restore={version} is not among the withdrawn versions of {servable}: "
             f"{', '.join(map(str, withdrawn(servable))) or 'none'}"
         )
@@ -164,21 +164,21 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
     """What the export wrote about itself.
 
     Raises:
-      UsageError: no such version, or damaged.
+      InputError: no such version, or damaged.
     """
     if not version_dir.is_dir():
-        raise UsageError(
+        raise InputError(
             f"{version_dir} is not a directory: name a version of a servable, such as "
             "SERVABLE/1, written by python -m export.export_model"
         )
     inside = present(version_dir)
     if inside and not (version_dir / METADATA_FILE).is_file():
         newest = version_dir / str(inside[-1])
-        raise UsageError(f"{version_dir} is a servable: name one of its versions, {newest}")
+        raise InputError(f"{version_dir} is a servable: name one of its versions, {newest}")
     try:
         return json.loads((version_dir / METADATA_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise UsageError(
+        raise InputError(
             f"{version_dir} is damaged, {METADATA_FILE} cannot be read: "
             "export it again with python -m export.export_model --force"
         ) from error
@@ -202,10 +202,10 @@ def describe(servable: pathlib.Path) -> str:
 def main(_: list[str]) -> None:
     """Lists the versions after doing what the flags ask."""
     if _SERVABLE.value is None:
-        raise UsageError("--servable is missing: name a directory of exported versions")
+        raise InputError("--servable is missing: name a directory of exported versions")
     servable = pathlib.Path(_SERVABLE.value)
     if not present(servable) and not withdrawn(servable):
-        raise UsageError(
+        raise InputError(
             f"{servable} holds no versions: export one with python -m export.export_model"
         )
     if _RESTORE.value is not None:

@@ -41,11 +41,13 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipelines import carry, files, finish, presets, progress, reading, sources, transforms
-from pipelines.job import ItemFields, Job
-from pipelines.work import Work
+from pipelines import presets
+from pipelines.job import assembly, build_records, extension, progress
+from pipelines.job.options import ItemFields, Job
+from pipelines.job.workspace import Work
+from pipelines.logs import event_parser, files, line_blocks
 from sitn_tf import cli, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 _LOCAL_RUNNER = "FnApiRunner"
@@ -56,7 +58,7 @@ _BEAM_LOGGERS = (
     "apache_beam.runners.portability.local_job_service",
 )
 _OPTIONS_LOGGER = "apache_beam.options.pipeline_options"
-_NO_NEWS = ("UsageError", "semi_persistent_dir", "direct_running_mode")
+_NO_NEWS = ("InputError", "semi_persistent_dir", "direct_running_mode")
 _OWNER_FILE = "owner.json"
 _FEW_DESCRIBED = 0.5
 
@@ -140,16 +142,16 @@ def job_from_flags(values: flags.FlagValues) -> Job:
     """The options, checked.
 
     Raises:
-      UsageError: a flag is missing or its value is not accepted.
+      InputError: a flag is missing or its value is not accepted.
     """
     if values.preset:
         presets.apply(values, values.preset)
     needed = ("output",) if values.extends else ("source_log", "target_log", "output")
     for name in needed:
         if not values[name].value:
-            raise UsageError(f"--{name} is missing: see --help")
+            raise InputError(f"--{name} is missing: see --help")
     if values.source_log and values.source_log == values.target_log:
-        raise UsageError(
+        raise InputError(
             f"--source_log and --target_log are both {values.source_log}: name a log each"
         )
     named: dict[str, Any] = {
@@ -168,12 +170,12 @@ def job_from_flags(values: flags.FlagValues) -> Job:
         ),
         **named,
     )
-    return carry.with_kept_events(job)
+    return extension.with_kept_events(job)
 
 
-def _log_format(values: flags.FlagValues, domain: str) -> sources.LogFormat:
+def _log_format(values: flags.FlagValues, domain: str) -> event_parser.LogFormat:
     is_target = domain == schema.TARGET
-    return sources.LogFormat(
+    return event_parser.LogFormat(
         user=values[f"{domain}_user_field"].value or values.user_field,
         item=values[f"{domain}_item_field"].value or values.item_field,
         time=values[f"{domain}_time_field"].value or values.time_field,
@@ -193,7 +195,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     for on a machine without a network.
 
     Raises:
-      UsageError: a runner known to give wrong results, or an unknown flag.
+      InputError: a runner known to give wrong results, or an unknown flag.
     """
     complaint = io.StringIO()
     try:
@@ -201,12 +203,12 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
             options = PipelineOptions(list(arguments))
             known = set(options.get_all_options())
     except SystemExit as error:  # argparse prints its usage, of some hundred lines, and exits
-        raise UsageError(complaint.getvalue().strip().rsplit("error: ", 1)[-1]) from error
+        raise InputError(complaint.getvalue().strip().rsplit("error: ", 1)[-1]) from error
     _check_known(arguments, known)
     standard = options.view_as(StandardOptions)
     runner = (standard.runner or "DirectRunner").rsplit(".", 1)[-1]
     if runner == "DaskRunner":
-        raise UsageError(
+        raise InputError(
             "--runner=DaskRunner silently gives wrong results for tagged outputs in this "
             "version of Beam: use DirectRunner, DataflowRunner or a portable runner"
         )
@@ -218,13 +220,13 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
 def _check_known(arguments: Sequence[str], known: set[str]) -> None:
     """
     Raises:
-      UsageError: a flag that neither this command nor Beam has, or what is no flag at all.
+      InputError: a flag that neither this command nor Beam has, or what is no flag at all.
     """
     takes_value = False
     for argument in arguments:
         if not argument.startswith("--"):
             if not takes_value:
-                raise UsageError(
+                raise InputError(
                     f"unexpected argument {argument!r}: flags are given as --name=value"
                 )
             takes_value = False
@@ -236,7 +238,7 @@ def _check_known(arguments: Sequence[str], known: set[str]) -> None:
             remedy = (
                 f"did you mean {' or '.join(f'--{n}' for n in near)}?" if near else "see --help"
             )
-            raise UsageError(
+            raise InputError(
                 f"unknown flag --{name}, which neither this command nor Beam has: {remedy}"
             )
 
@@ -252,47 +254,51 @@ def _silent(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def plan_inputs(job: Job) -> list[tuple[str, str, reading.Unit]]:
+def plan_inputs(job: Job) -> list[tuple[str, str, line_blocks.Unit]]:
     """(domain, "log" or "items", unit) of everything to read.
 
     Raises:
-      UsageError: a file is missing, empty or of no known format.
+      InputError: a file is missing, empty or of no known format.
     """
-    inputs: list[tuple[str, str, reading.Unit]] = []
+    inputs: list[tuple[str, str, line_blocks.Unit]] = []
     for kind, given in (("log", job.logs), ("items", job.items)):
         for domain in schema.DOMAINS:
             if patterns := given.get(domain):
-                units = reading.plan(f"{domain}_{kind}", patterns, job.file_format, job.block_bytes)
+                units = line_blocks.plan(
+                    f"{domain}_{kind}", patterns, job.file_format, job.block_bytes
+                )
                 inputs += [(domain, kind, unit) for unit in units]
     for domain, kind, unit in inputs:
         if kind == "log" and unit.kind == "csv":
-            error = sources.no_column(unit.path, unit.columns, job.formats[domain], domain)
+            error = event_parser.no_column(unit.path, unit.columns, job.formats[domain], domain)
             if error:
                 raise error
     return inputs
 
 
-def build(pipeline: beam.Pipeline, work: Work, inputs: list[tuple[str, str, reading.Unit]]) -> None:
+def build(
+    pipeline: beam.Pipeline, work: Work, inputs: list[tuple[str, str, line_blocks.Unit]]
+) -> None:
     """Adds the job to a pipeline."""
     by_kind = {
         kind: [(domain, unit) for domain, k, unit in inputs if k == kind]
         for kind in ("log", "items")
     }
-    pipeline | "Build" >> transforms.BuildRecords(work, by_kind["log"], by_kind["items"])
+    pipeline | "Build" >> build_records.BuildRecords(work, by_kind["log"], by_kind["items"])
 
 
 def execute(job: Job, options: PipelineOptions, *, overwrite: bool = False) -> schema.Manifest:
     """Makes the data set directory and returns its manifest.
 
     Raises:
-      UsageError: anything that the user can mend; nothing is left behind then.
+      InputError: anything that the user can mend; nothing is left behind then.
     """
     _clear_leftovers(job.output)
     pipeline = _new_pipeline(options)
     files.check_reachable("output", job.output)
     if not overwrite and files.holds_files(job.output):
         raise _already_there(job.output)
-    carried = carry.load(job)
+    carried = extension.load(job)
     inputs = plan_inputs(job)
     with _staging(job.output) as root:
         work = Work(job, files.join(root, "work"), carried)
@@ -302,7 +308,7 @@ def execute(job: Job, options: PipelineOptions, *, overwrite: bool = False) -> s
         with _plain_errors(), _runner_errors(options), progressing:
             build(pipeline, work, inputs)
             pipeline.run().wait_until_finish()
-        manifest = finish.assemble(work, root, inputs)
+        manifest = assembly.assemble(work, root, inputs)
         files.delete_tree(work.folder)
         files.delete_file(files.join(root, _OWNER_FILE))
         _publish(root, job.output, manifest, overwrite=overwrite)
@@ -313,7 +319,7 @@ def _new_pipeline(options: PipelineOptions) -> beam.Pipeline:
     """An empty pipeline; from here on Beam's filesystems know the options too.
 
     Raises:
-      UsageError: there is no such runner, or it lacks options.
+      InputError: there is no such runner, or it lacks options.
     """
     with _runner_errors(options):
         try:
@@ -322,11 +328,11 @@ def _new_pipeline(options: PipelineOptions) -> beam.Pipeline:
             runner = options.view_as(StandardOptions).runner
             what, *details = filter(None, map(str.strip, str(error).splitlines()))
             if details:  # the options that validation misses, a line each
-                raise UsageError(
+                raise InputError(
                     f"--runner={runner} needs other flags: {' '.join(details)} "
                     "See the example in --help"
                 ) from error
-            raise UsageError(f"--runner={runner}: {what}") from error
+            raise InputError(f"--runner={runner}: {what}") from error
 
 
 def _quiet_runner(options: PipelineOptions) -> FnApiRunner | None:
@@ -336,7 +342,7 @@ def _quiet_runner(options: PipelineOptions) -> FnApiRunner | None:
     if not local or direct.direct_running_mode != "multi_processing":
         return None
     direct.direct_running_mode = "in_memory"  # else Beam starts workers of its own
-    command = f"{shlex.quote(sys.executable)} -m pipelines.worker"
+    command = f"{shlex.quote(sys.executable)} -m pipelines.job.local_worker"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
@@ -352,18 +358,18 @@ def _runner_errors(options: PipelineOptions) -> Iterator[None]:
     except ImportError as error:
         if runner == _LOCAL_RUNNER:
             raise
-        raise UsageError(
+        raise InputError(
             f"--runner={runner} needs packages that are not installed ({error}): "
             f"{files.INSTALL_GCP if 'Dataflow' in str(runner) else 'install them'}"
         ) from error
     except NotImplementedError as error:
         if runner == _LOCAL_RUNNER:
             raise
-        raise UsageError(f"--runner={runner}: {' '.join(str(error).split())}") from error
+        raise InputError(f"--runner={runner}: {' '.join(str(error).split())}") from error
 
 
-def _already_there(output: str) -> UsageError:
-    return UsageError(f"--output={output} is there already: give --overwrite or another")
+def _already_there(output: str) -> InputError:
+    return InputError(f"--output={output} is there already: give --overwrite or another")
 
 
 @contextlib.contextmanager
@@ -378,7 +384,7 @@ def _staging(output: str) -> Iterator[str]:
     except OSError as error:
         with contextlib.suppress(OSError):
             files.delete_tree(root)
-        raise UsageError(
+        raise InputError(
             f"--output={output} can't be written ({error.strerror or error}): "
             "give a folder that you may write to"
         ) from error
@@ -429,7 +435,7 @@ def _publish(root: str, output: str, manifest: schema.Manifest, *, overwrite: bo
     data set, is written when all other files are in place.
 
     Raises:
-      UsageError: the name is taken and not to be overwritten.
+      InputError: the name is taken and not to be overwritten.
     """
     if not overwrite and files.holds_files(output):
         raise _already_there(output)
@@ -453,17 +459,17 @@ def _publish(root: str, output: str, manifest: schema.Manifest, *, overwrite: bo
 
 @contextlib.contextmanager
 def _plain_errors() -> Iterator[None]:
-    """A UsageError raised in a worker reaches the user as one line, not as a traceback."""
+    """A InputError raised in a worker reaches the user as one line, not as a traceback."""
     loggers = [logging.getLogger(name) for name in _BEAM_LOGGERS]
     for logger in loggers:
         logger.addFilter(_is_news)
     try:
         yield
     except Exception as error:
-        text = str(error) if not isinstance(error, UsageError) else f"UsageError: {error}"
-        found = re.search(r"UsageError: (.*?)(?: \[while running|\\n|\n|$)", text)
+        text = str(error) if not isinstance(error, InputError) else f"InputError: {error}"
+        found = re.search(r"InputError: (.*?)(?: \[while running|\\n|\n|$)", text)
         if found:
-            raise UsageError(found.group(1)) from error
+            raise InputError(found.group(1)) from error
         raise
     finally:
         for logger in loggers:
@@ -474,7 +480,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     """False for what Beam logs of an error that the user is told in one line, and for chatter."""
     kind = record.exc_info[0] if record.exc_info else None
     text = record.getMessage()
-    return kind is not UsageError and not any(known in text for known in _NO_NEWS)
+    return kind is not InputError and not any(known in text for known in _NO_NEWS)
 
 
 def report(manifest: schema.Manifest, output: str, seconds: float) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 _AMAZON = {
     "user_field": "reviewerID",
@@ -38,10 +38,10 @@ def apply(values: flags.FlagValues, name: str) -> None:
     """Sets the flags of a preset that were not given.
 
     Raises:
-      UsageError: no such preset.
+      InputError: no such preset.
     """
     if name not in PRESETS:
-        raise UsageError(f"--preset={name} is not one of: {', '.join(PRESETS)}")
+        raise InputError(f"--preset={name} is not one of: {', '.join(PRESETS)}")
     for flag, value in PRESETS[name].items():
         if not values[flag].present:
             values[flag].value = value

@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 
 from sitn_tf import cli, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", "", "the data set directory", flag_values=FLAGS)
@@ -66,7 +66,7 @@ def _line(entry: dict[str, Any]) -> bytes:
 def main(_: list[str]) -> None:
     for name in ("data_dir", "output"):
         if not FLAGS[name].value:
-            raise UsageError(f"--{name} is missing: see --help")
+            raise InputError(f"--{name} is missing: see --help")
     schema.read_manifest(FLAGS.data_dir)
     written = replay(pathlib.Path(FLAGS.data_dir), pathlib.Path(FLAGS.output), FLAGS.reason)
     for name, count in sorted(written.items()):

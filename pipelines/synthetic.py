@@ -58,7 +58,7 @@ import pyarrow.compute as pc
 from absl import flags
 
 from sitn_tf import cli, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -137,14 +137,14 @@ class Knobs:
         for name in ("source_items", "target_items"):
             count = getattr(self, name)
             if count < self.interests:
-                raise UsageError(
+                raise InputError(
                     f"--{name}={count} is less than --interests={self.interests}: "
                     "every interest needs an item"
                 )
             # Past one half, drawing distinct candidates by rejection gets slow.
             shown = name == "target_items" or self.source_impressions
             if shown and 2 * self.candidates > count and self.candidates > 1:
-                raise UsageError(
+                raise InputError(
                     f"--candidates={self.candidates} is more than half of --{name}={count}"
                 )
 
@@ -159,10 +159,10 @@ class Knobs:
 def _check(name: str, value: Any, low: float, high: float, meaning: str) -> None:
     del meaning
     if not math.isfinite(value):
-        raise UsageError(f"--{name}={value} is not a finite number")
+        raise InputError(f"--{name}={value} is not a finite number")
     if not low <= value <= high:
         accepted = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low:g}"
-        raise UsageError(f"--{name}={value} is not {accepted}")
+        raise InputError(f"--{name}={value} is not {accepted}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -557,14 +557,14 @@ def write(
       `best_auc` (of p, over all target lines; None without a click or without a miss).
 
     Raises:
-      UsageError: `output` cannot be written to, or holds files that are not of synthetic
+      InputError: `output` cannot be written to, or holds files that are not of synthetic
         logs and are not to be overwritten.
     """
     output = pathlib.Path(output)
     names = file_names(compressed)
     try:
         if not overwrite and _is_of_others(output):
-            raise UsageError(
+            raise InputError(
                 f"--output={output} holds files that are no synthetic logs (no {SUMMARY_FILE} "
                 "beside them): give an empty directory, or --overwrite"
             )
@@ -582,7 +582,7 @@ def write(
         with _replacing(output / SUMMARY_FILE, compressed=False) as stream:
             stream.write((json.dumps(summary, indent=2) + "\n").encode())
     except OSError as error:
-        raise UsageError(f"--output={output} cannot be written: {error.strerror}") from error
+        raise InputError(f"--output={output} cannot be written: {error.strerror}") from error
     return summary
 
 
@@ -682,7 +682,7 @@ def main(unknown: list[str]) -> None:
     given: dict[str, Any] = {f.name: FLAGS[f.name].value for f in dataclasses.fields(Knobs)}
     knobs = Knobs(**given)
     if not FLAGS.output:
-        raise UsageError("--output is missing: name the directory to write the logs to")
+        raise InputError("--output is missing: name the directory to write the logs to")
     summary = write(knobs, FLAGS.output, compressed=FLAGS.gzip, overwrite=FLAGS.overwrite)
     lines, clicks = summary["lines"], summary["clicks"]
     best = "undefined" if summary["best_auc"] is None else f"{summary['best_auc']:.4f}"

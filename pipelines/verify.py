@@ -22,11 +22,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import flags
 
-from pipelines import finish, shards, verify_logs, vocabulary
-from pipelines.findings import Findings
-from pipelines.verify_records import Record, RecordChecks, parse_record, read_tfrecords
+from pipelines.job import assembly
+from pipelines.records import shards, vocabulary
+from pipelines.verification import log_agreement
+from pipelines.verification.findings import Findings
+from pipelines.verification.record_rules import Record, RecordChecks, parse_record, read_tfrecords
 from sitn_tf import cli, quiet, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", "", "the data set directory", flag_values=FLAGS)
@@ -50,9 +52,9 @@ class Verifier:
         self.findings = Findings()
         self.check = self.findings.check
         try:
-            self.job = finish.job_from_json(self.manifest.options)
+            self.job = assembly.job_from_json(self.manifest.options)
         except _DAMAGE as error:
-            raise UsageError(
+            raise InputError(
                 f"the options in {self.root / schema.MANIFEST_FILE} are damaged "
                 f"({_one_line(error)}): build the data set again"
             ) from error
@@ -70,7 +72,7 @@ class Verifier:
         """Makes the checks of a step; that a file is missing or damaged is a finding too."""
         try:
             return step()
-        except UsageError:
+        except InputError:
             raise
         except _DAMAGE as error:
             self.check(what, False, _one_line(error))
@@ -90,8 +92,8 @@ class Verifier:
             if logs is not None:
                 self._attempt(_COMPARABLE, logs.finish)
 
-    def _logs(self, folder: pathlib.Path) -> verify_logs.Logs:
-        return verify_logs.Logs(self.root, self.manifest, self.job, self.findings, folder)
+    def _logs(self, folder: pathlib.Path) -> log_agreement.Logs:
+        return log_agreement.Logs(self.root, self.manifest, self.job, self.findings, folder)
 
     def _layout(self) -> dict[int, dict[tuple[str, str], list[str]]]:
         """By user shard, stage and split, the files: a file is of its first record's shard."""
@@ -118,7 +120,7 @@ class Verifier:
         self,
         number: int,
         names: dict[tuple[str, str], list[str]],
-        logs: verify_logs.Logs | None,
+        logs: log_agreement.Logs | None,
     ) -> None:
         """Checks the records of one user shard, stage 2 first: it tells users' cutoffs."""
         alone = RecordChecks(self.manifest, self.job, self.findings)
@@ -166,7 +168,7 @@ class Verifier:
         expected = {
             "max_history": (manifest.max_history, job.max_history),
             "negatives": (
-                manifest.negatives, finish.describe_negatives(job, manifest.vocabularies)
+                manifest.negatives, assembly.describe_negatives(job, manifest.vocabularies)
             ),
             "split": (manifest.split["kind"], job.split),
             "used requests": (
@@ -181,9 +183,9 @@ class Verifier:
                        f"{name}: {found} is not {told}")  # fmt: skip
 
     def _files(self) -> None:
-        checksums = json.loads((self.root / finish.CHECKSUMS_FILE).read_text())
+        checksums = json.loads((self.root / assembly.CHECKSUMS_FILE).read_text())
         text = json.dumps(checksums, sort_keys=True).encode()
-        self.check("data set hash", finish.dataset_hash(checksums) == self.manifest.dataset_hash,
+        self.check("data set hash", assembly.dataset_hash(checksums) == self.manifest.dataset_hash,
                    lambda: f"of {len(text)} bytes of checksums")  # fmt: skip
         for name, expected in checksums.items():
             path = self.root / name
@@ -242,7 +244,7 @@ def _place_in(name: str) -> Callable[[int], str]:
 
 def main(_: list[str]) -> int:
     if not FLAGS.data_dir:
-        raise UsageError("--data_dir is missing: see --help")
+        raise InputError("--data_dir is missing: see --help")
     quiet.import_tensorflow()
     findings = Verifier(FLAGS.data_dir).verify(with_logs=FLAGS.logs)
     print(findings.table())

@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from sitn_tf.errors import InputError
+
 USER_ERROR_STATUS = 2
-
-
-class UsageError(ValueError):
-    """An error that the user can mend: one line naming the thing and the remedy."""
 
 
 def first_line(error: Exception) -> str:
@@ -28,23 +26,23 @@ def parse(
     """Parses `argv` (program name first) and returns what is not a known flag.
 
     Raises:
-      UsageError: an unknown flag (unless `keep_unknown`), a bad value, or a stray
+      InputError: an unknown flag (unless `keep_unknown`), a bad value, or a stray
         positional argument.
     """
     try:
         rest = flag_values(argv, known_only=keep_unknown)[1:]
     except flags.Error as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        raise InputError(" ".join(str(error).split())) from error
     if rest and not keep_unknown:
-        raise UsageError(f"unexpected argument {rest[0]!r}: flags are given as --name=value")
+        raise InputError(f"unexpected argument {rest[0]!r}: flags are given as --name=value")
     return rest
 
 
 def require(flag_values: flags.FlagValues, name: str) -> str:
-    """The value of a flag that has no default; raises UsageError where it was not given."""
+    """The value of a flag that has no default; raises InputError where it was not given."""
     value = flag_values[name].value
     if not value:
-        raise UsageError(f"--{name} is missing")
+        raise InputError(f"--{name} is missing")
     return value
 
 
@@ -61,7 +59,7 @@ def run(
         sys.exit(0)
     try:
         status = main(parse(flag_values, sys.argv, keep_unknown=keep_unknown))
-    except UsageError as error:
+    except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except OSError as error:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from sitn_tf import schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 T = TypeVar("T")
 
@@ -57,26 +57,26 @@ class ModelConfig:
         _at_least(self, "user_buckets", 1)
         _within(self, "dropout", 0.0, 0.99)
         if any(width < 1 for width in self.mlp):
-            raise UsageError(f"model.mlp={self.mlp} has a width below 1")
+            raise InputError(f"model.mlp={self.mlp} has a width below 1")
         if self.embedding_dim % self.heads:
-            raise UsageError(
+            raise InputError(
                 f"model.embedding_dim={self.embedding_dim} is not a multiple of "
                 f"model.heads={self.heads}"
             )
         known = (schema.TITLE_WORDS, *schema.CATEGORICAL_ITEM_FEATURES)
         for feature in self.side_features:
             if feature not in known:
-                raise UsageError(
+                raise InputError(
                     f"model.side_features: {feature!r} is not one of: {', '.join(known)}"
                 )
         for feature in self.request_features:
             if feature not in schema.INPUT_OF_REQUEST_FEATURE:
-                raise UsageError(
+                raise InputError(
                     f"model.request_features: {feature!r} is not one of: "
                     f"{', '.join(schema.INPUT_OF_REQUEST_FEATURE)}"
                 )
         if len(set(self.request_features)) < len(self.request_features):
-            raise UsageError(
+            raise InputError(
                 f"model.request_features={','.join(self.request_features)} names one twice: "
                 "name each once"
             )
@@ -116,12 +116,12 @@ class ContrastConfig:
         _at_least(self, "i2c_weight", 0.0)
         _within(self, "alike", 0.0, 1.0)
         if not self.i2i_weight and not self.i2c_weight:
-            raise UsageError("contrast.i2i_weight and contrast.i2c_weight are both 0")
+            raise InputError("contrast.i2i_weight and contrast.i2c_weight are both 0")
         if self.i2c_weight and not self.granularities:
-            raise UsageError("contrast.granularities is empty: name at least one K")
+            raise InputError("contrast.granularities is empty: name at least one K")
         for clusters in self.granularities:
             if not 1 <= self.top_k <= clusters:
-                raise UsageError(
+                raise InputError(
                     f"contrast.top_k={self.top_k} is not between 1 and K={clusters}, "
                     "one of contrast.granularities"
                 )
@@ -136,7 +136,9 @@ class TrainingConfig:
     patience: int = 2  # epochs without a better objective before it stops
     learning_rate: float = 1e-3  # the highest, where it changes
     row_decay: float = 0.0  # decay of the embedding rows that a step touches
-    optimizer: Literal["adam", "adagrad"] = "adam"  # both row-sparse (sitn_tf/optimizers.py)
+    optimizer: Literal["adam", "adagrad"] = (
+        "adam"  # both row-sparse (sitn_tf/optimizers/row_sparse.py)
+    )
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
     warmup_steps: int = 0  # over which the learning rate rises linearly
     decay_steps: int = 0  # until the decay ends, warm-up included; 0: all epochs
@@ -214,7 +216,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.model.precision == "float16" and self.stage1.micro_batches > 1:
-            raise UsageError(
+            raise InputError(
                 "model.precision=float16 and stage1.micro_batches="
                 f"{self.stage1.micro_batches} don't go together, since cached gradients are not "
                 "scaled: give --set model.precision=bfloat16, or one micro-batch"
@@ -264,9 +266,9 @@ PRESETS: dict[str, Callable[[], Config]] = {"default": default, "paper": paper, 
 
 
 def preset(name: str) -> Config:
-    """Raises UsageError for a name that is not in PRESETS."""
+    """Raises InputError for a name that is not in PRESETS."""
     if name not in PRESETS:
-        raise UsageError(f"--preset={name} is not one of: {', '.join(PRESETS)}")
+        raise InputError(f"--preset={name} is not one of: {', '.join(PRESETS)}")
     return PRESETS[name]()
 
 
@@ -274,13 +276,13 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     """Applies `section.field=value` settings, each coerced to its field's type.
 
     Raises:
-      UsageError: not of that form, an unknown field (near names are listed) or a value
+      InputError: not of that form, an unknown field (near names are listed) or a value
         that the field's type or check refuses.
     """
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
-            raise UsageError(f"--set={setting} is not of the form section.field=value")
+            raise InputError(f"--set={setting} is not of the form section.field=value")
         config = _replace(config, path.strip().split("."), text.strip(), path.strip())
     return config
 
@@ -297,7 +299,7 @@ def _replace(section: Any, path: list[str], text: str, full_path: str) -> Any:
     if head not in hints or bool(rest) != dataclasses.is_dataclass(hints[head]):
         known = list(_flatten(dataclasses.asdict(Config())))
         near = difflib.get_close_matches(full_path, known, n=3, cutoff=0.5) or known
-        raise UsageError(f"--set {full_path}: no such field; did you mean {', '.join(near)}?")
+        raise InputError(f"--set {full_path}: no such field; did you mean {', '.join(near)}?")
     if rest:
         value = _replace(getattr(section, head), rest, text, full_path)
     else:
@@ -310,26 +312,26 @@ def _coerce(text: str, kind: Any, path: str) -> Any:
     if origin is Literal:
         choices = typing.get_args(kind)
         if text not in choices:
-            raise UsageError(f"--set {path}={text} is not one of: {', '.join(choices)}")
+            raise InputError(f"--set {path}={text} is not one of: {', '.join(choices)}")
         return text
     if origin is tuple:
         element = typing.get_args(kind)[0]
         return tuple(_coerce(part.strip(), element, path) for part in text.split(",") if part)
     if kind is bool:
         if text.lower() not in ("true", "false"):
-            raise UsageError(f"--set {path}={text} is not one of: true, false")
+            raise InputError(f"--set {path}={text} is not one of: true, false")
         return text.lower() == "true"
     try:
         return kind(text)
     except ValueError as error:
-        raise UsageError(f"--set {path}={text} is not of type {kind.__name__}") from error
+        raise InputError(f"--set {path}={text} is not of type {kind.__name__}") from error
 
 
 def _from_dict(cls: type[T], values: dict[str, Any]) -> T:
     hints = typing.get_type_hints(cls)
     unknown = set(values) - set(hints)
     if unknown:
-        raise UsageError(f"configuration has unknown fields: {', '.join(sorted(unknown))}")
+        raise InputError(f"configuration has unknown fields: {', '.join(sorted(unknown))}")
     made = {}
     for name, value in values.items():
         kind = hints[name]
@@ -363,7 +365,7 @@ _SECTIONS = types.MappingProxyType(
 
 def _refuse(config: Any, field: str, accepted: str) -> typing.NoReturn:
     section = _SECTIONS[type(config).__name__]
-    raise UsageError(f"{section}.{field}={getattr(config, field)} is not {accepted}")
+    raise InputError(f"{section}.{field}={getattr(config, field)} is not {accepted}")
 
 
 def _at_least(config: Any, field: str, bound: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import tensorflow as tf
 
 from sitn_tf import schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 Batch = dict[str, tf.Tensor]
 
@@ -111,12 +111,12 @@ def read_split(
       skip: batches to leave out at the start; their records are read but not parsed.
 
     Raises:
-      UsageError: the split has no shards.
+      InputError: the split has no shards.
     """
     pattern = pathlib.Path(data_dir) / schema.shard_glob(stage, split)
     files = sorted(tf.io.gfile.glob(str(pattern)))
     if not files:
-        raise UsageError(
+        raise InputError(
             f"{data_dir} has no {stage} records of the split {split!r}: "
             f"build the data set again with longer logs or a larger {_SHARE_FLAGS[stage, split]}"
         )

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, metrics, quiet, schema
-from sitn_tf.cli import UsageError
+from sitn_tf import cli, quiet, schema
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation import metrics
 
 FLAGS = flags.FlagValues()
 _RUN_DIRS = flags.DEFINE_multi_string("run_dir", [], "A stage-2 run directory.", flag_values=FLAGS)
@@ -30,9 +31,9 @@ Row = dict[str, float]
 def main(_: list[str]) -> None:
     """Evaluates every run, writes into its metrics.json and prints one table."""
     if not _RUN_DIRS.value:
-        raise UsageError("--run_dir is missing: name the stage-2 run to evaluate")
+        raise InputError("--run_dir is missing: name the stage-2 run to evaluate")
     if _SPLIT.value not in schema.STAGE2_SPLITS:
-        raise UsageError(f"--split={_SPLIT.value} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
+        raise InputError(f"--split={_SPLIT.value} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
     quiet.import_tensorflow()
     rows: dict[str, Row] = {}
     _check_one_data_set(_RUN_DIRS.value)
@@ -47,7 +48,7 @@ def main(_: list[str]) -> None:
 
 
 def _check_one_data_set(run_dirs: Sequence[str]) -> None:
-    """Raises UsageError for runs whose numbers do not belong in one table."""
+    """Raises InputError for runs whose numbers do not belong in one table."""
     from sitn_tf import runs
 
     first: tuple[str, str] | None = None
@@ -56,7 +57,7 @@ def _check_one_data_set(run_dirs: Sequence[str]) -> None:
         found = runs.read_info(pathlib.Path(run_dir)).dataset_hash
         first = first or (run_dir, found)
         if found != first[1]:
-            raise UsageError(
+            raise InputError(
                 f"--run_dir={run_dir} was trained on the data set {found}, {first[0]} on "
                 f"{first[1]}: evaluate them apart"
             )
@@ -68,17 +69,17 @@ def evaluate_run(
     """Metrics of one run on a split, and of the references on the same candidates.
 
     Raises:
-      UsageError: no finished run, or a data set other than the one it was trained on.
+      InputError: no finished run, or a data set other than the one it was trained on.
     """
     from sitn_tf import data, runs
-    from sitn_tf.predict import predict
-    from sitn_tf.stage2 import EVALUATION_BATCH
+    from sitn_tf.evaluation.predictions import predict
+    from sitn_tf.training.stage2 import EVALUATION_BATCH
 
     run = runs.load_scorer(run_dir)
     where = data_dir or str(run.data_dir)
     manifest = schema.read_manifest(where)
     if manifest.dataset_hash != run.manifest.dataset_hash:
-        raise UsageError(
+        raise InputError(
             f"{run_dir} was trained on the data set {run.manifest.dataset_hash}, {where} is "
             f"{manifest.dataset_hash}: give the --data_dir it was trained on"
         )

@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from sitn_tf import cli, config, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -128,19 +128,19 @@ def read_study(name: str, only: Sequence[str]) -> dict[str, Arm]:
     """Arms by name, the baseline first.
 
     Raises:
-      UsageError: no such study, file or arm.
+      InputError: no such study, file or arm.
     """
     if name in STUDIES:
         arms = dict(STUDIES[name])
     elif pathlib.Path(name).is_file():
         arms = _read_arms(pathlib.Path(name))
     else:
-        raise UsageError(
+        raise InputError(
             f"--study={name} is neither one of: {', '.join(STUDIES)}, nor a JSON file of arms"
         )
     unknown = [arm for arm in only if arm not in arms]
     if unknown:
-        raise UsageError(f"--arms={unknown[0]} is not one of: {', '.join(arms)}")
+        raise InputError(f"--arms={unknown[0]} is not one of: {', '.join(arms)}")
     return {arm: arms[arm] for arm in only} if only else arms
 
 
@@ -148,26 +148,26 @@ def _read_arms(path: pathlib.Path) -> dict[str, Arm]:
     try:
         described = json.loads(path.read_text())
     except ValueError as error:
-        raise UsageError(f"--study={path} is not JSON: {error}") from error
+        raise InputError(f"--study={path} is not JSON: {error}") from error
     if not isinstance(described, dict) or not described:
-        raise UsageError(f"--study={path} is not a JSON object of arms, such as {_EXAMPLE}")
+        raise InputError(f"--study={path} is not a JSON object of arms, such as {_EXAMPLE}")
     return {name: _read_arm(path, name, arm) for name, arm in described.items()}
 
 
 def _read_arm(path: pathlib.Path, name: str, described: object) -> Arm:
     where = f"--study={path}, arm {name!r}"
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise UsageError(f"{where} names a folder: give it letters, digits, '_', '.' and '-'")
+        raise InputError(f"{where} names a folder: give it letters, digits, '_', '.' and '-'")
     if not isinstance(described, dict):
-        raise UsageError(f"{where} is {described!r}, not an object such as in {_EXAMPLE}")
+        raise InputError(f"{where} is {described!r}, not an object such as in {_EXAMPLE}")
     unknown = sorted(described.keys() - {"settings", "pretrain"})
     if unknown:
-        raise UsageError(f"{where}: {unknown[0]!r} is not one of: settings, pretrain")
+        raise InputError(f"{where}: {unknown[0]!r} is not one of: settings, pretrain")
     settings, pretrain = described.get("settings", []), described.get("pretrain", True)
     if not isinstance(settings, list) or not all(isinstance(s, str) for s in settings):
-        raise UsageError(f"{where}: settings={settings!r} is not a list of strings")
+        raise InputError(f"{where}: settings={settings!r} is not a list of strings")
     if not isinstance(pretrain, bool):
-        raise UsageError(f"{where}: pretrain={pretrain!r} is not true or false")
+        raise InputError(f"{where}: pretrain={pretrain!r} is not true or false")
     return Arm(tuple(settings), pretrain)
 
 
@@ -232,7 +232,7 @@ def run_one(
     """Trains what is not finished of an arm with a seed; returns the parent of its runs.
 
     Raises:
-      UsageError: a training command failed; its words are in the arm's log.
+      InputError: a training command failed; its words are in the arm's log.
     """
     run = workdir / name / str(seed)
     run.mkdir(parents=True, exist_ok=True)
@@ -249,7 +249,7 @@ def run_one(
 
 
 def _call(command: Sequence[str], log: pathlib.Path) -> None:
-    """Runs a module's command, its output appended to a log; raises UsageError if it fails."""
+    """Runs a module's command, its output appended to a log; raises InputError if it fails."""
     with log.open("a") as output:
         process = subprocess.Popen([sys.executable, "-m", *command], stdout=output, stderr=output)
         try:
@@ -260,7 +260,7 @@ def _call(command: Sequence[str], log: pathlib.Path) -> None:
             process.wait()
             raise
     if status:
-        raise UsageError(f"python -m {' '.join(command)} ended with status {status}; see {log}")
+        raise InputError(f"python -m {' '.join(command)} ended with status {status}; see {log}")
 
 
 def auc(run_dir: pathlib.Path, split: str) -> float:
@@ -281,7 +281,7 @@ def main(_: list[str]) -> None:
     data_dir = cli.require(FLAGS, "data_dir")
     workdir = pathlib.Path(cli.require(FLAGS, "workdir"))
     if _SPLIT.value not in schema.STAGE2_SPLITS[1:]:
-        raise UsageError(
+        raise InputError(
             f"--split={_SPLIT.value} is not one of: {', '.join(schema.STAGE2_SPLITS[1:])}"
         )
     arms = read_study(_STUDY.value, _ARMS.value)
@@ -289,7 +289,7 @@ def main(_: list[str]) -> None:
     if _STAGE.value == "1":
         arms = {name: arm for name, arm in arms.items() if arm.pretrain}
         if not arms:
-            raise UsageError("--stage=1: no arm of the study has a stage 1")
+            raise InputError("--stage=1: no arm of the study has a stage 1")
     for arm in arms.values():
         config.override(config.preset(_PRESET.value), [*_SET.value, *arm.settings])
     before = signal.signal(signal.SIGTERM, _end)

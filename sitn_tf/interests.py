@@ -20,11 +20,11 @@ import numpy as np
 from absl import flags
 
 from sitn_tf import cli, quiet, schema
-from sitn_tf.cli import UsageError
-from sitn_tf.collapse import Clusters, first_choice, unit_rows
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation.collapse import Clusters, first_choice, unit_rows
 
 if TYPE_CHECKING:
-    from sitn_tf.items import ItemTable
+    from sitn_tf.item_tables import ItemTable
     from sitn_tf.models.pretrainer import Pretrainer
 
 FLAGS = flags.FlagValues()
@@ -283,7 +283,7 @@ def main(_: list[str]) -> None:
     users = read_users(model, data_dir, schema.TRAIN, _USERS.value)
     spaces = [space.clusters_of(users.instances) for space in model.i2c]
     if not spaces:
-        raise UsageError(
+        raise InputError(
             f"{run_dir} has no interest spaces: it was trained with contrast.i2c_weight=0"
         )
     items = {domain: item_instances(model, domain) for domain in schema.DOMAINS}
@@ -313,7 +313,7 @@ def _check_extras() -> None:
         import matplotlib  # noqa: F401
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise UsageError(
+        raise InputError(
             f"sitn_tf.interests needs {error.name}: pip install 'sitn_tf[interests]'"
         ) from error
 
@@ -327,14 +327,14 @@ def _find_user(model: "Pretrainer", data_dir: pathlib.Path, users: Users) -> dic
     """Instances of --user by domain.
 
     Raises:
-      UsageError: stage 1 has no such user.
+      InputError: stage 1 has no such user.
     """
     for split in schema.STAGE1_SPLITS:
         everyone = read_users(model, data_dir, split, 2**31)
         if _USER.value in everyone.ids:
             row = everyone.ids.index(_USER.value)
             return {domain: everyone.instances[domain][row] for domain in schema.DOMAINS}
-    raise UsageError(
+    raise InputError(
         f"--user={_USER.value} is not among stage 1's users (those with both histories), for "
         f"example {users.ids[0]} is"
     )

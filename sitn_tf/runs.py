@@ -28,8 +28,8 @@ import tf_keras
 import sitn_tf
 from sitn_tf import cli, schema
 from sitn_tf import config as configs
-from sitn_tf.cli import UsageError
-from sitn_tf.items import ItemTable, read_item_table
+from sitn_tf.errors import InputError
+from sitn_tf.item_tables import ItemTable, read_item_table
 from sitn_tf.models.pretrainer import Pretrainer
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.models.scorer import Scorer
@@ -128,7 +128,7 @@ def prepare(
       overwrite: remove a run that is there.
 
     Raises:
-      UsageError: the directory holds a run of another configuration or data set.
+      InputError: the directory holds a run of another configuration or data set.
     """
     if (run_dir / RUN_FILE).is_file():
         if not overwrite:
@@ -167,7 +167,7 @@ def _check_same_run(run_dir: pathlib.Path, config: configs.Config, info: RunInfo
         if getattr(theirs, field) != getattr(info, field):
             changed.append(f"{field}: {getattr(theirs, field)}, {getattr(info, field)}")
     if changed:
-        raise UsageError(
+        raise InputError(
             f"{run_dir} holds another run (there, here: {'; '.join(changed)}): "
             "name another --workdir, or give --overwrite"
         )
@@ -196,13 +196,13 @@ def write_history(run_dir: pathlib.Path, history: list[dict[str, Any]]) -> None:
 
 
 def read_json(path: pathlib.Path, default: Any) -> Any:
-    """A file's content, `default` where there is none; raises UsageError for a damaged one."""
+    """A file's content, `default` where there is none; raises InputError for a damaged one."""
     if not path.is_file():
         return default
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UsageError(
+        raise InputError(
             f"{path} is damaged ({cli.first_line(error)}): bring it back, or train again with "
             "--overwrite"
         ) from error
@@ -217,16 +217,16 @@ def read_info(run_dir: pathlib.Path) -> RunInfo:
 
 
 def check_finished(run_dir: pathlib.Path, stage: str) -> None:
-    """Raises UsageError unless the directory holds a finished run of this stage."""
+    """Raises InputError unless the directory holds a finished run of this stage."""
     number = stage.removeprefix("stage")
     remedy = f"train one with python -m sitn_tf.train --stage={number}"
     if not (run_dir / RUN_FILE).is_file():
-        raise UsageError(f"{run_dir} holds no run of stage {number}: {remedy}")
+        raise InputError(f"{run_dir} holds no run of stage {number}: {remedy}")
     found = read_info(run_dir).stage
     if found != stage:
-        raise UsageError(f"{run_dir} holds a run of {found}, not of {stage}: {remedy}")
+        raise InputError(f"{run_dir} holds a run of {found}, not of {stage}: {remedy}")
     if not (run_dir / METRICS_FILE).is_file():
-        raise UsageError(f"{run_dir} holds an unfinished run: give its command again to finish it")
+        raise InputError(f"{run_dir} holds an unfinished run: give its command again to finish it")
 
 
 def load_scorer(run_dir: str | pathlib.Path) -> Run:
@@ -235,7 +235,7 @@ def load_scorer(run_dir: str | pathlib.Path) -> Run:
     The scorer computes in float32, as its weights are, whatever it was trained in.
 
     Raises:
-      UsageError: no finished stage-2 run there.
+      InputError: no finished stage-2 run there.
     """
     run_dir = pathlib.Path(run_dir)
     check_finished(run_dir, schema.STAGE2)
@@ -266,14 +266,14 @@ def load_pretrainer(
       data_dir: where the data set is now, if not where the run found it.
 
     Raises:
-      UsageError: no finished stage-1 run there, or another data set.
+      InputError: no finished stage-1 run there, or another data set.
     """
     check_finished(run_dir, schema.STAGE1)
     config, info = read_config(run_dir), read_info(run_dir)
     data_dir = pathlib.Path(data_dir or info.data_dir)
     manifest = schema.read_manifest(data_dir)
     if manifest.dataset_hash != info.dataset_hash:
-        raise UsageError(
+        raise InputError(
             f"{data_dir} is the data set {manifest.dataset_hash}, {run_dir} was trained on "
             f"{info.dataset_hash}: give that one as --data_dir"
         )
@@ -288,16 +288,16 @@ def restore_best(run_dir: pathlib.Path, model: tf_keras.Model | tf.train.Checkpo
     """Puts the best checkpoint's weights into a model, or parts of it, with all variables made.
 
     Raises:
-      UsageError: there is none, it is damaged, or it is of another model.
+      InputError: there is none, it is damaged, or it is of another model.
     """
     path = tf.train.latest_checkpoint(str(run_dir / BEST))
     if path is None:
-        raise UsageError(f"{run_dir / BEST} holds no checkpoint: train again with --overwrite")
+        raise InputError(f"{run_dir / BEST} holds no checkpoint: train again with --overwrite")
     try:
         status = tf.train.Checkpoint(model=model).restore(path)
         status.assert_existing_objects_matched().expect_partial()
     except (*UNREADABLE, AssertionError) as error:
-        raise UsageError(
+        raise InputError(
             f"{path} does not load ({' '.join(str(error).split())[:200]}): it is damaged, or of "
             f"another model than {run_dir / CONFIG_FILE} describes; bring the file back, or train "
             "again with --overwrite"

@@ -22,7 +22,7 @@ import json
 import pathlib
 from typing import Any, Literal
 
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -210,16 +210,16 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
     """Reads and checks the manifest of a data set directory.
 
     Raises:
-      UsageError: no such directory, not a (whole) data set, or another schema.
+      InputError: no such directory, not a (whole) data set, or another schema.
     """
     path = pathlib.Path(data_dir) / MANIFEST_FILE
     if not pathlib.Path(data_dir).is_dir():
-        raise UsageError(
+        raise InputError(
             f"--data_dir={data_dir} is not a directory: "
             "make a data set with python -m pipelines.build_dataset"
         )
     if not path.is_file():
-        raise UsageError(
+        raise InputError(
             f"{data_dir} holds no {MANIFEST_FILE}, so it is not a finished data set: "
             "make one with python -m pipelines.build_dataset"
         )
@@ -227,11 +227,11 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
         content = json.loads(path.read_text())
         version, found_hash = content["schema_version"], content["schema_hash"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
+        raise InputError(
             f"{path} is not a data set's manifest ({error}): build it again"
         ) from error
     if version != SCHEMA_VERSION or found_hash != schema_hash():
-        raise UsageError(
+        raise InputError(
             f"{data_dir} has schema {version} ({found_hash}), this version reads schema "
             f"{SCHEMA_VERSION} ({schema_hash()}): build the data set again with "
             "python -m pipelines.build_dataset"
@@ -239,4 +239,4 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
     try:
         return Manifest(**content)
     except TypeError as error:
-        raise UsageError(f"{path} is damaged ({error}): build the data set again") from error
+        raise InputError(f"{path} is damaged ({error}): build the data set again") from error

@@ -15,8 +15,9 @@ import shlex
 
 from absl import flags
 
-from sitn_tf import cli, config, quiet, retrieval, schema
-from sitn_tf.cli import UsageError
+from sitn_tf import cli, config, quiet, schema
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation import retrieval
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("stage", None, "1 or 2.", flag_values=FLAGS)
@@ -61,10 +62,10 @@ def main(_: list[str]) -> int | None:
     number, data_dir = cli.require(FLAGS, "stage"), cli.require(FLAGS, "data_dir")
     workdir = pathlib.Path(cli.require(FLAGS, "workdir"))
     if number not in ("1", "2"):
-        raise UsageError(f"--stage={number} is not one of: 1, 2")
+        raise InputError(f"--stage={number} is not one of: 1, 2")
     stage = f"stage{number}"
     if stage == schema.STAGE1 and _INIT.value is not None:
-        raise UsageError(f"--init={_INIT.value} is for --stage=2 only")
+        raise InputError(f"--init={_INIT.value} is for --stage=2 only")
     settings = config.override(config.preset(_PRESET.value), _SET.value)
     if _SEED.value is not None:
         settings = dataclasses.replace(settings, seed=_SEED.value)
@@ -73,21 +74,21 @@ def main(_: list[str]) -> int | None:
     quiet.import_tensorflow()
     import tensorflow as tf
 
-    from sitn_tf import stopping
+    from sitn_tf.training import signals
 
     if _DRY_RUN.value:
-        from sitn_tf import dry_run
+        from sitn_tf.training import dry_run
 
         init = _INIT.value or str(workdir / schema.STAGE1)
         print(dry_run.describe(settings, stage, pathlib.Path(data_dir), init))
         return None
     try:
         best = train(settings, stage, pathlib.Path(data_dir), run_dir)
-    except stopping.StoppedError:
+    except signals.StoppedError:
         print(f"stopped; {run_dir} is saved: give the same command again to continue")
-        return stopping.STOPPED_STATUS
+        return signals.STOPPED_STATUS
     except tf.errors.DataLossError as error:
-        raise UsageError(
+        raise InputError(
             f"{data_dir} is damaged ({cli.first_line(error)}): "
             "see python -m pipelines.verify, and build it again"
         ) from error
@@ -101,15 +102,16 @@ def train(
     """Starts TensorFlow's devices and trains the stage."""
     import tf_keras
 
-    from sitn_tf import runs, stage1, stage2, training
-    from sitn_tf.distribution import is_chief, make_strategy
+    from sitn_tf import runs
+    from sitn_tf.distributed.replicas import is_chief, make_strategy
+    from sitn_tf.training import stage1, stage2, train_loop
 
     strategy = make_strategy(_REPLICAS.value)
     tf_keras.utils.set_random_seed(settings.seed)
     init = _INIT.value or str(run_dir.parent / schema.STAGE1)
     if not is_chief(strategy):
         run_dir = runs.shadow(run_dir)
-    loop = training.Loop(
+    loop = train_loop.Loop(
         _CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value, _OVERWRITE.value
     )
     if stage == schema.STAGE1:

@@ -21,7 +21,7 @@ def two_cpus():
     """The names of two logical CPU devices."""
     import tensorflow as tf
 
-    from sitn_tf.distribution import split_cpu
+    from sitn_tf.distributed.replicas import split_cpu
 
     split_cpu(2)
     return [device.name for device in tf.config.list_logical_devices("CPU")[:2]]
@@ -29,7 +29,7 @@ def two_cpus():
 
 @pytest.fixture(scope="session", autouse=True)
 def _split_before_the_first_op():
-    from sitn_tf.distribution import split_cpu
+    from sitn_tf.distributed.replicas import split_cpu
 
     split_cpu(4)
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import losses, schema
-from sitn_tf.collapse import Clusters
 from sitn_tf.config import ContrastConfig
-from sitn_tf.distribution import gather_rows
+from sitn_tf.distributed.replicas import gather_rows
+from sitn_tf.evaluation.collapse import Clusters
 from sitn_tf.layers.minhash import likeness
 from sitn_tf.layers.prototypes import ClusterEncoder
 

@@ -1,11 +1,11 @@
-"""Dropout whose masks follow from the training step (sitn_tf/randomness.py)."""
+"""Dropout whose masks follow from the training step (sitn_tf/layers/randomness.py)."""
 
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import randomness
+from sitn_tf.layers import randomness
 
 
 class Dropout(tf_keras.layers.Layer):

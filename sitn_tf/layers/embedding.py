@@ -3,10 +3,11 @@
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import hashing, schema
+from sitn_tf import schema
 from sitn_tf.config import ModelConfig
-from sitn_tf.distribution import read_rows
-from sitn_tf.items import ItemTable
+from sitn_tf.distributed.replicas import read_rows
+from sitn_tf.item_tables import ItemTable
+from sitn_tf.layers import tensor_hashes
 from sitn_tf.sizing import table_rows
 
 ID_SHARE = 0.1
@@ -161,7 +162,7 @@ def hashed_rows(ids: tf.Tensor, rows: int) -> tf.Tensor:
     Returns:
       int64, of the same shape, below `rows + schema.FIRST_ID`.
     """
-    mixed = tf.bitwise.right_shift(hashing.scramble(ids), tf.constant(33, tf.uint64))
+    mixed = tf.bitwise.right_shift(tensor_hashes.scramble(ids), tf.constant(33, tf.uint64))
     return _behind_reserved(ids, tf.cast(mixed, tf.int64) % rows)
 
 

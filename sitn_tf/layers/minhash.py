@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from sitn_tf import hashing, schema
+from sitn_tf import schema
 from sitn_tf.data import Batch
+from sitn_tf.layers import tensor_hashes
 
 HASHES = 64
 """Values of a signature: the standard error of a Jaccard index of 0.8 is 0.05."""
@@ -27,7 +28,7 @@ def minhash(histories: Batch) -> tf.Tensor:
     """
     ids = [history * len(histories) + number for number, history in enumerate(histories.values())]
     real = tf.concat([history != schema.PAD_ID for history in histories.values()], axis=1)
-    tokens = hashing.scramble(tf.concat(ids, axis=1))
+    tokens = tensor_hashes.scramble(tf.concat(ids, axis=1))
     values = []
     for multiplier in MULTIPLIERS:
         # Multiply-shift (Dietzfelbinger et al., 1997): the upper bits of an odd multiple.

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from sitn_tf.config import ModelConfig
-from sitn_tf.items import ItemTable
+from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys
 from sitn_tf.layers.mlp import make_mlp
 from sitn_tf.models.scorer import Encoded, Scorer

@@ -5,7 +5,7 @@ import tf_keras
 
 from sitn_tf import losses, schema
 from sitn_tf.config import ModelConfig
-from sitn_tf.items import ItemTable
+from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import ItemEmbedding, masked_mean
 from sitn_tf.layers.encoder import SequenceEncoder
 

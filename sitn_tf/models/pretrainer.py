@@ -7,13 +7,11 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import schema
-from sitn_tf.augmentation import Draw, crop, hide_items, shuffle
-from sitn_tf.clipping import Gradient
 from sitn_tf.config import Config
 from sitn_tf.data import Batch, has_both_histories, user_hash
-from sitn_tf.distribution import global_sum
-from sitn_tf.gradients import cached_gradients
-from sitn_tf.items import ItemTable
+from sitn_tf.distributed.replicas import global_sum
+from sitn_tf.item_tables import ItemTable
+from sitn_tf.layers.augmentation import Draw, crop, hide_items, shuffle
 from sitn_tf.layers.contrast import (
     Instances,
     InstanceToCluster,
@@ -21,8 +19,10 @@ from sitn_tf.layers.contrast import (
     gather_instances,
 )
 from sitn_tf.layers.minhash import minhash
+from sitn_tf.layers.precision import layers_in
 from sitn_tf.models.domain import DomainEncoder
-from sitn_tf.precision import layers_in
+from sitn_tf.optimizers.clipping import Gradient
+from sitn_tf.training.gradient_cache import cached_gradients
 
 
 class Stage1Loss(NamedTuple):

@@ -5,13 +5,13 @@ import tensorflow as tf
 from sitn_tf import schema
 from sitn_tf.config import Config, ModelConfig
 from sitn_tf.data import TF_DTYPES
-from sitn_tf.items import ItemTable
+from sitn_tf.item_tables import ItemTable
+from sitn_tf.layers.precision import layers_in
 from sitn_tf.models.din import Din
 from sitn_tf.models.mean_pool import MeanPool
 from sitn_tf.models.pretrainer import Pretrainer
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
-from sitn_tf.precision import layers_in
 
 SCORERS: dict[str, type[Scorer]] = {"sitn": Sitn, "din": Din, "mean_pool": MeanPool}
 

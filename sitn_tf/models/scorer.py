@@ -8,9 +8,9 @@ import tf_keras
 from sitn_tf import schema
 from sitn_tf.config import ModelConfig
 from sitn_tf.data import Batch
-from sitn_tf.items import ItemTable
+from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.mlp import join
-from sitn_tf.layers.request import RequestEmbedding
+from sitn_tf.layers.request_features import RequestEmbedding
 from sitn_tf.models.domain import DomainEncoder
 
 Encoded = dict[str, tf.Tensor]

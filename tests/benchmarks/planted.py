@@ -15,7 +15,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, collapse, interests, quiet, schema
+from sitn_tf import cli, interests, quiet, schema
+from sitn_tf.evaluation import collapse
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("run_dir", None, "A finished stage-1 run directory.", flag_values=FLAGS)

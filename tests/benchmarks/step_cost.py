@@ -20,10 +20,11 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from sitn_tf import cli, training
+from sitn_tf import cli
 from sitn_tf.config import Stage2Config
-from sitn_tf.distribution import make_strategy, read_rows, separate_replicas, split_rows
-from sitn_tf.optimizers import make_optimizer
+from sitn_tf.distributed.replicas import make_strategy, read_rows, separate_replicas, split_rows
+from sitn_tf.optimizers.row_sparse import make_optimizer
+from sitn_tf.training import train_loop
 
 FLAGS = flags.FlagValues()
 _OPTIMIZER = flags.DEFINE_string("optimizer", "adam", "adam or adagrad.", flag_values=FLAGS)
@@ -60,12 +61,12 @@ class Trainer:
             self.optimizer.build([table, kernel])
         separate_replicas([table, kernel, *self.optimizer.variables])
 
-        def losses(batch: dict[str, tf.Tensor], step: tf.Tensor) -> training.Losses:
+        def losses(batch: dict[str, tf.Tensor], step: tf.Tensor) -> train_loop.Losses:
             logits = tf.reduce_mean(read_rows(table, batch["ids"]), axis=1) @ kernel
             return {"loss": tf.reduce_sum(tf.square(logits - batch["label"])) / BATCH}
 
-        self.step = training.traced_once(
-            training.make_step(strategy, [table, kernel], self.optimizer, losses, clip_norm=1.0)
+        self.step = train_loop.traced_once(
+            train_loop.make_step(strategy, [table, kernel], self.optimizer, losses, clip_norm=1.0)
         )
         self.held = sum(
             np.prod(v.shape) * v.dtype.size for v in (table, kernel, *self.optimizer.variables)

@@ -150,9 +150,11 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
         return make_reader(data_dir, batch_size) if program == "records" else make_trainer()
 
     def make_trainer():
-        from sitn_tf import config, distribution, runs, training
+        from sitn_tf import config, runs
+        from sitn_tf.distributed import replicas
         from sitn_tf.models.registry import make_scorer
-        from sitn_tf.optimizers import RowSparseAdam
+        from sitn_tf.optimizers.row_sparse import RowSparseAdam
+        from sitn_tf.training import train_loop
         from tests.click_step import make_click_step
 
         settings = config.ModelConfig(
@@ -164,14 +166,14 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
             use_source=program != "din",
         )
         manifest = schema.read_manifest(data_dir)
-        strategy = distribution.make_strategy()
+        strategy = replicas.make_strategy()
         with strategy.scope():
             scorer = make_scorer(
                 settings, runs.read_tables(data_dir, manifest, settings), manifest.max_history
             )
             optimizer = RowSparseAdam(learning_rate=1e-3)
             optimizer.build(scorer.trainable_variables)
-        step = training.traced_once(make_click_step(strategy, scorer, optimizer))
+        step = train_loop.traced_once(make_click_step(strategy, scorer, optimizer))
         batches = _forever(data_dir, batch_size)
 
         def turn(seconds: float) -> tuple[int, float]:

@@ -18,8 +18,9 @@ from export.calibration import Calibration
 from export.export_model import ExportOptions, export
 from export.metadata import summary
 from export.signatures import calibrated
-from sitn_tf import metrics, runs, schema
-from sitn_tf.cli import UsageError
+from sitn_tf import runs, schema
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation import metrics
 
 CURVE = Calibration("isotonic", knots_x=(-2.0, 0.0, 3.0), knots_y=(-3.0, -1.0, -0.5), shift=-0.7)
 LINE = Calibration("platt", slope=0.5, intercept=0.25, shift=-1.0)
@@ -197,7 +198,7 @@ def test_a_calibrated_export_serves_calibrated_scores(sampled_run, tmp_path, kin
     run_dir, data_dir = sampled_run
     options = ExportOptions(calibrate=kind, goldens=64)
     with pytest.raises(
-        UsageError, match=rf"--calibrate={kind} needs the data set .* give --data_dir"
+        InputError, match=rf"--calibrate={kind} needs the data set .* give --data_dir"
     ):
         export(run_dir, tmp_path / "servable", options)
     options = dataclasses.replace(options, data_dir=data_dir)
@@ -218,7 +219,7 @@ def test_a_calibrated_export_serves_calibrated_scores(sampled_run, tmp_path, kin
 def test_a_bad_sampling_rate_and_a_missing_data_set(sampled_run, tmp_path):
     run_dir, _ = sampled_run
     write_sampling_rate(run_dir, 0.0)
-    with pytest.raises(UsageError, match=r"sampling_rate=0\.0 .* give --noundo_sampling"):
+    with pytest.raises(InputError, match=r"sampling_rate=0\.0 .* give --noundo_sampling"):
         export(run_dir, tmp_path / "servable")
     options = ExportOptions(undo_sampling=False, goldens=64)
     _, metadata = export(run_dir, tmp_path / "servable", options)

@@ -11,7 +11,7 @@ import pytest
 from export import client as clients
 from export import golden, requests
 from export.requests import Request
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from tests.commands import run_main
 from tests.export.serving_double import serve
 
@@ -116,7 +116,7 @@ def test_the_command_scores_and_names_a_server_that_is_not_there(
     assert run_main(clients, f"--protocol={protocol}", here, golden_flag, "--deadline=9") == 0
     assert capsys.readouterr().out.strip().endswith("of log-odds  ok")
     with pytest.raises(
-        UsageError, match=r"localhost:1 did not answer .* there, with the model 'sitn'"
+        InputError, match=r"localhost:1 did not answer .* there, with the model 'sitn'"
     ):
         run_main(clients, f"--protocol={protocol}", away, *asked)
 

@@ -23,7 +23,7 @@ from export import (
 from export.export_model import ExportOptions, export
 from export.metadata import summary
 from sitn_tf import runs, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from tests.commands import run_main
 from tests.export.small_run import write_small_run
 from tests.small_dataset import write_small_dataset
@@ -76,19 +76,19 @@ def test_verify_sees_another_model(servable, other_servable, tmp_path, capsys):
 def test_a_model_without_its_variables_is_damaged(servable, tmp_path):
     broken = shutil.copytree(servable / "1", tmp_path / "1")
     shutil.rmtree(broken / "variables")
-    with pytest.raises(UsageError, match="is damaged, it fails a golden request"):
+    with pytest.raises(InputError, match="is damaged, it fails a golden request"):
         run_main(verify, f"--servable={broken}")
 
 
 def test_damaged_goldens_and_metadata_are_named(servable, tmp_path):
     broken = shutil.copytree(servable / "1", tmp_path / "1")
     (broken / golden.FILE).write_text('{"source_history": [')
-    with pytest.raises(UsageError, match=r"/1 is damaged, assets.extra/golden.jsonl cannot be"):
+    with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/golden.jsonl cannot be"):
         verify.read_goldens(broken)
     (broken / versions.METADATA_FILE).write_text("{")
-    with pytest.raises(UsageError, match=r"/1 is damaged, assets.extra/metadata.json cannot be"):
+    with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/metadata.json cannot be"):
         versions.read_metadata(broken)
-    with pytest.raises(UsageError, match="/9 is not a directory: name a version"):
+    with pytest.raises(InputError, match="/9 is not a directory: name a version"):
         versions.read_metadata(tmp_path / "9")
 
 
@@ -142,7 +142,7 @@ def test_every_model_is_served_as_trained(tmp_path, model):
 
 
 def test_an_existing_version_is_not_replaced(run_dir, servable):
-    with pytest.raises(UsageError, match="/1 exists: leave --version out for version 2"):
+    with pytest.raises(InputError, match="/1 exists: leave --version out for version 2"):
         export(run_dir, servable, version=1)
 
 
@@ -158,15 +158,15 @@ def test_a_failed_export_leaves_nothing(run_dir, tmp_path, monkeypatch):
 
 
 def test_runs_that_cannot_be_exported(run_dir, tmp_path):
-    with pytest.raises(UsageError, match=r"missing is not a directory: train a run with"):
+    with pytest.raises(InputError, match=r"missing is not a directory: train a run with"):
         export(tmp_path / "missing", tmp_path / "servable")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="empty holds no run of stage 2: train one"):
+    with pytest.raises(InputError, match="empty holds no run of stage 2: train one"):
         export(tmp_path / "empty", tmp_path / "servable")
     stage1 = shutil.copytree(run_dir, tmp_path / "stage1")
     info = dataclasses.replace(runs.read_info(run_dir), stage="stage1")
     runs.write_json(stage1 / runs.RUN_FILE, dataclasses.asdict(info))
-    with pytest.raises(UsageError, match="holds a run of stage1, not of stage2"):
+    with pytest.raises(InputError, match="holds a run of stage1, not of stage2"):
         export(stage1, tmp_path / "servable")
     assert not (tmp_path / "servable").exists()
 
@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_model_is_refused(run_dir, tmp_path):
     config = runs.read_json(other / runs.CONFIG_FILE, None)
     config["model"]["mlp"] = [17]
     runs.write_json(other / runs.CONFIG_FILE, config)
-    with pytest.raises(UsageError, match=r"best/ckpt-\d+ does not load \(.*of another model than"):
+    with pytest.raises(InputError, match=r"best/ckpt-\d+ does not load \(.*of another model than"):
         export(other, tmp_path / "servable", FEW)
 
 
@@ -193,14 +193,14 @@ def test_differences_of_tiny_probabilities_show_in_log_odds():
 
 def test_another_data_set_is_refused(run_dir, tmp_path):
     other = write_small_dataset(tmp_path / "other", dataset_hash="another")
-    with pytest.raises(UsageError, match=r"other is the data set another, .* was trained on small"):
+    with pytest.raises(InputError, match=r"other is the data set another, .* was trained on small"):
         export(run_dir, tmp_path / "servable", ExportOptions(data_dir=other))
 
 
 def test_options_are_checked():
-    with pytest.raises(UsageError, match="--tables=int4 is not one of: float32, float16, int8"):
+    with pytest.raises(InputError, match="--tables=int4 is not one of: float32, float16, int8"):
         ExportOptions(tables="int4")
-    with pytest.raises(UsageError, match="--calibrate=beta is not one of: none, platt, isotonic"):
+    with pytest.raises(InputError, match="--calibrate=beta is not one of: none, platt, isotonic"):
         ExportOptions(calibrate="beta")
 
 
@@ -212,7 +212,7 @@ def test_missing_flags_are_named():
         (client, "nothing to ask: give --candidates=a,b"),
         (vectors, "give --run_dir=RUN/stage1 --output=VECTORS"),
     ):
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(InputError, match=message):
             run_main(module)
 
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from export import native
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 DTYPES = (
     np.float32,
@@ -118,14 +118,14 @@ def test_no_compiler_is_a_usage_error(monkeypatch, tmp_path):
     monkeypatch.setenv(native.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(UsageError, match="install gcc"):
+    with pytest.raises(InputError, match="install gcc"):
         native.build()
 
 
 def test_a_compiler_that_fails_is_a_usage_error(monkeypatch, tmp_path):
     monkeypatch.setenv(native.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setenv("CC", shutil.which("false"))
-    with pytest.raises(UsageError, match=r"could not compile export/loader.c"):
+    with pytest.raises(InputError, match=r"could not compile export/loader.c"):
         native.build()
     assert not any(tmp_path.glob("loader*"))
 
@@ -137,12 +137,12 @@ def test_the_program_is_built_once(monkeypatch):
 
 
 def test_no_saved_model_is_a_usage_error(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no saved_model.pb: name a version directory"):
+    with pytest.raises(InputError, match=r"holds no saved_model.pb: name a version directory"):
         native.Session(tmp_path)
 
 
 def test_a_damaged_model_is_a_usage_error(servable, tmp_path):
     broken = shutil.copytree(servable / "1", tmp_path / "1")
     (broken / "saved_model.pb").write_bytes((broken / "saved_model.pb").read_bytes()[:1000])
-    with pytest.raises(UsageError, match=r"/1 does not load \(.*export it again"):
+    with pytest.raises(InputError, match=r"/1 does not load \(.*export it again"):
         native.Session(broken)

@@ -8,7 +8,7 @@ from apache_beam.testing import test_pipeline
 
 from export import score_batch, signatures, versions
 from sitn_tf import cli, runs, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from tests.small_dataset import example
 
 
@@ -55,11 +55,11 @@ def test_what_is_missing_is_named(servable):
         score_batch.main(cli.parse(score_batch.FLAGS, ["score_batch", *given], keep_unknown=True))
 
     served = f"--servable={servable / '1'}"
-    with pytest.raises(UsageError, match="--input is missing"):
+    with pytest.raises(InputError, match="--input is missing"):
         run(served, "--output=x")
-    with pytest.raises(UsageError, match=r"--input=/nowhere/\* matches no file"):
+    with pytest.raises(InputError, match=r"--input=/nowhere/\* matches no file"):
         run(served, "--input=/nowhere/*", "--output=x")
-    with pytest.raises(UsageError, match="/9 is not a directory"):
+    with pytest.raises(InputError, match="/9 is not a directory"):
         run(f"--servable={servable / '9'}", "--input=x", "--output=x")
 
 
@@ -81,10 +81,10 @@ def test_records_of_another_data_set_are_refused(servable, tmp_path):
     score_batch.check_same_ids(str(version), data_set("extended", [*known["target"], "new"]))
     score_batch.check_same_ids(str(version), str(tmp_path / "nowhere" / "stage2" / "shard"))
     other = data_set("other", [known["target"][0], "other", *known["target"][2:]])
-    with pytest.raises(UsageError, match=r"its target id 3 is 'other', that of .* is 't3'"):
+    with pytest.raises(InputError, match=r"its target id 3 is 'other', that of .* is 't3'"):
         score_batch.check_same_ids(str(version), other)
 
 
 def test_a_servable_is_no_version(servable):
-    with pytest.raises(UsageError, match=r"is a servable: name one of its versions, .*/1"):
+    with pytest.raises(InputError, match=r"is a servable: name one of its versions, .*/1"):
         versions.read_metadata(servable)

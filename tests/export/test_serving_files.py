@@ -133,10 +133,10 @@ def test_warmup_is_not_compressed(servable):
 def test_a_warmup_that_fails_is_named(servable, session, tmp_path):
     inputs = {"examples": tf.constant([["two", "dimensions"]]).numpy()}
     warmup.write(tmp_path, [(signatures.SERVING_DEFAULT, inputs)])
-    with pytest.raises(verify.UsageError, match=r"warm-up request 0 of .* fails .*TF Serving"):
+    with pytest.raises(verify.InputError, match=r"warm-up request 0 of .* fails .*TF Serving"):
         verify.replay_warmup(session, tmp_path)
     (tmp_path / warmup.FILE).write_bytes(b"not a TFRecord file, but long enough to be read")
-    with pytest.raises(verify.UsageError, match=r"warm-up request 0 of .* fails"):
+    with pytest.raises(verify.InputError, match=r"warm-up request 0 of .* fails"):
         verify.replay_warmup(session, tmp_path)
 
 

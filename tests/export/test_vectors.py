@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from export import vectors
 from sitn_tf import config, runs, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer
 from tests.small_dataset import SOURCE_ITEMS, TARGET_ITEMS, write_small_dataset
 
@@ -88,7 +88,7 @@ def test_an_index_finds_what_sorting_finds(index):
 
 def test_faiss_that_is_not_installed_is_a_usage_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(UsageError, match="FAISS is not installed: pip install faiss-cpu"):
+    with pytest.raises(InputError, match="FAISS is not installed: pip install faiss-cpu"):
         vectors.faiss_flat(np.eye(4, dtype=np.float32), list("abcd"), 2)
 
 
@@ -99,20 +99,20 @@ def test_nearest_items_of_a_user(written):
     values = [float(line.split()[0]) for line in lines]
     assert values == sorted(values, reverse=True)
     assert "title of t" in lines[0]
-    with pytest.raises(UsageError, match="--user=nobody is not in"):
+    with pytest.raises(InputError, match="--user=nobody is not in"):
         vectors.nearest_items(folder, "nobody", 3)
-    with pytest.raises(UsageError, match="holds no vectors"):
+    with pytest.raises(InputError, match="holds no vectors"):
         vectors.nearest_items(folder / "none", "u1", 3)
 
 
 def test_usage_errors(stage1, written, run_dir, tmp_path):
-    with pytest.raises(UsageError, match="exists: name another, or remove it"):
+    with pytest.raises(InputError, match="exists: name another, or remove it"):
         vectors.write_vectors(stage1[0], written[0])
-    with pytest.raises(UsageError, match="missing is not a directory"):
+    with pytest.raises(InputError, match="missing is not a directory"):
         vectors.write_vectors(tmp_path / "missing", tmp_path / "out")
-    with pytest.raises(UsageError, match="holds a run of stage2, not of stage1"):
+    with pytest.raises(InputError, match="holds a run of stage2, not of stage1"):
         vectors.write_vectors(run_dir, tmp_path / "out")
     other = write_small_dataset(tmp_path / "other", dataset_hash="another")
-    with pytest.raises(UsageError, match="other is the data set another"):
+    with pytest.raises(InputError, match="other is the data set another"):
         vectors.write_vectors(stage1[0], tmp_path / "out", other)
     assert not (tmp_path / "out").exists()

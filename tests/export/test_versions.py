@@ -11,7 +11,7 @@ import tensorflow as tf
 from export import native, requests, versions
 from export.export_model import ExportOptions, export
 from sitn_tf import runs, schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
 
 
@@ -38,18 +38,18 @@ def test_rollback_withdraws_the_newest_and_restore_undoes_it(folder):
     assert versions.present(folder) == [1, 2]
     # A number is never given twice: clients and logs speak of versions by number.
     assert versions.next_version(folder) == 4
-    with pytest.raises(UsageError, match=r"version 3 of .* was withdrawn"):
+    with pytest.raises(InputError, match=r"version 3 of .* was withdrawn"):
         versions.check_free(folder, 3)
     versions.restore(folder, 3)
     assert versions.present(folder) == [1, 2, 3]
-    with pytest.raises(UsageError, match=r"--restore=3 is not among the withdrawn .*: none"):
+    with pytest.raises(InputError, match=r"--restore=3 is not among the withdrawn .*: none"):
         versions.restore(folder, 3)
 
 
 def test_there_must_be_a_version_to_go_back_to(folder):
     versions.rollback(folder)
     versions.rollback(folder)
-    with pytest.raises(UsageError, match="there is none before the newest"):
+    with pytest.raises(InputError, match="there is none before the newest"):
         versions.rollback(folder)
 
 
@@ -74,7 +74,7 @@ def test_two_exports_at_once_do_not_mix(tmp_path):
     (first.__enter__().path / "mine").touch()
     with versions.new_version(tmp_path, 1) as second:
         (second.path / "theirs").touch()
-    with pytest.raises(UsageError, match="/1 exists"):
+    with pytest.raises(InputError, match="/1 exists"):
         first.__exit__(None, None, None)
     assert [p.name for p in (tmp_path / "1").iterdir()] == ["theirs"]
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
@@ -82,7 +82,7 @@ def test_two_exports_at_once_do_not_mix(tmp_path):
 
 def test_a_version_that_drifts_too_far_is_refused(servable, other_run_dir, tmp_path):
     folder = shutil.copytree(servable, tmp_path / "servable")
-    with pytest.raises(UsageError, match=r"log-odds drift by \d+\.\d+ on average .* --allow_drift"):
+    with pytest.raises(InputError, match=r"log-odds drift by \d+\.\d+ on average .* --allow_drift"):
         export(other_run_dir, folder, ExportOptions(goldens=64))
     assert versions.present(folder) == [1]
     options = ExportOptions(goldens=64, max_drift=None)
@@ -128,7 +128,7 @@ def test_a_vocabulary_whose_lines_moved_is_refused(servable, run_dir, tmp_path):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[1:] + lines[:1]))
     folder = shutil.copytree(servable, tmp_path / "servable")
-    with pytest.raises(UsageError, match=r"log-odds drift by \d\.\d+ on average from version 1"):
+    with pytest.raises(InputError, match=r"log-odds drift by \d\.\d+ on average from version 1"):
         export(moved, folder, ExportOptions(max_drift=0.05, goldens=64))
 
 
@@ -137,7 +137,7 @@ def test_a_vocabulary_that_is_not_the_manifests_is_refused(run_dir, tmp_path):
     manifest = runs.read_json(other / schema.MANIFEST_FILE, None)
     manifest["vocabularies"]["source.item"]["sha256"] = "0" * 64
     runs.write_json(other / schema.MANIFEST_FILE, manifest)
-    with pytest.raises(UsageError, match=r"source.item.txt is not the vocabulary that the run"):
+    with pytest.raises(InputError, match=r"source.item.txt is not the vocabulary that the run"):
         export(other, tmp_path / "servable")
 
 
@@ -145,7 +145,7 @@ def test_a_vocabulary_of_another_length_is_refused(run_dir, tmp_path):
     damaged = shutil.copytree(run_dir, tmp_path / "stage2")
     path = damaged / schema.vocabulary_path(schema.TARGET, schema.ITEM)
     path.write_text(path.read_text() + "new item\n")
-    with pytest.raises(UsageError, match=r"target.item.txt has 14 items, the item table 13"):
+    with pytest.raises(InputError, match=r"target.item.txt has 14 items, the item table 13"):
         export(damaged, tmp_path / "servable")
 
 
@@ -153,12 +153,12 @@ def test_a_damaged_newest_version_is_named(servable, run_dir, tmp_path):
     folder = tmp_path / "servable"
     shutil.copytree(servable, folder)
     (folder / "1/assets.extra/golden.jsonl").unlink()
-    with pytest.raises(UsageError, match="/1 is damaged, its golden requests cannot be read"):
+    with pytest.raises(InputError, match="/1 is damaged, its golden requests cannot be read"):
         export(run_dir, folder, ExportOptions(goldens=64))
     assert export(run_dir, folder, ExportOptions(goldens=64, max_drift=None))[0].name == "2"
 
 
 @pytest.mark.parametrize("bound", [float("nan"), -0.1])
 def test_a_drift_bound_that_bounds_nothing_is_refused(bound):
-    with pytest.raises(UsageError, match=rf"--max_drift={bound} is not a number of at least 0"):
+    with pytest.raises(InputError, match=rf"--max_drift={bound} is not a number of at least 0"):
         ExportOptions(max_drift=bound)

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
-from pipelines import build_dataset, finish
+from pipelines import build_dataset
+from pipelines.job import assembly
 from sitn_tf import schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from tests.pipelines import logs
 
 LONGEST = 6
@@ -301,7 +302,7 @@ def test_formats_and_blocks_give_the_same_data(by_time, folder, tmp_path):
 def test_item_files_of_another_shape(folder, tmp_path):
     logs.write_lines(tmp_path / "items.jsonl", [{"asin": "t1"}, {"asin": "t2"}])
     with pytest.raises(
-        UsageError,
+        InputError,
         match=r"2 of 2 lines of the target item files were rejected.*item_id: 2"
         r".*: check --items_item_field; that line has asin",
     ):
@@ -320,7 +321,7 @@ def test_bad_rows_of_item_files_are_kept_rejects(folder, tmp_path):
         f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz",
         f"--target_items={tmp_path}/target.parquet", f"--source_items={tmp_path}/source.csv",
     ]  # fmt: skip
-    with pytest.raises(UsageError, match=r"1 of 4\d lines of the \w+ item files were rejected"):
+    with pytest.raises(InputError, match=r"1 of 4\d lines of the \w+ item files were rejected"):
         build(tmp_path / "out", *flags)
     manifest = build(tmp_path / "out", *flags, "--max_reject_rate=0.1")
     assert manifest.lines["target_items"] == {
@@ -398,7 +399,7 @@ def lines_file(folder, name, count=50, prefix="i", users=5):
 def test_bad_flags(tmp_path, flags, message):
     lines_file(tmp_path, "s.jsonl", 97)
     lines_file(tmp_path, "t.jsonl", 97)
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         build_dataset.run([
             f"--source_log={tmp_path}/s.jsonl", f"--target_log={tmp_path}/t.jsonl",
             f"--output={tmp_path}/out", *flags,
@@ -408,7 +409,7 @@ def test_bad_flags(tmp_path, flags, message):
 
 
 def fails(tmp_path, message, *flags):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(InputError, match=message):
         build_dataset.run([
             f"--source_log={tmp_path}/s.jsonl", f"--target_log={tmp_path}/t.jsonl",
             f"--output={tmp_path}/out", *flags,
@@ -487,7 +488,7 @@ def test_output_is_kept_unless_overwritten(by_time, folder, tmp_path):
     flags = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
-    with pytest.raises(UsageError, match=r"--output=.*out is there already: give --overwrite"):
+    with pytest.raises(InputError, match=r"--output=.*out is there already: give --overwrite"):
         build(tmp_path / "out", *flags)
     assert (tmp_path / "out" / "mine").read_text() == "precious"
     build(tmp_path / "out", "--overwrite", *flags)
@@ -497,15 +498,15 @@ def test_output_is_kept_unless_overwritten(by_time, folder, tmp_path):
 
 def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch):
     flags = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
-    assemble = finish.assemble
+    assemble = assembly.assemble
 
     def overtaken(*arguments):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "theirs").write_text("precious")
         return assemble(*arguments)
 
-    monkeypatch.setattr(finish, "assemble", overtaken)
-    with pytest.raises(UsageError, match=r"--output=.*out is there already: give --overwrite"):
+    monkeypatch.setattr(assembly, "assemble", overtaken)
+    with pytest.raises(InputError, match=r"--output=.*out is there already: give --overwrite"):
         build(tmp_path / "out", *flags)
     assert (tmp_path / "out" / "theirs").read_text() == "precious"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -523,7 +524,7 @@ def test_google_cloud_without_its_packages(folder, tmp_path, monkeypatch, flags)
     monkeypatch.setitem(sys.modules, "apache_beam.io.gcp.gcsfilesystem", None)
     monkeypatch.setitem(sys.modules, "apache_beam.runners.dataflow.internal.apiclient", None)
     logs_of = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
-    with pytest.raises(UsageError, match=r"pip install 'apache-beam\[gcp\]'") as caught:
+    with pytest.raises(InputError, match=r"pip install 'apache-beam\[gcp\]'") as caught:
         build(tmp_path / "out", *logs_of, *flags)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -562,7 +563,7 @@ def test_item_files_that_do_not_belong_to_the_log(tmp_path):
     items = logs.write_lines(tmp_path / "items.jsonl", [{"item_id": f"x{i}"} for i in range(7)])
     flags = [*logs.two_logs(tmp_path), "--shards=2", f"--source_items={items}"]
     with pytest.raises(
-        UsageError,
+        InputError,
         match=r"--source_items=.*items.jsonl describes none of the 48 items of the source log: "
         r"its 7 items are such as x0, those of the log such as s\d+: check --items_item_field, "
         "--source_item_field and that the files belong together",
@@ -599,7 +600,7 @@ def test_logs_in_two_units_of_time_are_refused(tmp_path):
         ],
     )
     with pytest.raises(
-        UsageError,
+        InputError,
         match=r"source log is of 1970-01-19 to 1970-01-19, the target log of 2020-09-13 to .*unit",
     ):
         build(
@@ -608,5 +609,5 @@ def test_logs_in_two_units_of_time_are_refused(tmp_path):
 
 
 def test_one_log_for_both_domains_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="--source_log and --target_log are both x: name a log"):
+    with pytest.raises(InputError, match="--source_log and --target_log are both x: name a log"):
         build(tmp_path / "out", "--source_log=x", "--target_log=x")

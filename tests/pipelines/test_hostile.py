@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipelines import build_dataset, replay, verify
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from tests.pipelines import logs
 
 LINE = '{"user_id": "u1", "item_id": "i1", "timestamp": 1600000000}'
@@ -65,7 +65,7 @@ def test_bad_lines_are_kept_with_reasons_and_can_be_replayed(hostile, tmp_path):
 
 
 def test_too_many_rejects_fail_the_job_with_the_top_reasons(hostile, tmp_path):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises(InputError) as caught:
         build_dataset.run([*hostile, "--max_reject_rate=0.001"])
     text = str(caught.value)
     assert text.startswith("7 of 610 lines of the source log were rejected, more than "

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import build_dataset, verify
 from sitn_tf import schema
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from tests.pipelines import logs
 
 
@@ -94,5 +94,5 @@ def test_a_flag_goes_before_its_preset(tmp_path):
 
 
 def test_unknown_preset():
-    with pytest.raises(UsageError, match="--preset=amazn is not one of: amazon_2014"):
+    with pytest.raises(InputError, match="--preset=amazn is not one of: amazon_2014"):
         build_dataset.job_of(["--preset=amazn"])

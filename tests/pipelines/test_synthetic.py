@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 
 from pipelines import synthetic
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 SMALL = synthetic.Knobs(
     users=1200, source_items=60, target_items=50, interests=5, source_clicks=4.0, candidates=4
@@ -382,19 +382,19 @@ class TestCommand:
         ],
     )
     def test_bad_knobs(self, knobs, message):
-        with pytest.raises(UsageError) as error:
+        with pytest.raises(InputError) as error:
             synthetic.Knobs(**knobs)
         assert str(error.value).startswith(message)
         assert "\n" not in str(error.value)
 
     def test_a_directory_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(UsageError, match=r"--output=.*file cannot be written: File exists"):
+        with pytest.raises(InputError, match=r"--output=.*file cannot be written: File exists"):
             synthetic.write(SMALL, tmp_path / "file")
 
     def test_files_of_others_are_not_overwritten(self, tmp_path):
         (tmp_path / "source.jsonl.gz").write_text("mine")
-        with pytest.raises(UsageError, match=r"holds files that are no synthetic logs .*--overwr"):
+        with pytest.raises(InputError, match=r"holds files that are no synthetic logs .*--overwr"):
             synthetic.write(SMALL, tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["source.jsonl.gz"]
         assert (tmp_path / "source.jsonl.gz").read_text() == "mine"

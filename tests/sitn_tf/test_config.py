@@ -4,7 +4,7 @@ import re
 import pytest
 
 from sitn_tf import config
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 
 
 @pytest.mark.parametrize("name", sorted(config.PRESETS))
@@ -57,12 +57,12 @@ def test_override_coerces_by_type():
     ],
 )
 def test_bad_settings(setting, message):
-    with pytest.raises(UsageError, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message)):
         config.override(config.default(), [setting])
 
 
 def test_unknown_preset():
-    with pytest.raises(UsageError, match="--preset=big is not one of: default, paper, tiny"):
+    with pytest.raises(InputError, match="--preset=big is not one of: default, paper, tiny"):
         config.preset("big")
 
 
@@ -74,5 +74,5 @@ def test_differences_name_the_fields():
 
 
 def test_unknown_fields_of_a_stored_configuration_are_refused():
-    with pytest.raises(UsageError, match="unknown fields: colour"):
+    with pytest.raises(InputError, match="unknown fields: colour"):
         config.Config.from_json('{"colour": 1}')

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sitn_tf import config, experiments
-from sitn_tf.cli import UsageError
+from sitn_tf.errors import InputError
 from sitn_tf.experiments import Result
 from tests.commands import run_main
 from tests.small_dataset import write_small_dataset
@@ -42,12 +42,12 @@ def test_every_arm_is_a_valid_configuration(study):
 
 
 def test_errors_name_the_remedy(tmp_path):
-    with pytest.raises(UsageError, match="--study=nothing is neither one of: transfer, gaps"):
+    with pytest.raises(InputError, match="--study=nothing is neither one of: transfer, gaps"):
         experiments.read_study("nothing", [])
-    with pytest.raises(UsageError, match="--arms=i2j is not one of: from_scratch, i2i, i2i_i2c"):
+    with pytest.raises(InputError, match="--arms=i2j is not one of: from_scratch, i2i, i2i_i2c"):
         experiments.read_study("transfer", ["i2j"])
     (tmp_path / "study.json").write_text("[]")
-    with pytest.raises(UsageError, match="is not a JSON object of arms"):
+    with pytest.raises(InputError, match="is not a JSON object of arms"):
         experiments.read_study(str(tmp_path / "study.json"), [])
 
 
@@ -64,16 +64,16 @@ def test_errors_name_the_remedy(tmp_path):
 )
 def test_mistakes_in_a_study_are_named(tmp_path, arms, message):
     (tmp_path / "study.json").write_text(json.dumps(arms))
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(InputError, match=message):
         experiments.read_study(str(tmp_path / "study.json"), [])
 
 
 def test_nothing_is_written_for_a_study_that_cannot_run(tmp_path):
     small = write_small_dataset(tmp_path / "small")
     flags = [f"--data_dir={small}", f"--workdir={tmp_path / 'runs'}"]
-    with pytest.raises(UsageError, match="--stage=1: no arm of the study has a stage 1"):
+    with pytest.raises(InputError, match="--stage=1: no arm of the study has a stage 1"):
         run_main(experiments, *flags, "--stage=1", "--arms=from_scratch")
-    with pytest.raises(UsageError, match="no such field"):
+    with pytest.raises(InputError, match="no such field"):
         run_main(experiments, *flags, "--set=stage1.epoch=1")
     assert not (tmp_path / "runs").exists()
 
@@ -117,5 +117,5 @@ def test_a_study_continues_and_shows_its_table(tmp_path, capsys):
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert table == [line for line in first.splitlines() if line.startswith("|")]
     (tmp_path / "runs/ssl/0/stage2/metrics.json").unlink()
-    with pytest.raises(UsageError, match=r"ended with status 2; see .*log\.txt"):
+    with pytest.raises(InputError, match=r"ended with status 2; see .*log\.txt"):
         run_main(experiments, *flags, "--set=model.heads=4")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sitn_tf import interests, schema
-from sitn_tf.collapse import Clusters
+from sitn_tf.evaluation.collapse import Clusters
 from tests.commands import run_main
 
 
@@ -94,7 +94,7 @@ def test_the_command_writes_and_tells(run_dir, capsys):
 
 
 def test_an_unknown_user_is_named(run_dir):
-    from sitn_tf.cli import UsageError
+    from sitn_tf.errors import InputError
 
-    with pytest.raises(UsageError, match="--user=nobody is not among stage 1's users"):
+    with pytest.raises(InputError, match="--user=nobody is not among stage 1's users"):
         run_main(interests, f"--run_dir={run_dir}", "--user=nobody")

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, runs, schema, stage1, stage2
-from sitn_tf.cli import UsageError
-from sitn_tf.distribution import cpu_strategy
+from sitn_tf import config, data, runs, schema
+from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf.errors import InputError
 from sitn_tf.layers.contrast import InstanceToInstance
 from sitn_tf.models.registry import make_pretrainer, make_scorer
-from sitn_tf.optimizers import RowSparseAdam, RowWiseAdagrad
+from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
+from sitn_tf.training import stage1, stage2
 from tests.sitn_tf import reference
 from tests.small_dataset import MAX_HISTORY, write_small_dataset
 
@@ -103,7 +104,7 @@ def test_a_contrast_in_stage_2_needs_the_source(small, tmp_path):
     chosen = config.override(
         config.tiny(), ["stage2.contrast_weight=0.1", "model.use_source=false"]
     )
-    with pytest.raises(UsageError, match=r"stage2.contrast_weight=0\.1 needs both histories"):
+    with pytest.raises(InputError, match=r"stage2.contrast_weight=0\.1 needs both histories"):
         stage2.run_stage2(chosen, small, tmp_path, cpu_strategy(["CPU:0"]), "none")
 
 
@@ -127,7 +128,7 @@ def test_log_q_golden(small):
     )
     np.testing.assert_allclose(found[2:], np.log([3 * 2 / 3, 3 / 3, 3 / 3]), rtol=1e-6)
     impressions = _manifest(small, kind="impressions")
-    with pytest.raises(UsageError, match="negatives of this data set are impressions, not sampled"):
+    with pytest.raises(InputError, match="negatives of this data set are impressions, not sampled"):
         stage2.sampling_log_probability(impressions, table)
 
 
@@ -165,7 +166,7 @@ def test_domains_may_start_from_the_same_clusters(small):
 
 
 def test_collapse_stops_if_asked_and_is_said_once(small, tmp_path, two_cpus, monkeypatch, capsys):
-    from sitn_tf import collapse
+    from sitn_tf.evaluation import collapse
 
     monkeypatch.setattr(collapse, "COSINE", -1.0)
     strategy = cpu_strategy(two_cpus[:1])
@@ -180,6 +181,6 @@ def test_collapse_stops_if_asked_and_is_said_once(small, tmp_path, two_cpus, mon
     assert "clusters_8/target/cosine" in history[-1]
     chosen = config.override(config.tiny(), ["stage1.collapse=stop"])
     with pytest.raises(
-        UsageError, match=r"stage 1 has collapsed \(the .* clusters of K = . are alike"
+        InputError, match=r"stage 1 has collapsed \(the .* clusters of K = . are alike"
     ):
         stage1.run_stage1(chosen, small, tmp_path / "stop", strategy)

@@ -7,7 +7,7 @@ import pytest
 
 from sitn_tf import sizing
 from sitn_tf.config import ModelConfig
-from sitn_tf.items import ItemTable
+from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import ItemEmbedding
 
 

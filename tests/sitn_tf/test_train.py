@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, evaluate, runs, schema, stage1, stage2, train
-from sitn_tf.cli import UsageError
+from sitn_tf import config, data, evaluate, runs, schema, train
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation.predictions import predict
 from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
-from sitn_tf.predict import predict
+from sitn_tf.training import stage1, stage2
 from tests import commands
 from tests.small_dataset import write_small_dataset
 
@@ -88,7 +89,7 @@ def test_a_start_is_described_once(workdir, small, tmp_path):
     before = described.stat().st_mtime_ns
     _train("2", small, tmp_path, *given)
     assert described.stat().st_mtime_ns == before
-    with pytest.raises(UsageError, match=r"holds another run .*init: .*stage1, none"):
+    with pytest.raises(InputError, match=r"holds another run .*init: .*stage1, none"):
         _train("2", small, tmp_path, *given, "--set", "stage2.min_lift=1e9")
 
 
@@ -107,9 +108,9 @@ def test_a_start_from_scratch_has_nothing_to_freeze(workdir, small, tmp_path, ca
 def test_overwrite_keeps_the_run_until_the_new_one_is_found_good(workdir, small, tmp_path):
     shutil.copytree(workdir / "stage2", tmp_path / "stage2")
     again = ["--preset=tiny", "--overwrite", f"--init={workdir / 'stage1'}"]
-    with pytest.raises(UsageError, match="has other encoders"):
+    with pytest.raises(InputError, match="has other encoders"):
         _train("2", small, tmp_path, *again, "--set", "model.embedding_dim=16")
-    with pytest.raises(UsageError, match="holds no run of stage 1"):
+    with pytest.raises(InputError, match="holds no run of stage 1"):
         _train("2", small, tmp_path, "--preset=tiny", "--overwrite", "--init=nowhere")
     assert (tmp_path / "stage2" / runs.METRICS_FILE).is_file()
 
@@ -120,11 +121,11 @@ def test_a_damaged_stage_1_is_refused_before_anything_is_written(workdir, small,
     [weights] = (damaged / runs.BEST).glob("*.data-*")
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UsageError, match="does not load"):
+    with pytest.raises(InputError, match="does not load"):
         _train("2", small, tmp_path, "--preset=tiny")
     weights.write_bytes(whole)
     (damaged / runs.METRICS_FILE).write_text("{")
-    with pytest.raises(UsageError, match=r"metrics\.json is damaged"):
+    with pytest.raises(InputError, match=r"metrics\.json is damaged"):
         _train("2", small, tmp_path, "--preset=tiny")
     assert not (tmp_path / "stage2").exists()
 
@@ -186,7 +187,7 @@ def test_both_stages_train_with_shared_id_rows(small, tmp_path, kind):
     assert any("source_items/ids:0 [6, 8]" in name for name in described["restored"])
     assert any("quotients" in name for name in described["restored"]) == (kind != "hash")
     more = (*shared[:2], "--set=model.id_rows=5", f"--init={tmp_path / 'stage1'}")
-    with pytest.raises(UsageError, match=r"other encoders .*id_rows: 4, 5"):
+    with pytest.raises(InputError, match=r"other encoders .*id_rows: 4, 5"):
         _train("2", small, tmp_path / "other", *more)
 
 
@@ -261,9 +262,9 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(workdir, small, cap
     _train("2", small, workdir, "--preset=tiny")
     assert "is finished already" in capsys.readouterr().out
     assert [file.read_text() for file in files] == before
-    with pytest.raises(UsageError, match=r"holds another run .*seed: 0, 9.*--overwrite"):
+    with pytest.raises(InputError, match=r"holds another run .*seed: 0, 9.*--overwrite"):
         _train("2", small, workdir, "--preset=tiny", "--seed=9")
-    with pytest.raises(UsageError, match=r"holds another run .*seed: 0, 7"):
+    with pytest.raises(InputError, match=r"holds another run .*seed: 0, 7"):
         _train("2", small, workdir, "--preset=tiny", "--set=seed=7")
 
 
@@ -298,7 +299,7 @@ def test_errors_name_the_remedy(small, workdir, tmp_path):
         (("1", small, tmp_path, "--preset=big"), "--preset=big is not one of"),
     ]
     for arguments, message in cases:
-        with pytest.raises(UsageError, match=message):
+        with pytest.raises(InputError, match=message):
             _train(*arguments)
 
 
@@ -306,10 +307,10 @@ def test_another_schema_is_refused(small, tmp_path):
     other = write_small_dataset(tmp_path / "other")
     manifest = json.loads((other / "manifest.json").read_text())
     (other / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 99}))
-    with pytest.raises(UsageError, match=r"has schema 99 .* build the data set again"):
+    with pytest.raises(InputError, match=r"has schema 99 .* build the data set again"):
         schema.read_manifest(other)
     (other / "manifest.json").write_text("{}")
-    with pytest.raises(UsageError, match="is not a data set's manifest"):
+    with pytest.raises(InputError, match="is not a data set's manifest"):
         schema.read_manifest(other)
 
 
@@ -319,25 +320,25 @@ def test_damaged_data_sets_are_named(small, tmp_path):
     whole = items.read_bytes()
     items.unlink()
     with pytest.raises(
-        UsageError, match=r"source\.parquet can't be read .*build the data set again"
+        InputError, match=r"source\.parquet can't be read .*build the data set again"
     ):
         _train("1", damaged, tmp_path, "--preset=tiny")
     items.write_bytes(whole)
     [shard] = damaged.glob(schema.shard_glob(schema.STAGE1, schema.TRAIN))
     shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(UsageError, match=r"damaged is damaged .*see python -m pipelines.verify"):
+    with pytest.raises(InputError, match=r"damaged is damaged .*see python -m pipelines.verify"):
         _train("1", damaged, tmp_path, "--preset=tiny", "--overwrite")
     manifest = json.loads((damaged / "manifest.json").read_text())
     del manifest["records"]
     (damaged / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UsageError, match=r"is damaged .*'records'.*build the data set again"):
+    with pytest.raises(InputError, match=r"is damaged .*'records'.*build the data set again"):
         schema.read_manifest(damaged)
 
 
 def test_a_validation_split_of_one_class_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(stage2.metrics, "auc", lambda labels, scores: float("nan"))
     data_dir = write_small_dataset(tmp_path / "data")
-    with pytest.raises(UsageError, match="the validation split gives auc=nan: it needs both"):
+    with pytest.raises(InputError, match="the validation split gives auc=nan: it needs both"):
         _train("2", data_dir, tmp_path, "--preset=tiny", "--init=none")
 
 
@@ -345,7 +346,7 @@ def test_runs_of_two_data_sets_are_not_evaluated_together(workdir, tmp_path):
     other = write_small_dataset(tmp_path / "other", dataset_hash="other")
     _train("2", other, tmp_path, "--preset=tiny", "--init=none")
     dirs = [f"--run_dir={d / 'stage2'}" for d in (workdir, tmp_path)]
-    with pytest.raises(UsageError, match=r"trained on the data set other, .* on small: evaluate"):
+    with pytest.raises(InputError, match=r"trained on the data set other, .* on small: evaluate"):
         commands.run_main(evaluate, *dirs)
 
 
@@ -355,7 +356,7 @@ def test_the_next_command_repeats_the_settings(small, tmp_path, capsys):
 
 
 def test_a_stage_1_run_is_no_scorer(workdir):
-    with pytest.raises(UsageError, match="holds a run of stage1, not of stage2"):
+    with pytest.raises(InputError, match="holds a run of stage1, not of stage2"):
         runs.load_scorer(workdir / "stage1")
 
 
@@ -363,7 +364,7 @@ def test_an_unfinished_run_is_no_scorer(small, tmp_path):
     manifest = schema.read_manifest(small)
     info = runs.RunInfo("stage2", str(small), "small", "none", {})
     runs.prepare(tmp_path, config.tiny(), manifest, info)
-    with pytest.raises(UsageError, match="holds an unfinished run"):
+    with pytest.raises(InputError, match="holds an unfinished run"):
         runs.load_scorer(tmp_path)
 
 
@@ -407,5 +408,5 @@ def test_a_loss_that_is_not_finite_stops(small, tmp_path):
     wild = dataclasses.replace(
         wild, contrast=dataclasses.replace(config.paper().contrast, granularities=(4,))
     )
-    with pytest.raises(UsageError, match=r"the loss is (nan|inf)"):
+    with pytest.raises(InputError, match=r"the loss is (nan|inf)"):
         stage1.run_stage1(wild, small, tmp_path / "stage1", tf.distribute.get_strategy())

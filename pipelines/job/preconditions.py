@@ -1,0 +1,143 @@
+"""What must hold before the next step begins, and what is settled there."""
+
+from collections.abc import Iterable
+
+import apache_beam as beam
+import numpy as np
+
+from pipelines.job.options import Job
+from pipelines.logs import event_parser, line_counts
+from pipelines.logs.line_counts import LineCounts
+from pipelines.records import request_rules
+from sitn_tf import schema
+from sitn_tf.errors import InputError
+
+
+class MergeCounts(beam.CombineFn):
+    """Sums line counts."""
+
+    def create_accumulator(self) -> LineCounts:
+        return LineCounts()
+
+    def add_input(self, total: LineCounts, more: LineCounts) -> LineCounts:
+        return total.merge(more)
+
+    def merge_accumulators(self, parts: Iterable[LineCounts]) -> LineCounts:
+        total = LineCounts()
+        for part in parts:
+            total = total.merge(part)
+        return total
+
+    def extract_output(self, total: LineCounts) -> LineCounts:
+        return total
+
+
+def check_rejects(what: str, found: LineCounts, job: Job, remedies: dict[str, str]) -> None:
+    """Fails the job for too many rejects.
+
+    `remedies` are for reasons that are commonly a flag's fault.
+
+    Raises:
+      InputError: a larger share of the lines was rejected than the job allows.
+    """
+    if found.reject_rate <= job.max_reject_rate:
+        return
+    [(worst, _)] = found.rejected.most_common(1)
+    remedy = remedies.get(worst, "")
+    if remedy and (seen := found.fields.get(worst)):
+        remedy += f"; that line has {', '.join(seen)}"
+    raise InputError(
+        f"{sum(found.rejected.values()):,} of {found.total:,} lines of the {what} "
+        f"were rejected, more than --max_reject_rate={job.max_reject_rate:g} allows: "
+        f"{found.top_reasons()}{remedy and f': {remedy}'}"
+    )
+
+
+def log_remedies(domain: str, log: event_parser.LogFormat) -> dict[str, str]:
+    """By reason of reject, the flag to look at."""
+    flags = event_parser.field_flags(log, domain)
+    remedies = {event_parser.missing(field): f"check {flag}" for field, flag in flags.items()}
+    remedies[event_parser.far_future(log.time)] = (
+        f"check --time_unit, which is {log.time_unit}: times in milliseconds need --time_unit=ms"
+    )
+    return remedies
+
+
+def check_items(element: tuple[str, LineCounts], job: Job) -> tuple[str, LineCounts]:
+    """Passes on the counts of a domain's item files, checked."""
+    domain = element[0].removesuffix("_items")
+    remedies = {event_parser.missing(job.item_fields.item): "check --items_item_field"}
+    check_rejects(f"{domain} item files", element[1], job, remedies)
+    return element
+
+
+def check_shared_users(shared: int) -> int:
+    """
+    Raises:
+      InputError: no user has clicks in both logs.
+    """
+    if not shared:
+        raise InputError(
+            "no user has clicks in both logs: check that --source_user_field and "
+            "--target_user_field (or --user_field) name the same users"
+        )
+    return shared
+
+
+YEARS_APART = 5
+"""Between the periods of two logs before one of them must have another unit of time."""
+
+
+def check_periods(times: dict[str, line_counts.TimeHistogram]) -> None:
+    """Refuses logs of periods that are years apart: histories would hold all of one log or none.
+
+    Raises:
+      InputError: the newest time of one log is years before the oldest of the other.
+    """
+    spans = {domain: found.span() for domain, found in times.items() if len(found.counts)}
+    for earlier, later in (schema.DOMAINS, schema.DOMAINS[::-1]):
+        if not {earlier, later} <= spans.keys():
+            return
+        apart = spans[later][0] - spans[earlier][1]
+        if apart > YEARS_APART * 365 * 86_400:
+            days = {
+                domain: " to ".join(str(np.datetime64(int(t), "s").astype("M8[D]")) for t in span)
+                for domain, span in spans.items()
+            }
+            raise InputError(
+                f"the {earlier} log is of {days[earlier]}, the {later} log of {days[later]}: check "
+                "--time_unit and the time fields; logs in two units have to be brought to one first"
+            )
+
+
+def decide_cutoffs(
+    carried: line_counts.TimeHistogram, counts: dict[str, LineCounts], job: Job
+) -> tuple[request_rules.Cutoffs, line_counts.TimeHistogram]:
+    """Checks what parsing found and settles the cutoffs; also the times of all target clicks.
+
+    `carried` holds the times of the clicks that come from an earlier data set.
+
+    Raises:
+      InputError: a log without an event, too many rejects, or no train period.
+    """
+    for domain in schema.DOMAINS:
+        found = counts.get(domain, LineCounts())
+        check_rejects(f"{domain} log", found, job, log_remedies(domain, job.formats[domain]))
+        if not found.events and not job.extends:
+            raise InputError(f"the {domain} log holds no event: check its files and field names")
+        if not len(found.times.counts) and not job.extends:
+            raise InputError(
+                f"no impression of the {domain} log was clicked: check "
+                f"{'--label_field' if domain == schema.TARGET else '--source_label_field'}"
+            )
+    check_periods({domain: counts.get(domain, LineCounts()).times for domain in schema.DOMAINS})
+    times = counts.get(schema.TARGET, LineCounts()).times.merge(carried)
+    if job.split == "last":
+        return request_rules.Cutoffs(None, None), times
+    if job.train_until is not None:
+        return request_rules.Cutoffs(job.train_until, job.validation_until), times
+    held_out = job.validation_fraction + job.test_fraction
+    cutoffs = request_rules.Cutoffs(
+        times.quantile(1 - held_out), times.quantile(1 - job.test_fraction)
+    )
+    return cutoffs, times

@@ -1,0 +1,44 @@
+"""A job under way: where its workers put their files, and what it carries on."""
+
+import dataclasses
+
+import pyarrow as pa
+
+from pipelines.job.options import Job
+from pipelines.logs import files, line_counts
+from pipelines.records import shards, vocabulary
+from sitn_tf import schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Carried:
+    """What a data set brings to the one that extends it.
+
+    Attributes:
+      events: (shard, part) of its sorted events.
+      items: by domain, the file of all its raw items.
+      known: by "<domain>.<feature>", its vocabulary file: the ids in it stay.
+      times: of its target clicks.
+    """
+
+    events: tuple[tuple[int, shards.Part], ...] = ()
+    items: tuple[tuple[str, str], ...] = ()
+    known: tuple[tuple[str, str], ...] = ()
+    times: line_counts.TimeHistogram = dataclasses.field(default_factory=line_counts.TimeHistogram)
+
+    def tokens(self, domain: str, feature: str) -> pa.Array | None:
+        """Tokens whose ids are given already, None if none are."""
+        path = dict(self.known).get(schema.vocabulary_name(domain, feature))
+        return None if path is None else vocabulary.read_text(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A job, where its passing files go (a folder in the data set to be), what it extends."""
+
+    job: Job
+    folder: str
+    carried: Carried = Carried()
+
+    def place(self, name: str) -> str:
+        return files.attempt_path(self.folder, name)

@@ -1,0 +1,229 @@
+"""Item files to item tables: row r holds what is known of the item of id r."""
+
+import ast
+import functools
+import html
+import json
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.job.options import ItemFields
+from pipelines.logs import event_parser, line_blocks
+from pipelines.records import shards, vocabulary
+from sitn_tf import schema
+
+_TEXT_COLUMNS = (schema.ITEM, schema.TITLE, *schema.CATEGORICAL_ITEM_FEATURES)
+RAW = pa.schema([(name, pa.string()) for name in _TEXT_COLUMNS])
+_MAX_TEXT = 2_000
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+
+
+def parse_lines(
+    block: line_blocks.Block, unit: line_blocks.Unit, fields: ItemFields
+) -> event_parser.Parsed:
+    """Lines of an item file (JSON, Python literals or CSV) to RAW rows and rejects."""
+    lines = event_parser.lines_with_text(block.data)
+    parsed = _parsed(
+        ((block.position + s, raw, functools.partial(_parse, raw, unit)) for s, raw in lines),
+        fields,
+    )
+    if lines.blank:
+        parsed.filtered[event_parser.BLANK_LINE] = lines.blank
+    parsed.rejects += [
+        event_parser.Reject(line.position, "line too long", line.head, False)
+        for line in block.long_lines
+    ]
+    parsed.lines += lines.blank + len(block.long_lines)
+    return parsed
+
+
+def parse_rows(table: pa.Table, first_row: int, fields: ItemFields) -> event_parser.Parsed:
+    """Rows of a Parquet item file to RAW rows and rejects."""
+    rows = enumerate(table.to_pylist(), first_row)
+    return _parsed(
+        (
+            (place, json.dumps(row, default=str).encode(), functools.partial(dict, row))
+            for place, row in rows
+        ),
+        fields,
+    )
+
+
+def _parsed(
+    lines: Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]], fields: ItemFields
+) -> event_parser.Parsed:
+    """Position, text and reader of each line to the items read, each line in one place."""
+    rows, rejects = [], []
+    for position, raw, parse in lines:
+        try:
+            rows.append(read_item(parse(), fields))
+        except event_parser.BadLineError as reason:
+            rejects.append(event_parser.Reject(position, str(reason), raw))
+    return event_parser.Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
+
+
+def _parse(raw: bytes, unit: line_blocks.Unit) -> dict[str, Any]:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise event_parser.BadLineError("invalid utf-8") from error
+    if unit.kind == "csv":
+        return event_parser.csv_row(text, unit.columns)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = _python_literal(text)
+    if not isinstance(value, dict):
+        raise event_parser.BadLineError("not a json object")
+    return value
+
+
+def _python_literal(text: str) -> Any:
+    """The lines of the Amazon files of 2014 are Python literals: read, never evaluated."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
+        raise event_parser.BadLineError("neither json nor a python literal") from error
+
+
+def read_item(row: dict[str, Any], fields: ItemFields) -> dict[str, str]:
+    """An item's RAW columns, "" where nothing is known.
+
+    Raises:
+      BadLineError: the item has no id.
+    """
+    value = row.get(fields.item)
+    item = "" if isinstance(value, float) else _clean(value)  # as it is: logs have it so too
+    if not item:
+        raise event_parser.BadLineError(event_parser.missing(fields.item))
+    path = _category_path(row.get(fields.categories))
+    main, second = [*path, "", ""][:2]
+    return {
+        schema.ITEM: item,
+        schema.TITLE: _text(row.get(fields.title)),
+        "brand": _text(row.get(fields.brand)),
+        "main_category": _text(row.get(fields.main_category)) or main,
+        "second_category": _text(row.get(fields.second_category)) or second,
+    }
+
+
+def _category_path(value: Any) -> list[str]:
+    """["Books", "History"] or [["Books", "History"], ...] or "Books|History" to its path."""
+    if isinstance(value, str):
+        value = value.split("|")
+    if not isinstance(value, list) or not value:
+        return []
+    if isinstance(value[0], list):
+        value = value[0]
+    return [c for c in map(_text, value) if c]
+
+
+def _text(value: Any) -> str:
+    """As `_clean`, without the mark-up that shops leave in their catalogues."""
+    text = _clean(value)
+    if "<" in text or "&" in text:
+        text = _clean(html.unescape(_TAG.sub(" ", text)))
+    return text
+
+
+def _clean(value: Any) -> str:
+    """One line of valid text, of bounded length."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return ""
+    try:
+        text = str(value)[: 2 * _MAX_TEXT]
+    except ValueError:  # an integer of more digits than Python writes
+        return ""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())[:_MAX_TEXT].encode(errors="ignore").decode()
+
+
+def from_rows(rows: Iterable[dict[str, str]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=RAW)
+
+
+def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
+    """The RAW row of each of `items` [V], in order, and how many of them the files have.
+
+    Where files repeat an item, its first row by text counts.
+    """
+    parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
+    together = pa.concat_tables([RAW.empty_table(), *parts])
+    together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
+    item = one_array(together[schema.ITEM])
+    place = pc.index_in(items, value_set=item)
+    columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
+    return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays([pa.array([], column.type), *column.chunks])
+
+
+def words(titles: pa.Array, longest: int) -> tuple[pa.Array, np.ndarray]:
+    """Lower-case alphanumeric words of titles [n]: all of them, and offsets int64 [n + 1]."""
+    spaced = pc.replace_substring_regex(pc.utf8_lower(titles), r"[^\pL\pN]+", " ")
+    split = pc.split_pattern(pc.utf8_trim_whitespace(spaced), " ")
+    split = pc.list_slice(split, 0, longest)
+    flat = split.flatten()
+    lengths = np.array(pc.list_value_length(split).to_numpy(), np.int64)
+    empty = np.asarray(pc.equal(pc.utf8_trim_whitespace(spaced), ""))  # "" splits to [""]
+    owner = np.repeat(np.arange(len(titles)), lengths)
+    lengths[empty] = 0
+    flat = flat.filter(pa.array(~empty[owner]))
+    return flat, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def vocabulary_of(
+    tokens: pa.Array, minimum: int, most: int | None, known: pa.Array | None = None
+) -> pa.Array:
+    """Distinct tokens by descending count, ties by text; `known` ones come first."""
+    token, distinct = shards.ranked(tokens)
+    counts = np.bincount(token, minlength=len(distinct)).astype(np.int64)
+    table = pa.table([distinct, counts, counts], schema=vocabulary.COUNTS)
+    if not len(distinct) and known is None:
+        return distinct
+    ordered = vocabulary.ordered(table, minimum, known)[vocabulary.ITEM]
+    result = one_array(ordered)
+    return result if most is None else result.slice(0, max(most, len(known or [])))
+
+
+def build_table(
+    items: vocabulary.Vocabulary,
+    raw: pa.Table,
+    vocabularies: dict[str, pa.Array],
+    title_length: int,
+) -> pa.Table:
+    """The item table (schema.ITEM_TABLE_COLUMNS): two reserved rows, then the items."""
+
+    def reserved(column: pa.Array, pad: Any, unknown: Any) -> pa.Array:
+        return pa.concat_arrays([pa.array([pad, unknown], column.type), column])
+
+    flat, offsets = words(one_array(raw[schema.TITLE]), title_length)
+    ids = _token_ids(flat, vocabularies[schema.TITLE_WORDS])
+    known = ids != schema.OOV_ID  # rare words say nothing: left out
+    kept = np.concatenate([[0], np.cumsum(known)])[offsets]
+    title_words = pa.ListArray.from_arrays(
+        pa.array(kept, pa.int32()), pa.array(ids[known], pa.int32())
+    )
+    columns = {
+        schema.ITEM: reserved(items.items, "", ""),
+        schema.TITLE: reserved(one_array(raw[schema.TITLE]), "", ""),
+        schema.COUNT: reserved(pa.array(items.clicks), 0, 0),
+        schema.IMPRESSIONS: reserved(pa.array(items.impressions), 0, 0),
+        schema.TITLE_WORDS: reserved(title_words, [], []),
+    }
+    for name in schema.CATEGORICAL_ITEM_FEATURES:
+        of_items = _token_ids(one_array(raw[name]), vocabularies[name])
+        columns[name] = reserved(pa.array(of_items, pa.int32()), schema.PAD_ID, schema.OOV_ID)
+    return pa.table({name: columns[name] for name in schema.ITEM_TABLE_COLUMNS})
+
+
+def _token_ids(tokens: pa.Array, known: pa.Array) -> np.ndarray:
+    empty = np.empty(0, np.int64)
+    return vocabulary.Vocabulary(known, empty, empty).ids(tokens)

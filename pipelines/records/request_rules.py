@@ -1,0 +1,203 @@
+"""Target events to requests, their splits, and the rules by which some are left out."""
+
+import dataclasses
+
+import numpy as np
+
+from pipelines.job.options import Job
+from pipelines.records import column_hashes, histories, shards
+from sitn_tf import schema
+
+SPLIT_CODES = {name: code for code, name in enumerate(schema.STAGE2_SPLITS)}
+NO_SPLIT = -1
+TIME_LIMIT = (1 << histories.TIME_BITS) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutoffs:
+    """Unix seconds: train is before the first, validation before the second.
+
+    Both None where the split is by each user's last requests.
+    """
+
+    train_until: int | None
+    validation_until: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Requests:
+    """Requests of a shard, sorted by (user, time, ...).
+
+    Attributes:
+      user, time: int64 [r].
+      rows: int64 [candidates], target events in order of their requests.
+      start, stop: int64 [r], the request's candidates are rows[start:stop].
+      seed: uint64 [r], hash of user and request, which all sampling starts from.
+    """
+
+    user: np.ndarray
+    time: np.ndarray
+    rows: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    seed: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Clicks:
+    """The clicks among a domain's events, sorted by (user, time): int64 [n] each."""
+
+    user: np.ndarray
+    time: np.ndarray
+    item: np.ndarray
+
+    @classmethod
+    def of(cls, events: shards.Events) -> "Clicks":
+        order = np.flatnonzero(events.clicked)
+        return cls(events.user[order], events.time[order], events.item[order])
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a shard's records are made of.
+
+    Attributes:
+      requests: all of them.
+      clicks: by domain.
+      history: by domain, (start, stop) into `clicks`, truncated: int64 [r] each.
+      split: int64 [r], index into schema.STAGE2_SPLITS or NO_SPLIT where filtered.
+      filtered: number of requests left out, by rule.
+      user_cutoff: int64 [users]; training knows only what is before it.
+    """
+
+    requests: Requests
+    clicks: dict[str, Clicks]
+    history: dict[str, tuple[np.ndarray, np.ndarray]]
+    split: np.ndarray
+    filtered: dict[str, int]
+    user_cutoff: np.ndarray
+
+
+def find(events: shards.Events, user_hash: np.ndarray, job: Job) -> Requests:
+    """Impressions grouped to requests, or each click a request of its own.
+
+    Impressions belong together if user and request id agree (the earliest time counts) or,
+    where the log names no requests, user and time.
+    """
+    if not job.impressions:
+        rows = np.flatnonzero(events.clicked)
+        start = np.arange(len(rows))
+        stop = start + 1
+        detail = column_hashes.hash_strings(events.items)[events.item[rows]]
+    else:
+        rows, start, stop = _grouped(events, named=job.formats[schema.TARGET].request is not None)
+        named_hash = column_hashes.hash_strings(events.requests)
+        first = events.request[rows[start]]
+        detail = named_hash[first] if len(named_hash) else np.zeros(len(start), np.uint64)
+    user = events.user[rows[start]]
+    time = np.minimum.reduceat(events.time[rows], start) if len(start) else start
+    seed = column_hashes.combine(user_hash[user], time, detail)
+    order = shards.sort_order(user, time)
+    return Requests(user[order], time[order], rows, start[order], stop[order], seed[order])
+
+
+def _grouped(events: shards.Events, *, named: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Event rows by request, and where each request's begin and end."""
+    key = events.request if named else events.time
+    rows = shards.sort_order(events.user, key)
+    user, key = events.user[rows], key[rows]
+    new = np.ones(len(rows), bool)
+    new[1:] = (np.diff(user) != 0) | (np.diff(key) != 0)
+    start = np.flatnonzero(new)
+    return rows, start, np.append(start[1:], len(rows)) if len(start) else start
+
+
+def plan(
+    source: shards.Events, target: shards.Events, user_hash: np.ndarray, job: Job, cutoffs: Cutoffs
+) -> Plan:
+    """Everything about a shard's requests that needs no vocabulary."""
+    requests = find(target, user_hash, job)
+    clicks = {schema.SOURCE: Clicks.of(source), schema.TARGET: Clicks.of(target)}
+    history = {
+        domain: histories.strictly_before(
+            c.user, c.time, requests.user, requests.time, job.max_history
+        )
+        for domain, c in clicks.items()
+    }
+    minimum = {schema.SOURCE: job.min_source_history, schema.TARGET: job.min_target_history}
+    whole = {
+        domain: _whole_length(clicks[domain], requests) if minimum[domain] else None
+        for domain in schema.DOMAINS
+    }
+    left = np.ones(len(requests.user), bool)
+    filtered: dict[str, int] = {}
+
+    def leave_out(where: np.ndarray, rule: str) -> None:
+        count = int((left & where).sum())
+        if count:
+            filtered[rule] = count
+        left[where] = False
+
+    for domain in schema.DOMAINS:
+        if (length := whole[domain]) is not None:
+            leave_out(length < minimum[domain], f"{domain}_history_too_short")
+    leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
+    if job.split == "time":
+        assert cutoffs.train_until is not None
+        assert cutoffs.validation_until is not None
+        bounds = np.array([cutoffs.train_until, cutoffs.validation_until])
+        split = np.searchsorted(bounds, requests.time, side="right")
+        user_cutoff = np.full(len(user_hash), cutoffs.train_until)
+    else:
+        split, user_cutoff = last_requests(requests.user, requests.time, left, len(user_hash))
+        late = (split == SPLIT_CODES[schema.TRAIN]) & (requests.time >= user_cutoff[requests.user])
+        leave_out(late, "at_the_users_cutoff")
+        last_event = np.maximum(
+            _last_time(source, len(user_hash)), _last_time(target, len(user_hash))
+        )
+        user_cutoff = np.minimum(user_cutoff, last_event + 1)
+    split = np.where(left, split, NO_SPLIT)
+    return Plan(requests, clicks, history, split, filtered, user_cutoff)
+
+
+def _whole_length(clicks: Clicks, requests: Requests) -> np.ndarray:
+    start, stop = histories.strictly_before(
+        clicks.user, clicks.time, requests.user, requests.time, None
+    )
+    return stop - start
+
+
+def _last_time(events: shards.Events, users: int) -> np.ndarray:
+    """Time of each user's last event, -1 for none: int64 [users]."""
+    last = np.full(users, -1)
+    last[events.user] = events.time  # sorted by time: the last one stays
+    return last
+
+
+def last_requests(
+    user: np.ndarray, time: np.ndarray, eligible: np.ndarray, users: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each user's last eligible request is test, the one before validation, the rest train.
+
+    A user with fewer than three goes wholly to train.
+
+    Args:
+      user, time: int64 [r], sorted by (user, time).
+      eligible: bool [r].
+      users: how many users there are.
+
+    Returns:
+      split int64 [r], and the time of each user's validation request int64 [users],
+      TIME_LIMIT for a user without one.
+    """
+    split = np.zeros(len(user), np.int64)
+    cutoff = np.full(users, TIME_LIMIT)
+    rows = np.flatnonzero(eligible)
+    owner = user[rows]
+    enough = np.bincount(owner, minlength=users)[owner] >= 3
+    from_end = shards.from_the_end(owner)
+    validation = rows[enough & (from_end == 1)]
+    split[rows[enough & (from_end == 0)]] = SPLIT_CODES[schema.TEST]
+    split[validation] = SPLIT_CODES[schema.VALIDATION]
+    cutoff[user[validation]] = time[validation]
+    return split, cutoff

@@ -1,0 +1,227 @@
+"""A shard's events to the serialized records of both stages."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.job.options import Job
+from pipelines.records import column_hashes, examples, histories, negatives, request_rules, shards
+from pipelines.records.vocabulary import Vocabulary
+from sitn_tf import schema
+
+CHUNK = 8192
+"""Records encoded at once: what a chunk needs stays small whatever a user has done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One shard's events with ids.
+
+    Attributes:
+      users: sorted strings [users]; user_hash: uint64 [users].
+      plan: requests, histories and splits.
+      click_ids: by domain, the item id of each click.
+      encoded: the same as the column that histories are ranges of.
+      target: the target events; target_ids: int64 [n], their item ids.
+    """
+
+    users: pa.Array
+    user_hash: np.ndarray
+    plan: request_rules.Plan
+    click_ids: dict[str, np.ndarray]
+    encoded: dict[str, examples.Slices]
+    target: shards.Events
+    target_ids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Some records of one stage and split: columns by feature name, n rows."""
+
+    stage: str
+    split: str
+    columns: dict[str, examples.Column]
+    rows: int
+
+
+def prepare(
+    tables: dict[str, pa.Table],
+    job: Job,
+    cutoffs: request_rules.Cutoffs,
+    vocabularies: Mapping[str, Vocabulary],
+) -> Shard:
+    """Codes, plans and looks up the ids of a shard's sorted events."""
+    users, (source, target) = shards.coded([tables[d] for d in schema.DOMAINS])
+    user_hash = column_hashes.hash_strings(users)
+    plan = request_rules.plan(source, target, user_hash, job, cutoffs)
+    ids = {
+        domain: vocabularies[domain].ids(events.items)
+        for domain, events in ((schema.SOURCE, source), (schema.TARGET, target))
+    }
+    click_ids = {domain: ids[domain][plan.clicks[domain].item] for domain in schema.DOMAINS}
+    target_ids = ids[schema.TARGET][target.item]
+    encoded = {domain: examples.Slices.of(found) for domain, found in click_ids.items()}
+    return Shard(users, user_hash, plan, click_ids, encoded, target, target_ids)
+
+
+def stage1(shard: Shard, job: Job) -> Iterator[Chunk]:
+    """One record a user whose histories before the training cutoff are long enough."""
+    everyone = np.arange(len(shard.users))
+    cutoff = shard.plan.user_cutoff
+    history = {
+        domain: histories.strictly_before(c.user, c.time, everyone, cutoff, None)
+        for domain, c in shard.plan.clicks.items()
+    }
+    minimum = {
+        schema.SOURCE: max(1, job.min_source_history),
+        schema.TARGET: max(1, job.min_target_history),
+    }
+    enough = np.ones(len(everyone), bool)
+    for domain, (start, stop) in history.items():
+        enough &= stop - start >= minimum[domain]
+        history[domain] = (np.maximum(start, stop - job.max_history), stop)
+    seed = column_hashes.combine(shard.user_hash, job.seed, 1)
+    held_out = column_hashes.unit_interval(seed) < job.stage1_holdout
+    for split, members in ((schema.TRAIN, ~held_out), (schema.VALIDATION, held_out)):
+        chosen = np.flatnonzero(enough & members)
+        for rows in _chunks(chosen, seed):
+            columns: dict[str, examples.Column] = {
+                schema.USER_ID.name: shard.users.take(pa.array(rows)),
+                schema.CUTOFF_TIME.name: cutoff[rows],
+                **_histories(shard, history, rows),
+            }
+            yield Chunk(schema.STAGE1, split, columns, len(rows))
+
+
+def stage2(
+    shard: Shard, job: Job, popularity: negatives.Popularity, filtered: dict[str, int]
+) -> Iterator[Chunk]:
+    """One record a request; counts into `filtered` those that sampling leaves out."""
+    asked = shard.plan.requests
+    seed = column_hashes.combine(asked.seed, job.seed, 2)
+    clicks = shard.plan.clicks[schema.TARGET]
+    clicked = negatives.Pairs(clicks.user, shard.click_ids[schema.TARGET])
+    for code, split in enumerate(schema.STAGE2_SPLITS):
+        for rows in _chunks(np.flatnonzero(shard.plan.split == code), seed):
+            if job.impressions:
+                kept, candidates = rows, _shown(shard, rows, seed[rows])
+            else:
+                rows = _of_known_items(shard, rows, job, filtered)
+                kept, candidates = _sampled(shard, rows, seed, job, popularity, clicked)
+                _count(filtered, "no_negatives_left", len(rows) - len(kept))
+            columns: dict[str, examples.Column] = {
+                schema.USER_ID.name: shard.users.take(pa.array(asked.user[kept])),
+                schema.REQUEST_TIME.name: asked.time[kept],
+                **_histories(shard, shard.plan.history, kept),
+                **candidates,
+            }
+            if len(kept):
+                yield Chunk(schema.STAGE2, split, columns, len(kept))
+
+
+def _count(filtered: dict[str, int], rule: str, requests_left_out: int) -> None:
+    if requests_left_out:
+        filtered[rule] = filtered.get(rule, 0) + requests_left_out
+
+
+def _of_known_items(
+    shard: Shard, rows: np.ndarray, job: Job, filtered: dict[str, int]
+) -> np.ndarray:
+    """The requests `rows` whose clicked item has an id.
+
+    Sampled negatives always have one, so among them an unknown item would be known to be the
+    click: evaluation would reward a model for nothing but liking unknown items.
+    """
+    if job.keep_unknown_clicks:
+        return rows
+    asked = shard.plan.requests
+    known = shard.target_ids[asked.rows[asked.start[rows]]] != schema.OOV_ID
+    _count(filtered, "clicked_item_unknown", int((~known).sum()))
+    return rows[known]
+
+
+def _chunks(rows: np.ndarray, seed: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows in an order that is seeded, so that neighbours in a shard are no one user's."""
+    rows = rows[np.argsort(seed[rows], kind="stable")]
+    for begin in range(0, len(rows), CHUNK):
+        yield rows[begin : begin + CHUNK]
+
+
+def _histories(
+    shard: Shard, history: dict[str, tuple[np.ndarray, np.ndarray]], rows: np.ndarray
+) -> dict[str, examples.Column]:
+    columns: dict[str, examples.Column] = {}
+    newest = np.full(len(rows), schema.NO_HISTORY_TIME)
+    for domain, (start, stop) in history.items():
+        start, stop = start[rows], stop[rows]
+        columns[schema.HISTORY_OF_DOMAIN[domain].name] = shard.encoded[domain].rows(start, stop)
+        times = histories.newest_time(shard.plan.clicks[domain].time, start, stop)
+        newest = np.maximum(newest, times)
+    columns[schema.HISTORY_TIME.name] = newest
+    return columns
+
+
+def _shown(shard: Shard, rows: np.ndarray, seed: np.ndarray) -> dict[str, examples.Column]:
+    """What was shown at the requests `rows`, in a seeded order."""
+    asked = shard.plan.requests
+    start, stop = asked.start[rows], asked.stop[rows]
+    events = asked.rows[histories.ragged_index(start, stop)]
+    owner = np.repeat(np.arange(len(rows)), stop - start)
+    item_hash = column_hashes.hash_strings(shard.target.items)[shard.target.item[events]]
+    events = events[negatives.shuffled(seed, owner, item_hash)]
+    scores = np.empty(0, np.float32)
+    known = np.zeros(len(rows), bool)
+    if shard.target.score is not None and len(rows):
+        scores = shard.target.score[events]
+        known = np.logical_and.reduceat(~np.isnan(scores), np.cumsum(stop - start) - (stop - start))
+        scores = scores[known[owner]]
+    return _candidate_columns(
+        shard.target_ids[events],
+        shard.target.clicked[events],
+        stop - start,
+        examples.Ragged.of_lengths(scores, np.where(known, stop - start, 0)),
+    )
+
+
+def _candidate_columns(
+    ids: np.ndarray, labels: np.ndarray, lengths: np.ndarray, scores: examples.Ragged
+) -> dict[str, examples.Column]:
+    return {
+        schema.CANDIDATES.name: examples.Ragged.of_lengths(ids, lengths),
+        schema.LABELS.name: examples.Ragged.of_lengths(labels.astype(np.int64), lengths),
+        schema.LOGGED_SCORES.name: scores,
+    }
+
+
+def _sampled(
+    shard: Shard,
+    rows: np.ndarray,
+    seed: np.ndarray,
+    job: Job,
+    popularity: negatives.Popularity,
+    clicked: negatives.Pairs,
+) -> tuple[np.ndarray, dict[str, examples.Column]]:
+    """Of the requests `rows` those with a negative, and their click among its negatives.
+
+    Negatives come in no order, so a seeded place for the click hides it among them.
+    """
+    asked = shard.plan.requests
+    drawn = negatives.sample(popularity, asked.user[rows], seed[rows], clicked, job.negatives)
+    some = drawn[:, 0] > 0
+    rows, drawn = rows[some], drawn[some]
+    positive = shard.target_ids[asked.rows[asked.start[rows]]][:, None]
+    lengths = 1 + (drawn > 0).sum(axis=1)
+    place = (column_hashes.combine(seed[rows], 0x5EED) % lengths.astype(np.uint64)).astype(np.int64)
+    ids = negatives.with_click(positive, drawn, place)
+    labels = np.arange(ids.shape[1]) == place[:, None]
+    real = ids > 0
+    none = examples.Ragged(np.empty(0, np.float32), np.zeros(len(rows) + 1, np.int64))
+    return rows, _candidate_columns(ids[real], labels[real], lengths, none)
+
+
+def encode(chunk: Chunk) -> examples.Buffer:
+    """The chunk's records in TFRecord framing."""
+    features = schema.STAGE_FEATURES[chunk.stage]
+    return examples.tfrecords(examples.serialize(features, chunk.columns))

@@ -1,0 +1,96 @@
+"""Item counts of the training period to vocabularies: line i of the file has id i + 2."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.logs import files
+from pipelines.records import shards
+from sitn_tf import schema
+
+ITEM, CLICKS, IMPRESSIONS = "item", "clicks", "impressions"
+COUNTS = pa.schema([(ITEM, pa.string()), (CLICKS, pa.int64()), (IMPRESSIONS, pa.int64())])
+
+
+def count_items(events: shards.Events, user_cutoff: np.ndarray) -> pa.Table:
+    """Clicks and impressions of each item before its user's training cutoff (COUNTS)."""
+    before = events.time < user_cutoff[events.user]
+    clicks = np.bincount(events.item[before & events.clicked], minlength=len(events.items))
+    shown = np.bincount(events.item[before], minlength=len(events.items))
+    seen = shown > 0
+    return pa.table([events.items.filter(pa.array(seen)), clicks[seen], shown[seen]], schema=COUNTS)
+
+
+def merge_counts(tables: list[pa.Table]) -> pa.Table:
+    """Sums the counts of the same item (COUNTS), sorted by item."""
+    together = pa.concat_tables([COUNTS.empty_table(), *tables])
+    item, items = shards.ranked(together[ITEM])
+    sums = [
+        np.bincount(item, together[name].to_numpy(), len(items)).astype(np.int64)
+        for name in (CLICKS, IMPRESSIONS)
+    ]
+    return pa.table([items, *sums], schema=COUNTS)
+
+
+def ordered(counts: pa.Table, minimum: int, known: pa.Array | None = None) -> pa.Table:
+    """Items in order of their ids (COUNTS): by descending clicks, ties by the item.
+
+    Args:
+      counts: distinct items.
+      minimum: clicks (where nothing was clicked: impressions) an item needs.
+      known: items that have ids already; they keep them, new ones follow.
+    """
+    by_count = counts.sort_by([(CLICKS, "descending"), (ITEM, "ascending")])
+    enough = pc.greater_equal(pc.max_element_wise(by_count[CLICKS], by_count[IMPRESSIONS]), minimum)
+    new = by_count.filter(enough)
+    if known is None:
+        return new.combine_chunks()
+    new = new.filter(pc.invert(pc.is_in(new[ITEM], value_set=known)))
+    place = pc.index_in(known, value_set=counts[ITEM].combine_chunks())
+    old = pa.table(
+        [known, *(pc.fill_null(counts[n].take(place), 0) for n in (CLICKS, IMPRESSIONS))],
+        schema=COUNTS,
+    )
+    return pa.concat_tables([old, new]).combine_chunks()
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """A domain's items in order of their ids, with their training counts: [V] each."""
+
+    items: pa.Array
+    clicks: np.ndarray
+    impressions: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table) -> "Vocabulary":
+        items = table[ITEM].combine_chunks()
+        items = pa.concat_arrays(items.chunks) if isinstance(items, pa.ChunkedArray) else items
+        return cls(items, table[CLICKS].to_numpy(), table[IMPRESSIONS].to_numpy())
+
+    def ids(self, items: pa.Array) -> np.ndarray:
+        """Ids of items [n], OOV_ID for those that have none: int64 [n]."""
+        found = pc.index_in(items, value_set=self.items)
+        return found.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + schema.FIRST_ID
+
+
+def as_text(tokens: pa.Array) -> bytes:
+    """The vocabulary file: one token a line."""
+    return b"".join(token.as_buffer().to_pybytes() + b"\n" for token in tokens)
+
+
+def write_text(path: str, tokens: pa.Array) -> dict[str, int | str]:
+    """Writes a vocabulary file; its entry in the manifest."""
+    text = as_text(tokens)
+    with files.writing(path) as stream:
+        stream.write(text)
+    return {"size": len(tokens) + schema.FIRST_ID, "sha256": hashlib.sha256(text).hexdigest()}
+
+
+def read_text(path: str) -> pa.Array:
+    with files.reading(path) as stream:
+        lines = stream.read().decode().split("\n")
+    return pa.array(lines[:-1], pa.string())

@@ -1,0 +1,310 @@
+"""Statistics of every feature and split: gathered by shard, merged, described for TFDV.
+
+A shard's part is plain JSON, so that it merges in any order and on any runner.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.records import examples
+from pipelines.records.stage_records import Chunk, Shard
+from sitn_tf import schema
+
+DAY = 86_400
+STATISTICS_JSON = "statistics.json"
+STATISTICS_PROTO = "statistics.pb"
+
+_TIMES = (schema.CUTOFF_TIME.name, schema.HISTORY_TIME.name, schema.REQUEST_TIME.name)
+_IDS = (schema.SOURCE_HISTORY.name, schema.TARGET_HISTORY.name, schema.CANDIDATES.name)
+_HISTORIES = {feature.name: domain for domain, feature in schema.HISTORY_OF_DOMAIN.items()}
+
+
+@dataclasses.dataclass
+class Numbers:
+    """Moments, extremes and a histogram of numbers; mergeable.
+
+    `buckets` counts by days of a time, by powers of two of an id, by hundredths of a score,
+    and by value otherwise (see `bucket_bounds`).
+    """
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    zeros: int = 0
+    unknown: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    buckets: Counter[int] = dataclasses.field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, name: str, values: np.ndarray, weights: np.ndarray | None = None) -> "Numbers":
+        """Of values [n], each counted `weights` [n] times (once by default)."""
+        weights = np.ones(len(values), np.int64) if weights is None else weights
+        values, weights = values[weights > 0], weights[weights > 0]
+        if not len(values):
+            return cls()
+        exact = values.astype(np.float64)
+        found, place = np.unique(_buckets(name, values), return_inverse=True)
+        counts = np.bincount(place, weights).astype(np.int64)
+        return cls(
+            int(weights.sum()),
+            float((exact * weights).sum()),
+            float((exact**2 * weights).sum()),
+            int(weights[values == 0].sum()),
+            int(weights[values == schema.OOV_ID].sum()) if name in _IDS else 0,
+            float(values.min()),
+            float(values.max()),
+            Counter(dict(zip(found.tolist(), counts.tolist(), strict=True))),
+        )
+
+    def merge(self, other: "Numbers") -> "Numbers":
+        return Numbers(
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            self.zeros + other.zeros,
+            self.unknown + other.unknown,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.buckets + other.buckets,
+        )
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+    @property
+    def deviation(self) -> float:
+        if not self.count:
+            return 0.0
+        return math.sqrt(max(0.0, self.squares / self.count - self.mean**2))
+
+    def quantile(self, name: str, share: float) -> float:
+        """Lower bound of the bucket that the quantile falls in: exact for small integers."""
+        seen = 0
+        for bucket in sorted(self.buckets):
+            seen += self.buckets[bucket]
+            if seen >= share * self.count:
+                return max(self.low, bucket_bounds(name, bucket)[0])
+        return 0.0
+
+
+def _buckets(name: str, values: np.ndarray) -> np.ndarray:
+    if name in _TIMES:
+        return values // DAY
+    if name in _IDS:
+        return np.frexp(values.astype(np.float64))[1]  # 2**(b - 1) <= id < 2**b
+    if values.dtype.kind == "f":
+        return np.floor(values * 100).astype(np.int64)
+    return values
+
+
+def bucket_bounds(name: str, bucket: int) -> tuple[float, float]:
+    """The values that a bucket counts: from, and up to but not."""
+    if name in _TIMES:
+        return bucket * DAY, (bucket + 1) * DAY
+    if name in _IDS:
+        return (2.0 ** (bucket - 1), 2.0**bucket) if bucket else (0.0, 1.0)
+    if name == schema.LOGGED_SCORES.name:
+        return bucket / 100, (bucket + 1) / 100
+    return bucket, bucket + 1
+
+
+@dataclasses.dataclass
+class FeatureStatistics:
+    """One feature of one split: how many values a record has, and what they are."""
+
+    records: int = 0
+    lengths: Numbers = dataclasses.field(default_factory=Numbers)
+    values: Numbers = dataclasses.field(default_factory=Numbers)
+
+    def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
+        return FeatureStatistics(
+            self.records + other.records,
+            self.lengths.merge(other.lengths),
+            self.values.merge(other.values),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        numbers = {"lengths": self.lengths, "values": self.values}
+        # dataclasses.asdict would count the pairs of a Counter
+        parts = {k: {**vars(v), "buckets": dict(v.buckets)} for k, v in numbers.items()}
+        return {"records": self.records, **parts}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "FeatureStatistics":
+        def numbers(entry: dict[str, Any]) -> Numbers:
+            buckets = Counter({int(k): v for k, v in entry["buckets"].items()})
+            return Numbers(**{**entry, "buckets": buckets})
+
+        return cls(found["records"], numbers(found["lengths"]), numbers(found["values"]))
+
+
+class ShardStatistics:
+    """Gathers the statistics of a shard's chunks as they are written."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._features: dict[str, FeatureStatistics] = {}
+        self._cover: dict[tuple[str, str], np.ndarray] = {}
+
+    def add(self, chunk: Chunk) -> None:
+        """Counts a chunk's records."""
+        place = f"{chunk.stage}/{chunk.split}"
+        for feature in schema.STAGE_FEATURES[chunk.stage]:
+            name = feature.name
+            lengths, values = self._look(place, name, chunk.columns[name])
+            found = FeatureStatistics(chunk.rows, Numbers.of("", lengths), values)
+            key = f"{place}/{name}"
+            self._features[key] = self._features.get(key, FeatureStatistics()).merge(found)
+
+    def _look(self, place: str, name: str, column: examples.Column) -> tuple[np.ndarray, Numbers]:
+        if isinstance(column, examples.Slices):
+            # Histories overlap: how often each click is in one is a running sum, found once.
+            clicks = len(self._shard.click_ids[_HISTORIES[name]])
+            cover = self._cover.setdefault((place, name), np.zeros(clicks + 1, np.int64))
+            cover += np.bincount(column.start, minlength=clicks + 1)
+            cover -= np.bincount(column.stop, minlength=clicks + 1)
+            return column.stop - column.start, Numbers()
+        if isinstance(column, examples.Ragged):
+            return column.lengths, Numbers.of(name, column.values)
+        if isinstance(column, np.ndarray):
+            return np.ones(len(column), np.int64), Numbers.of(name, column)
+        sizes = pc.binary_length(column).to_numpy().astype(np.int64)
+        return np.ones(len(sizes), np.int64), Numbers.of(name, sizes)
+
+    def summary(self) -> dict[str, Any]:
+        """The shard's part, as JSON."""
+        for (place, name), cover in self._cover.items():
+            ids = self._shard.click_ids[_HISTORIES[name]]
+            values = Numbers.of(name, ids, np.cumsum(cover)[:-1])
+            found = self._features[f"{place}/{name}"]
+            self._features[f"{place}/{name}"] = found.merge(FeatureStatistics(values=values))
+        clicks = self._shard.plan.clicks
+        active = {domain: np.unique(found.user) for domain, found in clicks.items()}
+        both = np.intersect1d(active[schema.SOURCE], active[schema.TARGET])
+        return {
+            "features": {key: found.as_json() for key, found in self._features.items()},
+            "clicks_by_day": {d: _by_day(found.time) for d, found in clicks.items()},
+            "users": {**{d: len(found) for d, found in active.items()}, "both": len(both)},
+            "clicks_per_user": {d: _activity(found.user) for d, found in clicks.items()},
+        }
+
+
+def _by_day(times: np.ndarray) -> dict[str, int]:
+    days, counts = np.unique(times // DAY, return_counts=True)
+    return {str(day): int(count) for day, count in zip(days, counts, strict=True)}
+
+
+def _activity(user: np.ndarray) -> dict[str, int]:
+    """Users by how many clicks they have, in powers of two."""
+    clicks = np.bincount(user)
+    sizes, counts = np.unique(np.frexp(clicks[clicks > 0])[1], return_counts=True)
+    return {str(size): int(count) for size, count in zip(sizes, counts, strict=True)}
+
+
+def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:
+    """[rank, clicks of the item at it, share of all clicks up to it], ranks in powers of two."""
+    ordered = np.sort(counts.to_numpy())[::-1]
+    if not len(ordered) or not ordered[0]:
+        return []
+    share = np.cumsum(ordered) / ordered.sum()
+    ranks = np.unique(np.append(2 ** np.arange(int(np.log2(len(ordered))) + 1), len(ordered)))
+    return [[int(r), int(ordered[r - 1]), float(share[r - 1])] for r in ranks]
+
+
+@dataclasses.dataclass
+class Statistics:
+    """The statistics of a whole data set.
+
+    Attributes:
+      features: by "<stage>/<split>/<feature>".
+      clicks_by_day: by domain, clicks by day since 1970.
+      users: with clicks in the source, in the target, in both.
+      clicks_per_user: by domain, users by the power of two of their clicks.
+      popularity: by domain, the popularity curve.
+    """
+
+    features: dict[str, FeatureStatistics]
+    clicks_by_day: dict[str, Counter[int]]
+    users: Counter[str]
+    clicks_per_user: dict[str, Counter[int]]
+    popularity: dict[str, list[list[float]]]
+
+    @classmethod
+    def of(
+        cls, parts: Iterable[dict[str, Any]], popularity: dict[str, list[list[float]]]
+    ) -> "Statistics":
+        """Merges the shards' parts."""
+        merged = cls(
+            {}, {d: Counter() for d in schema.DOMAINS}, Counter(),
+            {d: Counter() for d in schema.DOMAINS}, popularity,
+        )  # fmt: skip
+        for part in parts:
+            for key, found in part["features"].items():
+                more = FeatureStatistics.from_json(found)
+                merged.features[key] = merged.features.get(key, FeatureStatistics()).merge(more)
+            merged.users.update(part["users"])
+            for domain in schema.DOMAINS:
+                for name in ("clicks_by_day", "clicks_per_user"):
+                    counts = {int(k): v for k, v in part[name][domain].items()}
+                    getattr(merged, name)[domain].update(counts)
+        return merged
+
+
+def as_proto(statistics: Statistics) -> Any:
+    """The `tensorflow_metadata` DatasetFeatureStatisticsList, a data set for each split."""
+    from tensorflow_metadata.proto.v0 import statistics_pb2
+
+    listed = statistics_pb2.DatasetFeatureStatisticsList()
+    for stage, splits in (
+        (schema.STAGE1, schema.STAGE1_SPLITS),
+        (schema.STAGE2, schema.STAGE2_SPLITS),
+    ):
+        for split in splits:
+            dataset = listed.datasets.add(name=f"{stage}/{split}")
+            for feature in schema.STAGE_FEATURES[stage]:
+                found = statistics.features.get(f"{stage}/{split}/{feature.name}")
+                if found is not None:
+                    dataset.num_examples = found.records
+                    _fill(dataset.features.add(), feature, found)
+    return listed
+
+
+def _fill(proto: Any, feature: schema.Feature, found: FeatureStatistics) -> None:
+    """One FeatureNameStatistics."""
+    types = {"int64": proto.INT, "float32": proto.FLOAT, "bytes": proto.STRING}
+    proto.path.step.append(feature.name)
+    proto.type = types[feature.dtype]
+    is_text = feature.dtype == "bytes"
+    common = proto.string_stats.common_stats if is_text else proto.num_stats.common_stats
+    common.num_missing = found.lengths.zeros
+    common.num_non_missing = found.records - found.lengths.zeros
+    common.min_num_values = int(found.lengths.low) if found.records else 0
+    common.max_num_values = int(found.lengths.high) if found.records else 0
+    common.avg_num_values = found.lengths.mean
+    common.tot_num_values = int(found.lengths.total)
+    _histogram(common.num_values_histogram, "", found.lengths)
+    if is_text:
+        proto.string_stats.avg_length = found.values.mean
+        return
+    numbers = proto.num_stats
+    numbers.mean, numbers.std_dev = found.values.mean, found.values.deviation
+    numbers.num_zeros = found.values.zeros
+    if found.values.count:
+        numbers.min, numbers.max = found.values.low, found.values.high
+        numbers.median = found.values.quantile(feature.name, 0.5)
+    _histogram(numbers.histograms.add(), feature.name, found.values)
+
+
+def _histogram(proto: Any, name: str, numbers: Numbers) -> None:
+    for bucket in sorted(numbers.buckets):
+        low, high = bucket_bounds(name, bucket)
+        proto.buckets.add(low_value=low, high_value=high, sample_count=numbers.buckets[bucket])

@@ -1,0 +1,1 @@
+"""A data set directory and the logs it names in, findings out."""

@@ -1,0 +1,402 @@
+"""The records of a data set against the lines that they were made of.
+
+Events are written by user shard to passing files, so that one shard of them is in memory
+at a time, and in it one user's as plain lists.
+"""
+
+import bisect
+import collections
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.job import parse_steps
+from pipelines.job.options import Job
+from pipelines.logs import event_parser, line_blocks, line_counts
+from pipelines.records import shards, vocabulary
+from pipelines.verification.findings import Findings
+from pipelines.verification.record_rules import Record, RecordChecks, clicked_ids
+from sitn_tf import schema
+
+_BLOCK_BYTES = 16 << 20
+_USERS_KEPT = 1024
+_LINES = "lines are as many as the manifest says"
+
+
+@dataclasses.dataclass(frozen=True)
+class User:
+    """What the logs have of a user.
+
+    Attributes:
+      events: by domain, (time, item, clicked), sorted.
+      clicks: by domain, (time, item) of the clicks, sorted, each once.
+    """
+
+    events: dict[str, list[tuple[int, str, bool]]]
+    clicks: dict[str, list[tuple[int, str]]]
+
+    def clicks_before(self, domain: str, moment: int) -> list[tuple[int, str]]:
+        clicks = self.clicks[domain]
+        return clicks[: bisect.bisect_left(clicks, (moment, ""))]
+
+    def enough(self, moment: int, minimum: dict[str, int]) -> bool:
+        """Whether the user has clicked often enough before a time."""
+        return all(
+            bisect.bisect_left(self.clicks[domain], (moment, "")) >= count
+            for domain, count in minimum.items()
+        )
+
+
+class _Events:
+    """The events of a domain in a shard, sorted by user."""
+
+    def __init__(self, table: pa.Table, tokens: pa.Array) -> None:
+        table = table.combine_chunks()
+        user, users = shards.ranked(table[event_parser.USER])
+        self.item, items = shards.ranked(table[event_parser.ITEM])
+        self.user = user
+        self.time = table[event_parser.TIME].to_numpy()
+        self.clicked = np.asarray(table[event_parser.CLICKED]).astype(bool)
+        self.items = items.to_pylist()
+        self.users = users.to_pylist()
+        found = pc.index_in(items, value_set=tokens)
+        self.item_ids = found.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + 2
+        self.ids = dict(zip(self.items, self.item_ids.tolist(), strict=True))
+        self._requests = (
+            table[event_parser.REQUEST] if event_parser.REQUEST in table.column_names else None
+        )
+        edges = np.searchsorted(user, np.arange(len(users) + 1)).tolist()
+        self._bounds = dict(zip(self.users, itertools.pairwise(edges), strict=True))
+
+    def of(self, user: str) -> list[tuple[int, str, bool]]:
+        begin, end = self._bounds.get(user, (0, 0))
+        items = [self.items[code] for code in self.item[begin:end].tolist()]
+        times, clicked = self.time[begin:end].tolist(), self.clicked[begin:end].tolist()
+        return list(zip(times, items, clicked, strict=True))
+
+    def requests_of(self, user: str) -> list[str]:
+        begin, end = self._bounds.get(user, (0, 0))
+        return [] if self._requests is None else self._requests[begin:end].to_pylist()
+
+
+def _user(events: dict[str, _Events], name: str) -> User:
+    of_user = {domain: found.of(name) for domain, found in events.items()}
+    clicks = {
+        domain: sorted({(moment, item) for moment, item, clicked in found if clicked})
+        for domain, found in of_user.items()
+    }
+    return User(of_user, clicks)
+
+
+class Logs:
+    """The logs that a manifest names, by user shard, and what is summed over all of them."""
+
+    def __init__(
+        self,
+        root: pathlib.Path,
+        manifest: schema.Manifest,
+        job: Job,
+        findings: Findings,
+        folder: pathlib.Path,
+    ) -> None:
+        """Reads the logs; events go to files in `folder`."""
+        self.root, self.manifest, self.job, self.findings = root, manifest, job, findings
+        self._folder = folder
+        self.tokens = {
+            domain: vocabulary.read_text(str(root / schema.vocabulary_path(domain, schema.ITEM)))
+            for domain in schema.DOMAINS
+        }
+        self._dropped: collections.Counter[str] = collections.Counter()
+        self._parts: dict[tuple[str, int], list[shards.Part]] = collections.defaultdict(list)
+        self._counts = {domain: self._read(domain) for domain in schema.DOMAINS}
+        size = {domain: len(tokens) + schema.FIRST_ID for domain, tokens in self.tokens.items()}
+        self.clicks = {domain: np.zeros(size[domain], np.int64) for domain in schema.DOMAINS}
+        self.shown = {domain: np.zeros(size[domain], np.int64) for domain in schema.DOMAINS}
+        self.shown_unknown: dict[str, collections.Counter[str]] = {
+            domain: collections.Counter() for domain in schema.DOMAINS
+        }
+        self.requests = 0
+        self.lost: list[tuple[Any, ...]] = []
+        self.lost_requests = 0
+
+    def _units(self, domain: str, kind: str) -> Iterator[line_blocks.Unit]:
+        for entry in self.manifest.inputs:
+            if entry["domain"] == domain and entry["kind"] == kind:
+                yield from line_blocks.plan(kind, entry["path"], self.job.file_format, _BLOCK_BYTES)
+
+    def _read(self, domain: str) -> line_counts.LineCounts:
+        counts = line_counts.LineCounts()
+        log = self.job.formats[domain]
+        for unit in self._units(domain, "log"):
+            for _, parsed in parse_steps.parse_unit(unit, log, _BLOCK_BYTES, domain):
+                counts = counts.merge(_counted(parsed))
+                order = (counts.total, 0)
+                path = self._folder / f"{domain}-{counts.total}"
+                for shard, part in shards.spill(
+                    parsed.events, self.job.shards, str(path), domain, order
+                ):
+                    self._parts[domain, shard].append(part)
+        return counts
+
+    def shard(self, number: int) -> "ShardOfLogs":
+        """The events of a user shard."""
+        events = {}
+        for domain in schema.DOMAINS:
+            table, dropped = shards.load(
+                self._parts[domain, number],
+                self.job.formats[domain].schema,
+                self.job.max_user_events,
+            )
+            self._dropped[domain] += sum(dropped.values())
+            events[domain] = _Events(table, self.tokens[domain])
+        return ShardOfLogs(self, events)
+
+    def finish(self) -> None:
+        """With all shards seen: what holds of their sums."""
+        for domain, counts in self._counts.items():
+            self._check_lines(domain, counts, self._dropped[domain])
+            self._check_counts(domain)
+            items = line_counts.LineCounts()
+            for unit in self._units(domain, "items"):
+                for _, parsed in parse_steps.parse_items(unit, self.job.item_fields, _BLOCK_BYTES):
+                    items = items.merge(_counted(parsed))
+            self._check_lines(f"{domain}_items", items, 0)
+        lines = self.manifest.lines["requests"]
+        # which clicks have no negatives left depends on what was drawn
+        excused = lines["filtered"].get("no_negatives_left", 0)
+        self.findings.check("requests of the log are records", self.lost_requests <= excused,
+                            f"{self.lost_requests} are not, such as {self.lost}")  # fmt: skip
+        self.findings.check(_LINES, lines["total"] == self.requests,
+                            f"requests: {lines['total']}, the log has {self.requests}")  # fmt: skip
+
+    def _check_lines(self, what: str, counts: line_counts.LineCounts, dropped: int) -> None:
+        """What the manifest says of the lines is so; lines carried over were counted before."""
+        if self.job.extends or what not in self.manifest.lines:
+            return
+        told = self.manifest.lines[what]
+        found = {
+            "total": counts.total,
+            "used": counts.events - dropped,
+            "filtered": sum(counts.filtered.values()) + dropped,
+            "rejected": dict(counts.rejected),
+        }
+        for name, value in found.items():
+            said = sum(told[name].values()) if name == "filtered" else told[name]
+            self.findings.check(
+                _LINES, said == value, f"{what} {name}: {said}, the files have {value}"
+            )
+
+    def _check_counts(self, domain: str) -> None:
+        """Vocabularies and popularity are of the training period."""
+        path = self.root / schema.item_table_path(domain)
+        table = pq.read_table(path, columns=[schema.COUNT, schema.IMPRESSIONS])
+        told = [table[name].to_numpy() for name in (schema.COUNT, schema.IMPRESSIONS)]
+        ids = slice(schema.FIRST_ID, None)
+        clicks, shown = self.clicks[domain][ids], self.shown[domain][ids]
+        fine = (clicks == told[0][ids]) & (shown == told[1][ids])
+
+        def item(place: int) -> str:
+            return f"{domain} {self.tokens[domain][place].as_py()}"
+
+        check = self.findings.check_all
+        check("popularity comes from the training period", fine, item)
+        alien = (shown == 0) & (not self.job.extends)
+        check("vocabularies come from the training period", ~alien, item)
+        missing = [
+            token
+            for token, count in self.shown_unknown[domain].items()
+            if count >= self.job.min_item_count
+        ]
+        self.findings.check("every item of the training period has an id", not missing,
+                            f"{domain}: {missing[:3]}")  # fmt: skip
+
+
+def _counted(parsed: event_parser.Parsed) -> line_counts.LineCounts:
+    counts = line_counts.LineCounts(parsed.lines, len(parsed.events))
+    counts.filtered.update(parsed.filtered)
+    counts.rejected.update(reject.reason for reject in parsed.rejects)
+    return counts
+
+
+class ShardOfLogs:
+    """A user shard's events against its records."""
+
+    def __init__(self, logs: Logs, events: dict[str, _Events]) -> None:
+        self._logs, self._events = logs, events
+        self._job, self._check = logs.job, logs.findings.check
+        self._ids = {domain: found.ids for domain, found in events.items()}
+        # records are shuffled: a user comes again and again
+        self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(_user, events))
+        self._found: collections.Counter[tuple[Any, ...]] = collections.Counter()
+        self._stage1: set[str] = set()
+
+    def _shown(self, name: str) -> dict[Any, list[tuple[int, str, bool]]]:
+        """A user's target events by what makes a request of them."""
+        events = self._user(name).events[schema.TARGET]
+        shown: dict[Any, list[tuple[int, str, bool]]] = {}
+        if self._job.formats[schema.TARGET].request is not None:
+            keys: list[Any] = self._events[schema.TARGET].requests_of(name)
+        else:
+            keys = [at if self._job.impressions else (at, item) for at, item, _ in events]
+        for key, event in zip(keys, events, strict=True):
+            shown.setdefault(key, []).append(event)
+        return shown
+
+    def stage2(self, split: str, record: Record) -> None:
+        """Compares one request's record."""
+        self._histories(record, record["request_time"])
+        self._candidates(record)
+        content = self._content(record)
+        self._found[record["user_id"], split, record["request_time"], content] += 1
+
+    def stage1(self, record: Record) -> None:
+        """Compares one user's record."""
+        self._histories(record, record["cutoff_time"])
+        self._stage1.add(record["user_id"])
+
+    def _histories(self, record: Record, limit: int) -> None:
+        user = self._user(record["user_id"])
+        newest = schema.NO_HISTORY_TIME
+        for domain, feature in schema.HISTORY_OF_DOMAIN.items():
+            before = user.clicks_before(domain, limit)[-self._job.max_history :]
+            expected = [self._ids[domain][item] for _, item in before]
+            self._check("histories are the log's clicks before the time",
+                        record[feature.name] == expected, record["where"])  # fmt: skip
+            newest = max([newest, *(moment for moment, _ in before)])
+        self._check("history time is the newest click's",
+                    record["history_time"] == newest, record["where"])  # fmt: skip
+
+    def _candidates(self, record: Record) -> None:
+        moment, where = record["request_time"], record["where"]
+        user, ids = self._user(record["user_id"]), self._ids[schema.TARGET]
+        pairs = list(zip(record["candidates"], record["labels"], strict=False))
+        if self._job.impressions:
+            named = self._job.formats[schema.TARGET].request is not None
+            shown = {
+                (ids[item], int(clicked))
+                for at, item, clicked in user.events[schema.TARGET]
+                if at == moment or named
+            }
+            self._check("candidates were shown to the user", set(pairs) <= shown, where)
+            return
+        clicks = user.clicks[schema.TARGET]
+        clicked_ever = {ids[item] for _, item in clicks}
+        clicked_now = {ids[item] for at, item in clicks if at == moment}
+        negatives = {item for item, label in pairs if not label}
+        positives = {item for item, label in pairs if label}
+        self._check("no negative is a click of the user", not negatives & clicked_ever, where)
+        self._check("negatives are known items", schema.OOV_ID not in negatives, where)
+        self._check("positives are clicks at the request's time",
+                    len(positives) == 1 and positives <= clicked_now, where)  # fmt: skip
+
+    def _content(self, record: Record) -> tuple[Any, ...]:
+        if not self._job.impressions:
+            return clicked_ids(record)
+        return tuple(sorted(zip(record["candidates"], record["labels"], strict=False)))
+
+    def settle(self, records: RecordChecks) -> None:
+        """Each user's cutoff from the log, where the split is by the last requests.
+
+        Its record may be filtered, or forged. Of impressions the records alone tell it.
+        """
+        if self._job.split != "last" or self._job.impressions:
+            return
+        minimum = self._minimum(0)
+        for name in self._events[schema.TARGET].users:
+            user = self._user(name)
+            clicks = user.clicks[schema.TARGET]
+            times = [moment for moment, _ in clicks if user.enough(moment, minimum)]
+            if len(times) >= 3:
+                fine = records.user_cutoff.get(name, times[-2]) == times[-2]
+                self._check("validation is each user's last request but one", fine, name)
+                records.user_cutoff[name] = times[-2]
+
+    def _minimum(self, least: int) -> dict[str, int]:
+        """Clicks of each domain that are needed before a time."""
+        return {
+            schema.SOURCE: max(least, self._job.min_source_history),
+            schema.TARGET: max(least, self._job.min_target_history),
+        }
+
+    def finish(self, records: RecordChecks) -> None:
+        """With all records seen: none is lost or made up, and the shard's counts are summed."""
+        self._compare_requests()
+        minimum = self._minimum(1)
+        expected = {
+            name
+            for name in self._events[schema.SOURCE].users
+            if self._user(name).enough(records.cutoff(name), minimum)
+        }
+        wrong = sorted(expected ^ self._stage1)
+        self._check("stage 1 has the users with both histories", not wrong,
+                    f"{len(wrong)}, such as {wrong[:3]}")  # fmt: skip
+        for domain, events in self._events.items():
+            limits = np.array([records.cutoff(name) for name in events.users], np.int64)
+            before = np.flatnonzero(events.time < limits[events.user])
+            ids = events.item_ids[events.item[before]]
+            np.add.at(self._logs.shown[domain], ids, 1)
+            np.add.at(self._logs.clicks[domain], ids, events.clicked[before])
+            unknown = events.item[before[ids == schema.OOV_ID]].tolist()
+            self._logs.shown_unknown[domain].update(events.items[code] for code in unknown)
+
+    def _compare_requests(self) -> None:
+        """Each request of the log that no rule filters is there, once and in its split."""
+        for name in self._events[schema.TARGET].users:
+            shown = self._shown(name)
+            self._logs.requests += len(shown)
+            for request in self._expected(self._user(name), shown):
+                key = (name, *request)
+                if self._found[key] > 0:
+                    self._found[key] -= 1
+                    continue
+                del self._found[key]
+                self._logs.lost_requests += 1
+                if len(self._logs.lost) < 3:
+                    self._logs.lost.append(key)
+        made_up = +self._found
+        self._check("records are requests of the log, each once", not made_up,
+                    lambda: f"{made_up.total()}, such as {min(made_up)[:3]}")  # fmt: skip
+
+    def _expected(
+        self, user: User, shown: dict[Any, list[tuple[int, str, bool]]]
+    ) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
+        """Split, time and content of the requests of a user that are to be records."""
+        minimum = self._minimum(0)
+        asked = sorted((min(e[0] for e in events), key) for key, events in shown.items())
+        left = [
+            (moment, shown[key])
+            for moment, key in asked
+            if user.enough(moment, minimum) and len(shown[key]) <= self._job.max_candidates
+        ]
+        ids = self._ids[schema.TARGET]
+        for place, (moment, events) in enumerate(left):
+            split = self._split(moment, len(left) - place, left)
+            known = [(ids[item], int(clicked)) for _, item, clicked in events]
+            if self._job.impressions:
+                content: tuple[Any, ...] = tuple(sorted(known))
+            else:
+                content = (known[0][0],)
+                if content[0] == schema.OOV_ID and not self._job.keep_unknown_clicks:
+                    continue
+            if split:
+                yield split, moment, content
+
+    def _split(self, moment: int, from_end: int, left: list[Any]) -> str:
+        """Of a request, the `from_end`-th from the last; "" where it is at the cutoff."""
+        if self._job.split == "time":
+            bounds = self._logs.manifest.split
+            late = sum(moment >= bounds[name] for name in ("train_until", "validation_until"))
+            return str(schema.STAGE2_SPLITS[late])
+        if len(left) < 3:
+            return str(schema.TRAIN)
+        if from_end <= 2:
+            return str(schema.TEST if from_end == 1 else schema.VALIDATION)
+        return str(schema.TRAIN) if moment < left[-2][0] else ""

@@ -1,0 +1,1 @@
+"""One step in, the same step on several devices or machines out: replicas, parameter servers."""

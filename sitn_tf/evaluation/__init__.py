@@ -1,0 +1,1 @@
+"""A trained model and records in, numbers that judge it out."""

@@ -1,0 +1,98 @@
+"""Item tables: a data set's Parquet table of a domain → arrays aligned to item ids."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sitn_tf import schema
+from sitn_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemTable:
+    """What is known of each item of a domain; row r belongs to item id r.
+
+    Attributes:
+      domain: "source" or "target".
+      ids: V raw item ids; "" for the two reserved rows.
+      titles: V raw titles, "" where unknown.
+      count: `[V]` int64, clicks in the training period.
+      features: int32 ids by side feature: `[V]`, and `[V, W]` for title words, padded with 0.
+      vocabulary_sizes: number of ids of each side feature.
+    """
+
+    domain: str
+    ids: list[str]
+    titles: list[str]
+    count: np.ndarray
+    features: dict[str, np.ndarray]
+    vocabulary_sizes: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        return len(self.ids)
+
+
+def read_item_table(
+    data_dir: str | pathlib.Path,
+    manifest: schema.Manifest,
+    domain: str,
+    side_features: tuple[str, ...],
+    title_words: int,
+) -> ItemTable:
+    """Reads a domain's item table; side features without a vocabulary are left out.
+
+    Args:
+      title_words: W, how many of a title's first words are kept.
+
+    Raises:
+      InputError: the table is missing or damaged.
+    """
+    path = pathlib.Path(data_dir) / schema.item_table_path(domain)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{path} can't be read ({error}): build the data set again, or train again if it is "
+            "a run directory's"
+        ) from error
+    features, sizes = {}, {}
+    for name in side_features:
+        size = manifest.vocabulary_size(domain, name)
+        if size <= schema.FIRST_ID:
+            continue
+        column = table.column(name).combine_chunks()
+        if name == schema.TITLE_WORDS:
+            flat = column.values.to_numpy(zero_copy_only=False).astype(np.int32)
+            features[name] = pad_lists(flat, column.offsets.to_numpy(), title_words)
+        else:
+            features[name] = column.to_numpy(zero_copy_only=False).astype(np.int32)
+        sizes[name] = size
+    return ItemTable(
+        domain=domain,
+        ids=table.column(schema.ITEM).to_pylist(),
+        titles=table.column(schema.TITLE).to_pylist(),
+        count=table.column(schema.COUNT).to_numpy(),
+        features=features,
+        vocabulary_sizes=sizes,
+    )
+
+
+def pad_lists(flat: np.ndarray, offsets: np.ndarray, width: int) -> np.ndarray:
+    """The first `width` values of each list, padded with 0.
+
+    Args:
+      flat: `[sum of lengths]` values of all lists.
+      offsets: `[R + 1]`; list r is `flat[offsets[r]:offsets[r + 1]]`.
+
+    Returns:
+      `[R, width]`, of flat's dtype.
+    """
+    lengths = np.minimum(np.diff(offsets), width)
+    padded = np.zeros((len(lengths), width), flat.dtype)
+    filled = np.arange(width) < lengths[:, None]
+    padded[filled] = flat[(offsets[:-1, None] + np.arange(width))[filled]]
+    return padded

@@ -1,0 +1,100 @@
+"""Stage 1's augmentation of histories, the same however a batch is split over replicas.
+
+Every choice depends on (seed, step, user, position) alone, by a hash: no random state is
+needed, and any split of the batch makes the same choices.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from sitn_tf import schema
+from sitn_tf.layers import tensor_hashes
+
+_MASK, _CROP, _SHUFFLE = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Where the random numbers of one step come from.
+
+    Attributes:
+      user: `[B]` int64.
+      step: scalar int64.
+      seed: of the run.
+    """
+
+    user: tf.Tensor
+    step: tf.Tensor
+    seed: int
+
+    def uniform(self, purpose: int, size: tf.Tensor | int) -> tf.Tensor:
+        """`[B, size]` numbers in [0, 1)."""
+        position = tf.range(tf.cast(size, tf.int64), dtype=tf.int64)[None, :]
+        salt = tf.constant(self.seed * 8 + purpose, tf.int64)
+        step = tf.cast(self.step, tf.int64)
+        return tensor_hashes.uniform(
+            tensor_hashes.combine(self.user[:, None], position, step, salt)
+        )
+
+
+def hide_items(history: tf.Tensor, draw: Draw, probability: float) -> tf.Tensor:
+    """Pads over a random part of each history; a history never becomes empty by it.
+
+    Args:
+      history: `[B, T]` int64 ids.
+      probability: of an item to be hidden.
+
+    Returns:
+      `[B, T]` int64.
+    """
+    if not probability:
+        return history
+    kept = draw.uniform(_MASK, tf.shape(history)[1]) >= probability
+    kept = kept & (history != schema.PAD_ID)
+    survives = tf.reduce_any(kept, axis=1, keepdims=True)
+    return tf.where(kept | ~survives, history, tf.zeros_like(history))
+
+
+def crop(history: tf.Tensor, draw: Draw, share: float) -> tf.Tensor:
+    """Keeps a random stretch of each history, of 1 - `share` of its items but at least one.
+
+    CL4SRec's item crop (Xie et al., ICDE 2022).
+
+    Args:
+      history: `[B, T]` int64 ids, real ones first.
+      share: of the items to cut off.
+
+    Returns:
+      `[B, T]` int64, padded where cut.
+    """
+    if not share:
+        return history
+    length = tf.reduce_sum(tf.cast(history != schema.PAD_ID, tf.float32), axis=1, keepdims=True)
+    kept = tf.maximum(tf.math.ceil(length * (1.0 - share)), 1.0)
+    first = tf.floor(draw.uniform(_CROP, 1) * (length - kept + 1.0))
+    position = tf.cast(tf.range(tf.shape(history)[1]), tf.float32)[None, :]
+    inside = (position >= first) & (position < first + kept)
+    return tf.where(inside, history, tf.zeros_like(history))
+
+
+def shuffle(history: tf.Tensor, draw: Draw, reach: float) -> tf.Tensor:
+    """Lets items change places with others at most `reach` of the history away.
+
+    Args:
+      history: `[B, T]` int64 ids, real ones first.
+      reach: 0 keeps the order, 1 makes it random.
+
+    Returns:
+      `[B, T]` int64, real ids first.
+    """
+    if not reach:
+        return history
+    real = tf.cast(history != schema.PAD_ID, tf.float32)
+    length = tf.reduce_sum(real, axis=1, keepdims=True)
+    width = tf.shape(history)[1]
+    place = tf.cast(tf.range(width), tf.float32)[None, :] * (1.0 - reach)
+    key = place + reach * length * draw.uniform(_SHUFFLE, width)
+    past_the_end = 2.0 * tf.cast(width, tf.float32)
+    order = tf.argsort(tf.where(real > 0.0, key, past_the_end), axis=1, stable=True)
+    return tf.gather(history, order, batch_dims=1)

@@ -1,0 +1,1 @@
+"""Gradients in, updated rows out: at a cost that follows the rows touched."""

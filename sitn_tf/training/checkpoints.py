@@ -1,0 +1,109 @@
+"""Numbered checkpoints of a directory: written whole, a damaged one passed over.
+
+    <directory>/ckpt-<number>.index  .data-...   one checkpoint
+    <directory>/checkpoint                       names the current one, for TensorFlow's tools
+
+TensorFlow writes a checkpoint under temporary names and its index last, so a number with an
+index was written to the end. Which numbers there are is read from the files and not from
+`checkpoint`, which may be damaged too.
+"""
+
+import pathlib
+import re
+import shutil
+import sys
+
+import tensorflow as tf
+
+from sitn_tf import cli, runs
+from sitn_tf.errors import InputError
+
+_INDEX = re.compile(r"ckpt-(\d+)\.index")
+_PART = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|_temp.*|\.index\.tempstate.*)")
+
+
+class Checkpoints:
+    """Saves and restores trackable objects.
+
+    Args:
+      directory: of these checkpoints alone; made by the first save.
+      keep: how many to keep.
+      **objects: what is saved, by the name it has in the checkpoint.
+    """
+
+    def __init__(
+        self, directory: pathlib.Path, keep: int, **objects: tf.__internal__.tracking.Trackable
+    ) -> None:
+        self.directory = directory
+        self.keep = keep
+        self._checkpoint = tf.train.Checkpoint(**objects)
+        # Made by being read; tf.train.Checkpoint.restore wants it in every checkpoint.
+        _ = self._checkpoint.save_counter
+        self._damaged: set[int] = set()
+
+    def numbers(self) -> list[int]:
+        """The checkpoints that were written to the end, ascending."""
+        found = [_INDEX.fullmatch(path.name) for path in self._files()]
+        return sorted(int(match[1]) for match in found if match)
+
+    def save(self, number: int) -> None:
+        """Writes a checkpoint, then removes all but the newest before it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._checkpoint.write(str(self._prefix(number)))
+        self.mark(number)
+        self._damaged.discard(number)
+        before = [n for n in self.numbers() if n < number and n not in self._damaged]
+        self._remove_all_but({number, *before[len(before) - (self.keep - 1) :]})
+
+    def mark(self, number: int) -> None:
+        """Makes a checkpoint the one that `tf.train.latest_checkpoint` finds."""
+        name = f'"ckpt-{number}"'
+        runs.write_text(
+            self.directory / "checkpoint",
+            f"model_checkpoint_path: {name}\nall_model_checkpoint_paths: {name}\n",
+        )
+
+    def restore(self) -> int | None:
+        """Restores the newest checkpoint that can be read and returns its number, or None.
+
+        One that can't be read is named in a warning, and removed by a later `save`.
+
+        Raises:
+          InputError: there are checkpoints, but none can be read.
+        """
+        reasons = []
+        for number in reversed(self.numbers()):
+            path = self._prefix(number)
+            try:
+                status = self._checkpoint.read(str(path))
+                status.assert_existing_objects_matched().expect_partial()
+            except (*runs.UNREADABLE, AssertionError) as error:
+                reasons.append(f"{path} ({cli.first_line(error)})")
+                self._damaged.add(number)
+                continue
+            for reason in reasons:
+                print(f"warning: {reason} can't be read: going back to {path}", file=sys.stderr)
+            return number
+        if reasons:
+            raise InputError(
+                f"no checkpoint of {self.directory} can be read: {'; '.join(reasons)}; bring the "
+                "files back, or train from the start with --overwrite"
+            )
+        return None
+
+    def remove_leftovers(self) -> None:
+        """Removes what a killed process left half written."""
+        self._remove_all_but(set(self.numbers()))
+
+    def _prefix(self, number: int) -> pathlib.Path:
+        return self.directory / f"ckpt-{number}"
+
+    def _files(self) -> list[pathlib.Path]:
+        return sorted(self.directory.iterdir()) if self.directory.is_dir() else []
+
+    def _remove_all_but(self, kept: set[int]) -> None:
+        # The index goes first: without it, the rest is a leftover and no damaged checkpoint.
+        for path in sorted(self._files(), key=lambda path: path.suffix != ".index"):
+            match = _PART.fullmatch(path.name)
+            if match and int(match[1]) not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

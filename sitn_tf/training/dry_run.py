@@ -1,0 +1,79 @@
+"""What a training run would hold in memory and do, without doing it."""
+
+import math
+import pathlib
+
+import tensorflow as tf
+
+from sitn_tf import runs, schema
+from sitn_tf.config import Config, TrainingConfig
+from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.optimizers.row_sparse import make_optimizer
+from sitn_tf.training.stage2 import NO_INIT
+
+
+def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> str:
+    """The variables of a stage's model, memory, records and steps, as lines for people.
+
+    Args:
+      init: of stage 2: "none", or a stage 1 that it starts from.
+    """
+    manifest = schema.read_manifest(data_dir)
+    tables = runs.read_tables(data_dir, manifest, config.model)
+    settings: TrainingConfig
+    if stage == schema.STAGE1:
+        settings, model = config.stage1, make_pretrainer(config, tables, manifest.max_history)
+        trained = model.trained_variables()
+    else:
+        settings, model = config.stage2, make_scorer(config.model, tables, manifest.max_history)
+        trained = model.trainable_variables
+        if config.stage2.encoders == "freeze" and init != NO_INIT:
+            frozen = {id(variable) for variable in model.encoder_variables}
+            trained = [v for v in trained if id(v) not in frozen]
+    steps = manifest.steps(stage, schema.TRAIN, settings.batch_size)
+    optimizer = make_optimizer(settings, steps)
+    optimizer.build(trained)
+    records = manifest.records.get(stage, {}).get(schema.TRAIN)
+    weights, slots = _bytes(model.variables), _bytes(optimizer.variables)
+    return "\n".join(
+        [
+            *_variables(model.variables, trained),
+            f"parameters: {_count(trained):,} trained, "
+            f"{_count(model.variables) - _count(trained):,} fixed",
+            f"memory: {_size(weights)} of weights + {_size(slots)} of {settings.optimizer}'s slots "
+            f"= {_size(weights + slots)} a replica, activations not counted",
+            f"an epoch: {_known(records)} records in {_known(steps)} steps of "
+            f"{settings.batch_size}; at most {settings.epochs} epochs",
+            "dry run: nothing was written",
+        ]
+    )
+
+
+def _variables(variables: list[tf.Variable], trained: list[tf.Variable]) -> list[str]:
+    known = {id(variable) for variable in trained}
+    width = max(len(variable.name) for variable in variables)
+    return [
+        f"{v.name:<{width}}  {'x'.join(map(str, v.shape)) or 'scalar':>16}  {v.dtype.name:<8}"
+        f"  {_size(_bytes([v])):>10}  {'trained' if id(v) in known else 'fixed'}"
+        for v in variables
+    ]
+
+
+def _count(variables: list[tf.Variable]) -> int:
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def _bytes(variables: list[tf.Variable]) -> int:
+    return sum(math.prod(v.shape) * v.dtype.size for v in variables)
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.2f} GB"
+
+
+def _known(number: int | None) -> str:
+    return "an unknown number of" if number is None else f"{number:,}"

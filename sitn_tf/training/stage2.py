@@ -1,0 +1,266 @@
+"""Stage 2: the click scorer, from stage 1's encoders or from scratch (Eq. 8 and 9)."""
+
+import dataclasses
+import math
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from sitn_tf import data, losses, runs, schema
+from sitn_tf.config import Config, differences
+from sitn_tf.distributed.replicas import global_sum
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation import metrics, retrieval
+from sitn_tf.evaluation.predictions import predict, scoring_graph
+from sitn_tf.item_tables import ItemTable
+from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
+from sitn_tf.layers.precision import LOSS_SCALE
+from sitn_tf.models.registry import make_scorer
+from sitn_tf.models.scorer import Scorer
+from sitn_tf.optimizers.row_sparse import make_optimizer
+from sitn_tf.training import train_loop
+
+NO_INIT = "none"
+EVALUATION_BATCH = 512
+
+_ENCODER_FIELDS = (
+    "embedding_dim",
+    "heads",
+    "blocks",
+    "residual",
+    "layer_norm",
+    "positions",
+    "side_features",
+    "title_words",
+    "id_embedding",
+    "id_rows",
+    "id_combination",
+)
+
+
+def run_stage2(
+    config: Config,
+    data_dir: pathlib.Path,
+    run_dir: pathlib.Path,
+    strategy: tf.distribute.Strategy,
+    init: str,
+    loop: train_loop.Loop | None = None,
+) -> dict[str, float]:
+    """Trains stage 2 into `run_dir` and returns the best epoch's metrics.
+
+    Args:
+      init: run directory of a finished stage 1, or "none".
+      loop: how the run is kept and watched.
+
+    Raises:
+      InputError: the stage-1 run is not there, or does not fit.
+    """
+    manifest = schema.read_manifest(data_dir)
+    if config.stage2.contrast_weight and not config.model.use_source:
+        raise InputError(
+            f"stage2.contrast_weight={config.stage2.contrast_weight} needs both histories: "
+            "give --set stage2.contrast_weight=0 or --set model.use_source=true"
+        )
+    lift = None
+    if init != NO_INIT:
+        check_fits(pathlib.Path(init), config, manifest)
+        lift = held_out_lift(pathlib.Path(init))
+    tables = runs.read_tables(data_dir, manifest, config.model)
+    log_q = (
+        tf.constant(sampling_log_probability(manifest, tables[schema.TARGET]))
+        if config.stage2.log_q
+        else None
+    )
+    steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
+    with strategy.scope():
+        scorer = make_scorer(config.model, tables, manifest.max_history)
+        optimizer = make_optimizer(config.stage2, steps)
+    start = init
+    if lift is not None and lift < config.stage2.min_lift:
+        start = NO_INIT
+        print(
+            f"{init} found too little to transfer: the odds of its held-out retrieval are "
+            f"{lift:.1f} times those of chance, stage2.min_lift is {config.stage2.min_lift:g}. "
+            f"Starting from scratch; to start from it all the same: another --workdir, "
+            f"--init={init} --set stage2.min_lift=0"
+        )
+    restored = restore_encoders(scorer, start)
+    if config.stage2.encoders == "freeze" and not restored:
+        print("warning: stage2.encoders=freeze: nothing is restored, so all is trained")
+    info = runs.RunInfo(schema.STAGE2, str(data_dir), manifest.dataset_hash, start, runs.versions())
+    loop = loop or train_loop.Loop()
+    runs.prepare(run_dir, config, manifest, info, loop.overwrite)
+    if not (run_dir / runs.INITIALIZATION_FILE).is_file():
+        describe_start(scorer, start, restored, lift, run_dir)
+    frozen = {id(v) for v in restored} if config.stage2.encoders == "freeze" else set()
+    if config.stage2.encoder_rate != 1.0:
+        optimizer.slow_down(restored, config.stage2.encoder_rate)
+    i2i = InstanceToInstance(config.contrast)
+
+    def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
+        click = mean_click_loss(scorer, batch, log_q)
+        if not config.stage2.contrast_weight:
+            return {"loss": click}
+        contrast = mean_contrast_loss(scorer, i2i, batch)
+        total = click + config.stage2.contrast_weight * contrast
+        return {"loss": total, "click": click, "i2i": contrast}
+
+    def batches(epoch: int, skip: int) -> tf.data.Dataset:
+        return data.read_epoch(
+            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch, skip
+        )
+
+    validation = data.read_split(data_dir, schema.STAGE2, schema.VALIDATION, EVALUATION_BATCH)
+
+    score = scoring_graph(scorer)
+
+    def validate() -> dict[str, float]:
+        found = predict(scorer, validation, score)
+        return metrics.click_metrics(found.label, found.probability, found.request)
+
+    task = train_loop.Task(
+        batches=batches,
+        losses=stage2_losses,
+        validate=validate,
+        objective="auc",
+        epochs=config.stage2.epochs,
+        patience=config.stage2.patience,
+        variables=[v for v in scorer.trainable_variables if id(v) not in frozen],
+        records=manifest.records.get(schema.STAGE2, {}).get(schema.TRAIN),
+        clip_norm=config.stage2.clip_norm,
+        loss_scale=LOSS_SCALE[config.model.precision],
+        seed=config.seed,
+    )
+    return train_loop.fit(run_dir, strategy, scorer, optimizer, task, loop)
+
+
+def mean_click_loss(scorer: Scorer, batch: data.Batch, log_q: tf.Tensor | None = None) -> tf.Tensor:
+    """A replica's share of the mean cross-entropy (Eq. 9) over the global batch's candidates.
+
+    Args:
+      log_q: `[R]` of the target items, see `sampling_log_probability`; no correction if None.
+    """
+    candidates = batch[schema.CANDIDATES.name]
+    logits = scorer(batch, training=True)
+    if log_q is not None:
+        logits -= tf.gather(log_q, candidates)
+    real = candidates != schema.PAD_ID
+    total = tf.reduce_sum(losses.click_loss(batch[schema.LABELS.name], logits, real))
+    count = global_sum(tf.reduce_sum(tf.cast(real, tf.float32)))
+    return tf.math.divide_no_nan(total, count)
+
+
+def mean_contrast_loss(scorer: Scorer, i2i: InstanceToInstance, batch: data.Batch) -> tf.Tensor:
+    """A replica's share of the mean L_i2i (Eq. 3 and 4) over the global batch's requests.
+
+    Requests of one user are no negatives of each other; those without both histories take
+    no part.
+    """
+    unit = i2i.config.similarity == "cosine"
+    encoded = [
+        scorer.domains[domain].instance(batch[history.name], unit, training=True)
+        for domain, history in schema.HISTORY_OF_DOMAIN.items()
+    ]
+    valid = data.has_both_histories(batch)
+    rows = i2i(gather_instances(encoded, data.user_hash(batch), valid))
+    weight = tf.cast(valid, rows.dtype)
+    total = tf.reduce_sum(weight * rows)
+    return tf.math.divide_no_nan(total, global_sum(tf.reduce_sum(weight)))
+
+
+def sampling_log_probability(manifest: schema.Manifest, table: ItemTable) -> np.ndarray:
+    """log(m q) of each target item, for m sampled negatives a click drawn from q.
+
+    A candidate's odds of being the click are p(item | user) : m q(item), so that a scorer
+    trained with logit - log(m q) learns log p(item | user) itself: the logQ correction (Bengio
+    and Senecal, 2008; Yi et al., RecSys 2019) for Eq. 9.
+
+    Returns:
+      `[R]` float32; items that are never sampled count as the rarest that is.
+
+    Raises:
+      InputError: the data set's negatives are not sampled.
+    """
+    negatives = manifest.negatives
+    if negatives.get("kind") != "sampled":
+        raise InputError(
+            f"stage2.log_q=True: the negatives of this data set are {negatives.get('kind')}, not "
+            "sampled; give --set stage2.log_q=false"
+        )
+    weight = np.maximum(table.count, 0).astype(np.float64) ** float(negatives["power"])
+    weight[: schema.FIRST_ID] = 0.0
+    q = weight / weight.sum()
+    return np.log(float(negatives["per_click"]) * np.maximum(q, q[q > 0].min())).astype(np.float32)
+
+
+def check_fits(stage1_dir: pathlib.Path, config: Config, manifest: schema.Manifest) -> None:
+    """Raises InputError unless the stage-1 run has this data set and these encoders."""
+    runs.check_finished(stage1_dir, schema.STAGE1)
+    trained_on = runs.read_info(stage1_dir).dataset_hash
+    if trained_on != manifest.dataset_hash:
+        raise InputError(
+            f"--init={stage1_dir} was trained on the data set {trained_on}, this one is "
+            f"{manifest.dataset_hash}: train stage 1 on it, or give --init=none"
+        )
+    theirs = runs.read_config(stage1_dir).model
+    encoders = {field: getattr(theirs, field) for field in _ENCODER_FIELDS}
+    same = dataclasses.replace(config, model=dataclasses.replace(config.model, **encoders))
+    changed = differences(same, config)
+    if changed:
+        raise InputError(
+            f"--init={stage1_dir} has other encoders (there, here: {'; '.join(changed)}): "
+            "give the same --preset and --set to both stages, or --init=none"
+        )
+
+
+def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
+    """Puts what stage 1 trained into the scorer; returns these variables.
+
+    Args:
+      init: run directory of a finished stage 1, or "none".
+
+    Raises:
+      InputError: its checkpoint is damaged.
+    """
+    if init == NO_INIT:
+        return []
+    runs.restore_best(pathlib.Path(init), tf.train.Checkpoint(**scorer.domains))
+    return scorer.encoder_variables
+
+
+def describe_start(
+    scorer: Scorer,
+    init: str,
+    restored: list[tf.Variable],
+    lift: float | None,
+    run_dir: pathlib.Path,
+) -> None:
+    """Writes and says which variables are restored and which are fresh.
+
+    Args:
+      lift: of the stage 1 that was offered, None without one.
+    """
+    known = {id(variable) for variable in restored}
+    fresh = [v for v in scorer.trainable_variables if id(v) not in known]
+    described = {
+        "init": init,
+        "lift": lift if lift is None or math.isfinite(lift) else str(lift),
+        "restored": [describe(v) for v in restored],
+        "fresh": [describe(v) for v in fresh],
+    }
+    runs.write_json(run_dir / runs.INITIALIZATION_FILE, described)
+    print(
+        f"initialised from {'scratch' if init == NO_INIT else init}: {len(restored)} variables "
+        f"restored, {len(fresh)} fresh ({run_dir / runs.INITIALIZATION_FILE})"
+    )
+
+
+def held_out_lift(stage1_dir: pathlib.Path) -> float:
+    """`retrieval.lift` of a finished stage-1 run's best epoch."""
+    found = runs.read_json(stage1_dir / runs.METRICS_FILE, None)[schema.VALIDATION]
+    return retrieval.lift(found["recall"], found["chance"])
+
+
+def describe(variable: tf.Variable) -> str:
+    return f"{variable.name} {list(variable.shape)}"

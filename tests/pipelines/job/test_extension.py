@@ -1,0 +1,131 @@
+"""Day by day equals all at once, and ids never move."""
+
+import collections
+import itertools
+
+import pytest
+
+from pipelines import build_dataset, verify
+from pipelines.job import extension
+from sitn_tf import schema
+from sitn_tf.errors import InputError
+from tests.pipelines import logs
+
+DAY = 86_400
+BEGIN = 1_600_000_000
+FLAGS = ["--shards=3", "--max_history=6", "--negatives=3", "--title_word_min_count=1"]
+
+
+def days(rows, *bounds):
+    """Rows by day ranges, and all of them."""
+    edges = [0, *bounds, 99]
+    return [
+        [r for r in rows if low <= (r["timestamp"] - BEGIN) // DAY < high]
+        for low, high in itertools.pairwise(edges)
+    ] + [rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("days")
+    for domain, seed in (("source", 1), ("target", 2)):
+        rows = logs.clicks(seed, 30, 60, 500, domain[0])
+        for name, part in zip(("1", "2", "3", "all"), days(rows, 20, 30), strict=True):
+            logs.write_lines(path / f"{domain}-{name}.jsonl", part)
+            seen = sorted({row["item_id"] for row in part})
+            logs.write_lines(
+                path / f"{domain}-items-{name}.jsonl",
+                [{"item_id": i, "title": f"word{i[-1]} thing", "brand": f"b{i[-1]}"} for i in seen],
+            )
+    return path
+
+
+def build(folder, name, output, *flags):
+    return build_dataset.run([
+        f"--source_log={folder}/source-{name}.jsonl", f"--target_log={folder}/target-{name}.jsonl",
+        f"--source_items={folder}/source-items-{name}.jsonl",
+        f"--target_items={folder}/target-items-{name}.jsonl",
+        f"--output={output}", *FLAGS, *flags,
+    ])  # fmt: skip
+
+
+def contents(data_dir):
+    """Everything in the records, with raw items for ids, as a multiset."""
+    found = collections.Counter()
+    for stage, splits in (("stage1", schema.STAGE1_SPLITS), ("stage2", schema.STAGE2_SPLITS)):
+        for split in splits:
+            for record in logs.read_records(data_dir, stage, split):
+                found[stage, split, str(sorted(record.items()))] += 1
+    return found
+
+
+@pytest.fixture(scope="module", params=["time", "last"])
+def chain(request, folder, tmp_path_factory):
+    """Three days one by one, and all at once."""
+    out = tmp_path_factory.mktemp("out")
+    split = f"--split={request.param}"
+    manifests = [build(folder, "1", out / "d1", split, "--keep_events")]
+    manifests.append(build(folder, "2", out / "d2", split, f"--extends={out}/d1"))
+    manifests.append(build(folder, "3", out / "d3", split, f"--extends={out}/d2"))
+    manifests.append(build(folder, "all", out / "all", split))
+    return out, manifests
+
+
+def test_day_by_day_equals_all_at_once(chain):
+    out, manifests = chain
+    assert contents(out / "d3") == contents(out / "all")
+    assert manifests[2].split == manifests[3].split
+    assert manifests[2].records == manifests[3].records
+
+
+def test_ids_never_move(chain):
+    out, manifests = chain
+    for name in manifests[0].vocabularies:
+        tokens = [
+            (out / day / schema.vocabulary_path(*name.split("."))).read_text().split("\n")[:-1]
+            for day in ("d1", "d2", "d3", "all")
+        ]
+        assert tokens[1][: len(tokens[0])] == tokens[0]
+        assert tokens[2][: len(tokens[1])] == tokens[1]
+        assert sorted(tokens[2]) == sorted(tokens[3]), name
+    assert manifests[2].vocabularies["target.item"]["size"] > (
+        manifests[0].vocabularies["target.item"]["size"])  # fmt: skip
+
+
+def test_the_manifest_chains(chain):
+    out, manifests = chain
+    parents = [e for e in manifests[2].inputs if e["kind"] == extension.DATA_SET]
+    assert [e["path"] for e in parents] == [str(out / "d2"), str(out / "d1")]
+    assert [e["dataset_hash"] for e in parents] == [
+        manifests[1].dataset_hash, manifests[0].dataset_hash]  # fmt: skip
+    logs_read = {e["path"].split("/")[-1] for e in manifests[2].inputs if e["kind"] == "log"}
+    assert len(logs_read) == 6
+    carried = manifests[2].lines["source"]["carried"]
+    assert carried == manifests[1].lines["source"]["used"]
+
+
+def test_an_extended_data_set_verifies(chain):
+    out, _ = chain
+    assert verify.Verifier(str(out / "d3")).verify(with_logs=True).wrong == {}
+
+
+def test_a_day_with_one_log_only(chain, folder, tmp_path):
+    out, manifests = chain
+    manifest = build_dataset.run([
+        f"--source_log={folder}/source-2.jsonl", f"--extends={out}/d1",
+        f"--split={manifests[0].split['kind']}", f"--output={tmp_path}/out", *FLAGS,
+    ])  # fmt: skip
+    assert manifest.lines["target"]["total"] == manifest.lines["target"]["carried"]
+
+
+def test_what_cannot_be_extended(chain, folder, tmp_path):
+    out, manifests = chain
+    split = f"--split={manifests[0].split['kind']}"
+    with pytest.raises(InputError, match="keeps no events: build it with --keep_events"):
+        build(folder, "2", tmp_path / "out", split, f"--extends={out}/all")
+    with pytest.raises(InputError, match="--shards=5 differs from 3, which --extends="):
+        build(folder, "2", tmp_path / "out", split, f"--extends={out}/d1", "--shards=5")
+    with pytest.raises(InputError, match="--label_field is given for only one of this job"):
+        build(folder, "2", tmp_path / "out", split, f"--extends={out}/d1", "--label_field=c")
+    with pytest.raises(InputError, match="is not a directory"):
+        build(folder, "2", tmp_path / "out", split, "--extends=nowhere")

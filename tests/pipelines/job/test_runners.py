@@ -1,0 +1,281 @@
+"""The same data whatever runs the job, and whole or not at all whatever stops it."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import site
+import socket
+import subprocess
+import sys
+import time
+import venv
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines import build_dataset
+from pipelines.job import parse_steps, shard_steps
+from pipelines.job.progress import Progress
+from pipelines.job.workspace import Work
+from pipelines.logs import files
+from sitn_tf import schema
+from sitn_tf.errors import InputError
+from tests.pipelines import logs
+
+ROOT = pathlib.Path(__file__).parents[3]
+FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("logs")
+    logs.two_logs(path, 600)
+    return path
+
+
+def flags(folder, output, *more):
+    return [
+        f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz",
+        f"--output={output}", *FLAGS, *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def in_memory(folder):
+    return build_dataset.run(flags(folder, folder / "in_memory"))
+
+
+def test_direct_runner_is_the_local_one(folder, in_memory):
+    manifest = build_dataset.run(flags(folder, folder / "direct", "--runner=DirectRunner"))
+    assert manifest.dataset_hash == in_memory.dataset_hash
+
+
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_processes_give_the_same(folder, in_memory, workers):
+    manifest = build_dataset.run(
+        flags(folder, folder / f"workers{workers}", "--direct_running_mode=multi_processing",
+              f"--direct_num_workers={workers}")
+    )  # fmt: skip
+    assert manifest.dataset_hash == in_memory.dataset_hash
+    assert manifest.lines == in_memory.lines
+
+
+def test_threads_give_the_same(folder, in_memory):
+    manifest = build_dataset.run(
+        flags(folder, folder / "threads", "--direct_running_mode=multi_threading",
+              "--direct_num_workers=3")
+    )  # fmt: skip
+    assert manifest.dataset_hash == in_memory.dataset_hash
+
+
+def test_blocks_and_order_of_files_do_not_matter(folder, in_memory):
+    manifest = build_dataset.run(flags(folder, folder / "blocks", "--block_bytes=700"))
+    assert manifest.dataset_hash == in_memory.dataset_hash
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port, process):
+    for _ in range(300):
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
+            return
+        assert process.poll() is None, "the process ended"
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens on port {port}")
+
+
+@pytest.fixture
+def portable(tmp_path):
+    """Flags of Beam's job server, whose workers are another environment's processes."""
+    home = tmp_path / "environment"
+    venv.create(home, with_pip=False)
+    packages = next((home / "lib").glob("python*/site-packages"))
+    (packages / "base.pth").write_text("\n".join([*site.getsitepackages(), str(ROOT)]))
+    python, ports = str(home / "bin" / "python"), (free_port(), free_port())
+    # the pool starts whatever "python" is on its path
+    around = os.environ | {"PATH": f"{home}/bin{os.pathsep}{os.environ['PATH']}"}
+    commands = [
+        [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main",
+         f"--job_port={ports[0]}", f"--staging_dir={tmp_path}/staging"],
+        [python, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={ports[1]}"],
+    ]  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            c, cwd=tmp_path, env=around, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        for c in commands
+    ]
+    try:
+        for port, process in zip(ports, processes, strict=True):
+            wait_for(port, process)
+        yield [
+            "--runner=PortableRunner", f"--job_endpoint=localhost:{ports[0]}",
+            "--environment_type=EXTERNAL", f"--environment_config=localhost:{ports[1]}",
+        ]  # fmt: skip
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_portable_runner_gives_the_same(folder, in_memory, portable):
+    manifest = build_dataset.run(flags(folder, folder / "portable", *portable))
+    assert manifest.dataset_hash == in_memory.dataset_hash
+
+
+@pytest.mark.slow
+def test_an_error_in_a_portable_worker_is_one_line(folder, tmp_path, portable):
+    with pytest.raises(InputError, match="lines of the source log were rejected, more than"):
+        build_dataset.run(flags(folder, tmp_path / "out", "--user_field=who", *portable))
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_retried_bundle_does_no_harm(folder, in_memory, monkeypatch, tmp_path):
+    """Every bundle of the three heavy steps is run twice; only the second run's output counts."""
+    job = build_dataset.run  # the flags are read afresh in each run
+
+    def twice(method):
+        def process(self, *arguments):
+            list(method(self, *arguments))
+            yield from method(self, *arguments)
+
+        return process
+
+    monkeypatch.setattr(parse_steps.ParseLog, "process", twice(parse_steps.ParseLog.process))
+    monkeypatch.setattr(
+        shard_steps.WriteRecords, "process", twice(shard_steps.WriteRecords.process)
+    )
+    manifest = job(flags(folder, tmp_path / "out"))
+    assert manifest.dataset_hash == in_memory.dataset_hash
+    assert manifest.lines == in_memory.lines
+
+
+def command(folder, output, *more):
+    return [sys.executable, "-m", "pipelines.build_dataset", *flags(folder, output, *more)]
+
+
+@pytest.mark.parametrize(
+    "stop_at",
+    [
+        pytest.param("parsed-", marks=pytest.mark.slow),
+        pytest.param("sorted-", marks=pytest.mark.slow),
+        "stage2-",
+    ],
+)
+def test_killed_anywhere_leaves_none_and_can_be_run_again(folder, in_memory, tmp_path, stop_at):
+    output = tmp_path / "out"
+    process = subprocess.Popen(
+        command(folder, output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
+    while process.poll() is None and not list(tmp_path.glob(f"out.tmp-*/work/{stop_at}*")):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (output / schema.MANIFEST_FILE).exists()
+    assert list(tmp_path.glob("out.tmp-*"))  # what the killed run left
+    manifest = build_dataset.run(flags(folder, output))
+    assert manifest.dataset_hash == in_memory.dataset_hash
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_killed_while_replacing_puts_the_old_one_back(folder, tmp_path):
+    (tmp_path / "out.old-1234").mkdir()
+    (tmp_path / "out.old-1234" / "mine").write_text("precious")
+    with pytest.raises(InputError, match="is there already"):
+        build_dataset.run(flags(folder, tmp_path / "out"))
+    assert (tmp_path / "out" / "mine").read_text() == "precious"
+
+
+def test_a_running_job_is_left_alone(folder, tmp_path):
+    staging = tmp_path / "out.tmp-1234"
+    staging.mkdir()
+    files.write_json(str(staging / "owner.json"), {"host": socket.gethostname(), "pid": 1})
+    build_dataset.run(flags(folder, tmp_path / "out"))
+    assert staging.exists()
+
+
+def dataflow_flags():
+    return [
+        "--runner=DataflowRunner", "--project=some-project", "--region=us-central1",
+        "--temp_location=gs://some-bucket/temp", f"--setup_file={ROOT}/setup.py",
+    ]  # fmt: skip
+
+
+def test_worker_processes_say_nothing_where_nothing_is_wrong(folder, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.build_dataset", *flags(folder, tmp_path / "out"),
+         "--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if not re.match(r"\d+ s: ", line)]
+    assert said == []
+
+
+def test_dataflow_flags_pass_through():
+    options = build_dataset.beam_options(dataflow_flags()).get_all_options()
+    assert options["runner"] == "DataflowRunner"
+    assert options["setup_file"] == f"{ROOT}/setup.py"
+
+
+def test_pipeline_travels_as_a_proto(folder, tmp_path):
+    """What any remote runner gets: the whole job, and nothing that it can't import."""
+    job = build_dataset.job_of(flags(folder, tmp_path / "out"))
+    pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
+    inputs = build_dataset.plan_inputs(job)
+    build_dataset.build(pipeline, Work(job, str(tmp_path)), inputs)
+    proto = pipeline.to_runner_api()
+    assert b"__main__" not in proto.SerializeToString()
+    assert proto.ByteSize() < 1 << 20
+    names = {t.unique_name for t in proto.components.transforms.values()}
+    assert {"Build/ParseLog", "Build/Sort", "Build/Records"} <= {
+        "/".join(name.split("/")[:2]).split("(")[0] for name in names
+    }
+
+
+def test_dataflow_submission_without_sending(folder, tmp_path, monkeypatch):
+    """The whole request that Dataflow would get, recorded; needs apache-beam[gcp]."""
+    pytest.importorskip("apitools", reason="apache-beam[gcp] is not installed")
+    from apache_beam.runners.dataflow.internal import apiclient
+
+    staged = []
+    client_type = apiclient.DataflowApplicationClient
+    monkeypatch.setattr(
+        client_type, "_gcs_file_copy", lambda self, source, to, sha256=None: staged.append(to)
+    )
+    monkeypatch.setattr(
+        client_type, "stage_file_with_retry", lambda self, *where, **more: staged.append(where)
+    )
+    job = build_dataset.job_of(flags(folder, tmp_path / "out"))
+    options = build_dataset.beam_options([*dataflow_flags(), "--dry_run=True", "--no_auth"])
+    pipeline = beam.Pipeline(options=options)
+    work = Work(job, "gs://some-bucket/out.tmp/work")
+    build_dataset.build(pipeline, work, build_dataset.plan_inputs(job))
+    submitted = pipeline.run().job
+    client_type(options, submitted.root_staging_location).create_job_description(submitted)
+    request = str(submitted.proto)
+    assert "some-project" in request
+    assert "gs://some-bucket/temp" in request
+    assert any("workflow.tar.gz" in str(place) for place in staged)  # setup.py, packed
+    assert {"Build/ParseLog", "Build/Sort", "Build/Records"} <= {
+        "/".join(t.unique_name.split("/")[:2]).split("(")[0]
+        for t in submitted.proto_pipeline.components.transforms.values()
+    }
+
+
+def test_progress_tells_what_is_there():
+    found = [("w/parsed-source-0-0-ab", 3 << 20), ("w/parsed-target-0-0-cd", 1 << 20),
+             ("w/sorted-source-1-ef", 5), ("w/sorted-target-1-ab", 1 << 20)]  # fmt: skip
+    line = Progress("w", 40, 16).line(found, 2.0)
+    assert line == "2 s: 2 of 40 blocks parsed (2.0 MB/s), 1 of 16 shards sorted (0.5 MB/s)"
+    assert Progress("w", 40, 16).line([], 2.0) == "2 s: starting"

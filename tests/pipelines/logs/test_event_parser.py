@@ -1,0 +1,333 @@
+"""Parsing a block at once agrees with parsing each line alone, whatever the lines hold."""
+
+import json
+import random
+from unittest import mock
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.logs import event_parser, line_blocks
+from pipelines.logs.event_parser import LogFormat
+
+JSON = line_blocks.Unit("log.jsonl", 0, "jsonl", False, 0, 1 << 40)
+CSV = line_blocks.Unit(
+    "log.csv", 0, "csv", False, 0, 1 << 40, True, ("user_id", "item_id", "timestamp", "note")
+)
+PLAIN = LogFormat()
+SHOWN = LogFormat(label="clicked", request="request_id", score="score")
+RATED = LogFormat(rating="stars", min_rating=4)
+
+
+def parse(lines, log=PLAIN, unit=JSON):
+    data = lines if isinstance(lines, bytes) else "".join(f"{line}\n" for line in lines).encode()
+    return event_parser.parse_block(line_blocks.Block(0, data), unit, log)
+
+
+def reasons(parsed):
+    return [reject.reason for reject in sorted(parsed.rejects, key=lambda r: r.position)]
+
+
+def line(**fields):
+    return json.dumps({"user_id": "u", "item_id": "i", "timestamp": 5} | fields)
+
+
+def test_reads_events():
+    parsed = parse([line(), line(user_id="w", timestamp=7, other=[1, {"a": None}])])
+    assert parsed.events.to_pylist() == [
+        {"user": "u", "item": "i", "time": 5, "clicked": True},
+        {"user": "w", "item": "i", "time": 7, "clicked": True},
+    ]
+    assert (parsed.lines, parsed.rejects, parsed.filtered) == (2, [], {})
+
+
+def test_ids_may_be_numbers():
+    parsed = parse(['{"user_id": 12, "item_id": 900000000000, "timestamp": 5}'])
+    assert parsed.events.to_pylist() == [
+        {"user": "12", "item": "900000000000", "time": 5, "clicked": True}
+    ]
+
+
+def test_impressions_have_labels_requests_and_scores():
+    parsed = parse(
+        [
+            line(clicked=1, request_id="r", score=0.5),
+            line(clicked=0, request_id="r", score=None),
+        ],
+        SHOWN,
+    )
+    assert parsed.events.select(["clicked", "request", "score"]).to_pylist() == [
+        {"clicked": True, "request": "r", "score": 0.5},
+        {"clicked": False, "request": "r", "score": None},
+    ]
+
+
+def test_low_ratings_are_filtered():
+    parsed = parse([line(stars=5), line(stars=3.5), line(stars=4.0), line(stars="x")], RATED)
+    assert len(parsed.events) == 2
+    assert parsed.filtered == {"rating_below_minimum": 1}
+    assert reasons(parsed) == ["wrong type in stars"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("{", "malformed json"),
+        ('{"user_id": "u", "item_id": "i", "timestamp": NaN}', "timestamp is not a finite number"),
+        ('{"user_id": "u", "item_id": "i", "timestamp": 5, "x": Inf}', "malformed json"),
+        ('{"user_id": NaN, "item_id": "i", "timestamp": 5}', "wrong type in user_id"),
+        ("[1]", "not a json object"),
+        (line(user_id=None), "missing field user_id"),
+        ('{"user_id": "u", "timestamp": 5}', "missing field item_id"),
+        (line(user_id=""), "empty user_id"),
+        (line(item_id=["i"]), "wrong type in item_id"),
+        (line(user_id=1.5), "wrong type in user_id"),
+        (line(user_id=True), "wrong type in user_id"),
+        (line(user_id="a\nb"), "control character in user_id"),
+        (line(item_id="a\x00"), "control character in item_id"),
+        (line(item_id="a\u2028"), "control character in item_id"),
+        (line(user_id="u" * 513), "user_id too long"),
+        (line(timestamp="soon"), "wrong type in timestamp"),
+        (line(timestamp=-1), "negative timestamp"),
+        (line(timestamp=-0.5), "negative timestamp"),
+        (line(timestamp=10**12), "timestamp in the far future"),
+        (line(timestamp=10**400), "timestamp in the far future"),
+        (line(timestamp=1e300), "timestamp in the far future"),
+        ('{"user_id": "u", "item_id": "i", "timestamp": 1e999}',
+         "timestamp is not a finite number"),
+        (line(timestamp=True), "wrong type in timestamp"),
+        ('{"user_id": "u", "user_id": "v", "item_id": "i", "timestamp": 5}',
+         "repeated field user_id"),
+        ('{"user_id": "\\ud800", "item_id": "i", "timestamp": 5}', "invalid utf-8 in user_id"),
+        (line() + line(), "malformed json"),
+    ],
+)  # fmt: skip
+def test_a_bad_line_is_rejected_with_its_reason_and_text(bad, reason):
+    parsed = parse([line(), bad, line(user_id="w")])
+    assert reasons(parsed) == [reason]
+    assert parsed.events["user"].to_pylist() == ["u", "w"]
+    [reject] = parsed.rejects
+    assert reject.position == len(line()) + 1
+    assert reject.raw == bad.encode()
+
+
+def test_invalid_utf8_is_rejected_and_kept_as_it_was():
+    bad = b'{"user_id": "\xff", "item_id": "i", "timestamp": 5}'
+    parsed = parse(line().encode() + b"\n" + bad)
+    assert reasons(parsed) == ["invalid utf-8"]
+    assert parsed.rejects[0].raw == bad
+
+
+def test_one_object_over_two_lines_is_not_an_event():
+    # as many rows as lines: only the braces tell that they don't match
+    half = '{"user_id": "w", "item_id": "i",'
+    parsed = parse([line(), line(user_id="v") + half, '"timestamp": 6}'])
+    assert parsed.events["user"].to_pylist() == ["u"]
+    assert reasons(parsed) == ["malformed json", "malformed json"]
+
+
+@pytest.mark.parametrize("text", ["0x1F", "nan", "1_0", " 7", "7 ", "١", "", "1e", "--1", "inf"])
+def test_text_that_only_some_parsers_take_for_a_number(text):
+    # the only line, so that the block is parsed at once
+    assert reasons(parse([line(timestamp=text)])) == ["wrong type in timestamp"]
+
+
+def test_long_lines_are_rejected():
+    log = LogFormat(max_line_bytes=100)
+    parsed = parse([line(), line(note="x" * 200)], log)
+    assert reasons(parsed) == ["line too long"]
+    assert len(parsed.events) == 1
+
+
+def test_blank_lines_are_counted():
+    parsed = parse(["", line(), "  "])
+    assert (parsed.lines, len(parsed.events), parsed.filtered) == (3, 1, {"blank_line": 2})
+
+
+def test_times_in_milliseconds():
+    log = LogFormat(time_unit="ms")
+    assert parse([line(timestamp=5999)], log).events["time"].to_pylist() == [5]
+    assert parse([line(timestamp="5999.5")], log).events["time"].to_pylist() == [5]
+
+
+def test_csv():
+    parsed = parse(["u,i,5,n", 'v,i,6.5,"a, b"', "w,i", "x,,7,n", '"u2","i2",8,""'], unit=CSV)
+    assert parsed.events.select(["user", "item", "time"]).to_pylist() == [
+        {"user": "u", "item": "i", "time": 5},
+        {"user": "v", "item": "i", "time": 6},
+        {"user": "u2", "item": "i2", "time": 8},
+    ]
+    assert reasons(parsed) == ["wrong number of columns", "empty item_id"]
+
+
+def test_rows_of_parquet():
+    table = pa.table(
+        {
+            "user_id": pa.array([1, None, 3]),
+            "item_id": pa.array(["a", "b", ""]).dictionary_encode(),
+            "timestamp": pa.array([5, 6, 7], pa.timestamp("s")),
+        }
+    )
+    parsed = event_parser.parse_rows(table, 100, PLAIN)
+    assert parsed.events.to_pylist() == [{"user": "1", "item": "a", "time": 5, "clicked": True}]
+    assert [(r.position, r.reason) for r in parsed.rejects] == [
+        (101, "missing field user_id"),
+        (102, "empty item_id"),
+    ]
+
+
+def test_rows_of_parquet_with_not_a_number():
+    table = pa.table(
+        {"user_id": ["u", "v"], "item_id": ["a", "b"], "timestamp": [float("nan"), 6.0]}
+    )
+    parsed = event_parser.parse_rows(table, 0, PLAIN)
+    assert parsed.events["user"].to_pylist() == ["v"]
+    assert reasons(parsed) == ["timestamp is not a finite number"]
+
+
+# The fuzz: mutated lines in small blocks, so that many blocks can be parsed at once.
+
+SCALARS = [
+    "Inf", "-Inf", "-NaN", "-Infinity", "[NaN, -Inf]",
+    "5", "0", "-1", "1.5", "1e3", "-0", "007", "1E400", "NaN", "Infinity", "true", "null", '""',
+    '"7"', '" 7"', '"+7"', '"1_0"', '"0x1F"', '"nan"', '"1e2"', '"\\u0000"', '"\\ud800"',
+    '"\\ud83d\\ude00"', '"é"', "[]", "{}", '"a\\nb"', "9223372036854775808", "1600000000",
+    '"true"', '"1.0"', '"."', '"5."', '".5"', "4.0", '"١"', "18446744073709551616", '"-5"',
+]  # fmt: skip
+
+
+def mutated(rng: random.Random, base: dict[str, str]) -> bytes:
+    """A line: fields with values that are mostly fine, then perhaps damaged bytes."""
+    fields = [(f'"{name}"', value) for name, value in base.items()]
+    for _ in range(rng.choice([0, 0, 1, 1, 2])):
+        place = rng.randrange(len(fields))
+        action = rng.randrange(5)
+        if action <= 2:
+            fields[place] = (fields[place][0], rng.choice(SCALARS))
+        elif action == 3:
+            fields.append(rng.choice(fields))
+        else:
+            del fields[place]
+            if not fields:
+                break
+    text = ("{" + ", ".join(f"{k}: {v}" for k, v in fields) + "}").encode()
+    for _ in range(rng.choice([0, 0, 0, 0, 1, 3])):
+        place = rng.randrange(len(text) + 1)
+        cut = rng.choice([0, 0, 1, 5])
+        junk = bytes([rng.choice(b'\x00\t\r "{}[]:,\\\xff\xc3\xe28aZ')]) * rng.choice([0, 1, 1, 2])
+        text = text[:place] + junk + text[place + cut :]
+    return text.replace(b"\n", b" ")
+
+
+def mutated_csv(rng: random.Random) -> bytes:
+    cells = ["u1", "i1", "1600000000", "note"]
+    if rng.random() < 0.5:
+        cells[rng.randrange(4)] = rng.choice(SCALARS)
+    text = ",".join(cells).encode()
+    if rng.random() < 0.3:
+        place = rng.randrange(len(text) + 1)
+        text = text[:place] + bytes([rng.choice(b'",\r\x00 \xff\\')]) + text[place:]
+    return text
+
+
+def outcome(parsed, count):
+    rejected = sorted((r.position, r.reason, r.raw) for r in parsed.rejects)
+    assert parsed.lines == count
+    assert len(parsed.events) + sum(parsed.filtered.values()) + len(rejected) == count
+    return parsed.events.to_pylist(), parsed.filtered, rejected
+
+
+BASES = {
+    "plain": (PLAIN, {"user_id": '"u1"', "item_id": '"i1"', "timestamp": "1600000000"}),
+    "numbers": (PLAIN, {"user_id": "17", "item_id": "4", "timestamp": "16.5"}),
+    "shown": (
+        SHOWN,
+        {"user_id": '"u"', "item_id": '"i"', "timestamp": "5", "clicked": "1",
+         "request_id": "8", "score": "0.25"},
+    ),
+    "rated": (RATED, {"user_id": '"u"', "item_id": '"i"', "timestamp": "5", "stars": "4.5"}),
+    "csv": (PLAIN, {}),
+}  # fmt: skip
+
+
+def fuzz(name: str, lines: int, seed: int) -> int:
+    """Mutated lines both ways; how many of them were parsed at once."""
+    rng = random.Random(f"{name}{seed}")
+    log, base = BASES[name]
+    unit = CSV if name == "csv" else JSON
+    done = at_once = 0
+    while done < lines:
+        count = rng.choice([1, 1, 2, 3, 6])
+        made = [mutated_csv(rng) if name == "csv" else mutated(rng, base) for _ in range(count)]
+        if rng.random() < 0.1:
+            made.insert(rng.randrange(count), rng.choice([b"", b" ", b"\r", b"\t \x0b"]))
+            count += 1
+        block = line_blocks.Block(1000, b"".join(text + b"\n" for text in made))
+        alone = event_parser.parse_line_by_line(block, unit, log)
+        with mock.patch.object(event_parser, "parse_line_by_line", return_value=alone) as fallback:
+            together = event_parser.parse_block(block, unit, log)
+        done += count
+        outcome(alone, count)
+        for event in alone.events.to_pylist():
+            check_event(event)
+        if fallback.called:  # it is the reference itself
+            continue
+        try:
+            assert outcome(together, count) == outcome(alone, count)
+        except AssertionError:
+            print(block.data)
+            raise
+        at_once += count
+    return at_once
+
+
+def check_event(event):
+    """What no input may break."""
+    assert 0 <= event["time"] <= PLAIN.max_time
+    for name in ("user", "item", "request"):
+        if name in event:
+            assert event[name]
+            assert event[name].isprintable() or all(ord(c) > 159 for c in event[name])
+            assert len(event[name].encode()) <= event_parser.MAX_ID_BYTES
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_fuzz_at_once_is_line_by_line(name):
+    assert fuzz(name, 2_000, seed=0) > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BASES)
+def test_fuzz_at_once_is_line_by_line_at_length(name):
+    assert fuzz(name, 100_000, seed=1) > 5_000
+
+
+pieces = st.lists(st.sampled_from([b"\n", b" ", b"\r", b"\t", b"\x0b", b"a", b"{}", b"\xff"]))
+
+
+@settings(max_examples=500)
+@given(pieces.map(b"".join))
+def test_lines_with_text_are_found_and_blank_ones_counted(data):
+    position, expected, blank = 0, [], 0
+    for text in data.split(b"\n")[: -1 if data.endswith(b"\n") or not data else None]:
+        if text.strip():
+            expected.append((position, text))
+        else:
+            blank += 1
+        position += len(text) + 1
+    found = event_parser.lines_with_text(data)
+    assert (list(found), found.blank) == (expected, blank)
+
+
+@pytest.mark.parametrize(("unit", "text"), [(JSON, line()), (CSV, "u,i,5,n")])
+def test_blank_lines_among_others(unit, text):
+    parsed = parse(["", text, "", " ", "\r", text, "", "\t"], unit=unit)
+    assert (len(parsed.events), parsed.lines, parsed.filtered) == (2, 8, {"blank_line": 6})
+
+
+def test_blank_lines_are_no_reason_to_go_line_by_line():
+    with mock.patch.object(event_parser, "parse_line_by_line") as fallback:
+        parse(["", line(), " ", line(), "\r"])
+    assert not fallback.called

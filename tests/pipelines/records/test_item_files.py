@@ -1,0 +1,189 @@
+"""Item files of every shape to item tables."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.job.options import ItemFields
+from pipelines.logs import line_blocks
+from pipelines.records import item_files, vocabulary
+from sitn_tf import schema
+
+UNIT = line_blocks.Unit("meta.jsonl", 0, "jsonl", False, 0, 1 << 40)
+AMAZON = ItemFields(item="asin", categories="categories")
+
+
+def parse(text, fields=AMAZON):
+    data = text if isinstance(text, bytes) else text.encode()
+    parsed = item_files.parse_lines(line_blocks.Block(0, data), UNIT, fields)
+    return parsed.events.to_pylist(), [(r.position, r.reason) for r in parsed.rejects]
+
+
+def test_a_python_literal_of_2014():
+    line = "{'asin': '0001', 'title': 'Don\\'t', 'brand': 'B', 'categories': [['Books', 'Art']]}"
+    [row], rejects = parse(line)
+    assert row == {"item": "0001", "title": "Don't", "brand": "B", "main_category": "Books",
+                   "second_category": "Art"}  # fmt: skip
+    assert rejects == []
+
+
+def test_json_of_2018():
+    line = json.dumps({"asin": "1", "category": ["Books", "Art", "X"], "main_cat": "Book"})
+    fields = ItemFields(item="asin", main_category="main_cat", categories="category")
+    [row], _ = parse(line, fields)
+    assert (row["main_category"], row["second_category"]) == ("Book", "Art")
+
+
+META_2014 = r"""
+{'asin': '0001048791', 'salesRank': {'Books': 6334800}, 'imUrl': 'http://x.com/x.jpg', 'categories': [['Books']], 'title': 'The Crucible: Performed by Jerome Dempsey &amp; Cast'}
+{'asin': '0000143561', 'categories': [['Movies & TV', 'Movies'], ['Movies & TV', 'DVD', 'Italian']], 'description': '3Pack "Italian" Classics', 'title': "Everyday Italian (with Giada), Volume 1: Giada\'s", 'price': 12.99, 'related': {'also_viewed': ['B0036FO6SI']}, 'brand': ''}
+{'asin': '0000037214', 'title': 'Purple Sequin Tutu \xe9t\xe9', 'price': 6.99, 'brand': 'Big Dreams', 'categories': [['Clothing, Shoes & Jewelry', 'Girls'], ['Clothing, Shoes & Jewelry', 'Novelty']]}
+{'asin': '0001042335', 'categories': [[]]}
+"""  # noqa: E501
+
+META_2018 = r"""
+{"category": ["Clothing, Shoes &amp; Jewelry", "Women", "Clothing"], "tech1": "", "description": ["First.", "<p>Second</p>"], "fit": "class=\"a-normal\"", "title": "Slime Time Fall Fest &quot;Live&quot; [With <b>CDROM</b> and Mirror]", "also_buy": [], "brand": "Group Publishing (CO)", "feature": ["Product Dimensions:"], "rank": "13,052,976inClothing (", "details": {}, "main_cat": "AMAZON FASHION", "price": "$8.99", "asin": "0764443682"}
+{"category": [], "description": [], "title": "", "brand": "", "main_cat": "<img src=\"https://x/y.png\" alt=\"Digital Music\">", "asin": "B00000JBAT"}
+{"category": ["Books"], "asin": "1"}
+"""  # noqa: E501
+
+
+def test_lines_of_the_meta_files_of_2014():
+    rows, rejects = parse(META_2014)
+    assert rejects == []
+    assert [tuple(row.values()) for row in rows] == [
+        ("0001048791", "The Crucible: Performed by Jerome Dempsey & Cast", "", "Books", ""),
+        ("0000143561", "Everyday Italian (with Giada), Volume 1: Giada's", "",
+         "Movies & TV", "Movies"),
+        ("0000037214", "Purple Sequin Tutu été", "Big Dreams", "Clothing, Shoes & Jewelry",
+         "Girls"),
+        ("0001042335", "", "", "", ""),
+    ]  # fmt: skip
+
+
+def test_lines_of_the_meta_files_of_2018():
+    rows, rejects = parse(META_2018, ItemFields(item="asin", categories="category"))
+    assert rejects == []
+    assert [tuple(row.values()) for row in rows] == [
+        ("0764443682", 'Slime Time Fall Fest "Live" [With CDROM and Mirror]',
+         "Group Publishing (CO)", "Clothing, Shoes & Jewelry", "Women"),
+        ("B00000JBAT", "", "", "", ""),
+        ("1", "", "", "Books", ""),
+    ]  # fmt: skip
+
+
+def test_markup_is_left_out_and_comparisons_are_not():
+    [row], _ = parse(json.dumps({"asin": "a&amp;b", "title": "1 < 2 > 0 &lt;br&gt; <br/>x</p>"}))
+    assert (row["item"], row["title"]) == ("a&amp;b", "1 < 2 > 0 <br> x")
+
+
+def test_code_is_not_run():
+    rows, rejects = parse("__import__('os').abort()\n{'asin': 'a' * 9**9}\n" + "(" * 5000)
+    assert rows == []
+    assert [reason for _, reason in rejects] == ["neither json nor a python literal"] * 3
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"title": "x"}', "missing field asin"),
+        (b'{"asin": ""}', "missing field asin"),
+        (b'{"asin": " "}', "missing field asin"),
+        (b"{'asin': 0x" + b"f" * 5000 + b"}", "missing field asin"),
+        (b'["asin"]', "not a json object"),
+        (b'{"asin": "\xff"}', "invalid utf-8"),
+    ],
+)
+def test_rejects(line, reason):
+    assert parse(line) == ([], [(0, reason)])
+
+
+def test_every_line_is_in_one_place():
+    unit = dataclasses.replace(UNIT, kind="csv", columns=("asin", "title"))
+    lines = [b"1,One", b"", b"2", b"3,a,b", b"4," + b"x" * 200_000, b'5,"Fi\r', b"  ", b"6,Six\r"]
+    long_line = line_blocks.LongLine(999, 1 << 30, b"7,")
+    block = line_blocks.Block(0, b"\n".join(lines), (long_line,))
+    parsed = item_files.parse_lines(block, unit, AMAZON)
+    assert parsed.events["item"].to_pylist() == ["1", "6"]
+    assert parsed.filtered == {"blank_line": 2}
+    assert [(r.reason, r.raw, r.whole) for r in parsed.rejects] == [
+        ("wrong number of columns", lines[2], True),
+        ("wrong number of columns", lines[3], True),
+        ("malformed csv", lines[4], True),
+        ("malformed csv", lines[5], True),
+        ("line too long", b"7,", False),
+    ]
+    assert parsed.lines == len(lines) + 1
+
+
+def test_rows_of_parquet():
+    table = pa.table({"asin": ["1", None, "3"], "title": ["One", "Two", None]})
+    parsed = item_files.parse_rows(table, 10, AMAZON)
+    assert parsed.events["item"].to_pylist() == ["1", "3"]
+    [reject] = parsed.rejects
+    assert (reject.position, reject.reason) == (11, "missing field asin")
+    assert reject.raw == b'{"asin": null, "title": "Two"}'
+    assert parsed.lines == 3
+
+
+def test_titles_are_one_line():
+    [row], _ = parse(json.dumps({"asin": "1", "title": " a\nb\u2028c\x00 \ud800", "brand": ["x"]}))
+    assert row["title"] == "a b c"
+    assert row["brand"] == ""
+
+
+def test_words():
+    flat, offsets = item_files.words(pa.array(["It's 2 BIG-dogs!", "", "...", "Ünï 漢字"]), 3)
+    assert flat.to_pylist() == ["it", "s", "2", "ünï", "漢字"]
+    assert offsets.tolist() == [0, 3, 3, 3, 5]
+
+
+def table_of():
+    known = vocabulary.Vocabulary(pa.array(["a", "b"]), np.array([5, 1]), np.array([6, 1]))
+    raw, described = item_files.select(
+        [
+            item_files.from_rows(
+                [
+                    {"item": "b", "title": "red dog", "brand": "X", "main_category": "",
+                     "second_category": ""},
+                    {"item": "z", "title": "blue", "brand": "", "main_category": "",
+                     "second_category": ""},
+                ]
+            )
+        ],
+        known.items,
+    )  # fmt: skip
+    assert described == 1
+    words = {"title_words": pa.array(["dog"]), "brand": pa.array(["W", "X"]),
+             "main_category": pa.array([], pa.string()),
+             "second_category": pa.array([], pa.string())}  # fmt: skip
+    return item_files.build_table(known, raw, words, 32)
+
+
+def test_item_table():
+    table = table_of()
+    assert tuple(table.column_names) == schema.ITEM_TABLE_COLUMNS
+    assert table.to_pydict() == {
+        "item": ["", "", "a", "b"],
+        "title": ["", "", "", "red dog"],
+        "count": [0, 0, 5, 1],
+        "impressions": [0, 0, 6, 1],
+        "title_words": [[], [], [], [2]],  # "red" is too rare to have an id
+        "brand": [0, 1, 1, 3],
+        "main_category": [0, 1, 1, 1],
+        "second_category": [0, 1, 1, 1],
+    }
+    assert table.schema.field("title_words").type == pa.list_(pa.int32())
+    assert table.schema.field("brand").type == pa.int32()
+
+
+def test_vocabularies_are_by_count_then_text_and_keep_what_is_known():
+    tokens = pa.array(["b", "a", "b", "c", "a", "d"])
+    assert item_files.vocabulary_of(tokens, 1, None).to_pylist() == ["a", "b", "c", "d"]
+    assert item_files.vocabulary_of(tokens, 2, None).to_pylist() == ["a", "b"]
+    assert item_files.vocabulary_of(tokens, 1, 3).to_pylist() == ["a", "b", "c"]
+    known = pa.array(["x", "c"])
+    assert item_files.vocabulary_of(tokens, 1, None, known).to_pylist() == ["x", "c", "a", "b", "d"]

@@ -1,0 +1,118 @@
+"""Requests and their splits, on literals."""
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.job.options import Job
+from pipelines.logs.event_parser import LogFormat
+from pipelines.records import request_rules, shards, vocabulary
+from pipelines.records.request_rules import NO_SPLIT, Cutoffs
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+LOGS = {"source": "a", "target": "b"}
+SHOWN = {"source": LogFormat(), "target": LogFormat(label="c", request="r")}
+
+
+def events(rows, *, request=False):
+    """Sorted events of rows (user, time, item, clicked, request)."""
+    names = ("user", "time", "item", "clicked", "request")
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=False)) for row in rows])
+    table = table if request else table.select(names[:4])
+    return shards.compact(table, 100)[0]
+
+
+def planned(source, target, cutoffs=None, **options):
+    request = "formats" in options
+    cutoffs = cutoffs or Cutoffs(10, 20)
+    tables = [events(source), events(target, request=request)]
+    users, (left, right) = shards.coded(tables)
+    job = Job(LOGS, "out", **options)
+    plan = request_rules.plan(left, right, np.arange(len(users), dtype=np.uint64), job, cutoffs)
+    return plan, right
+
+
+def test_each_click_is_a_request_at_its_time():
+    target = [("u", t, f"i{t}", True) for t in (5, 9, 10, 19, 20, 30)]
+    plan, _ = planned([("u", 1, "s", True)], target)
+    assert plan.requests.time.tolist() == [5, 9, 10, 19, 20, 30]
+    assert plan.split.tolist() == [TRAIN, TRAIN, VALIDATION, VALIDATION, TEST, TEST]
+    assert plan.user_cutoff.tolist() == [10]
+
+
+def test_requests_without_history_are_filtered_by_rule():
+    target = [("u", 5, "a", True), ("u", 7, "b", True), ("v", 8, "c", True)]
+    plan, _ = planned([("u", 5, "s", True)], target, min_target_history=1)
+    # u at 5: the source click has the same time; v: no source; u at 7 has one of each
+    assert plan.split.tolist() == [NO_SPLIT, TRAIN, NO_SPLIT]
+    assert plan.filtered == {"source_history_too_short": 2}
+
+
+def test_impressions_of_a_request_belong_together_from_its_first_time():
+    target = [
+        ("u", 7, "a", False, "r1"), ("u", 8, "b", True, "r1"), ("u", 8, "c", False, "r2"),
+        ("v", 9, "a", True, "r1"),
+    ]  # fmt: skip
+    source = [("u", 1, "s", True), ("v", 1, "s", True)]
+    plan, found = planned(source, target, formats=SHOWN)
+    asked = plan.requests
+    shown = [
+        sorted(found.items.take(pa.array(found.item[asked.rows[a:b]])).to_pylist())
+        for a, b in zip(asked.start, asked.stop, strict=True)
+    ]
+    assert list(zip(asked.user.tolist(), asked.time.tolist(), shown, strict=True)) == [
+        (0, 7, ["a", "b"]), (0, 8, ["c"]), (1, 9, ["a"])]  # fmt: skip
+    # only the click of u at 8 is history, and only after it
+    assert len(plan.clicks["target"].time) == 2
+
+
+def test_last_requests():
+    user = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
+    time = np.array([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    eligible = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1], bool)
+    split, cutoff = request_rules.last_requests(user, time, eligible, 3)
+    # the last of user 0 does not count; user 1 has too few
+    assert split.tolist() == [TRAIN, VALIDATION, TEST, TRAIN, TRAIN, TRAIN, TRAIN, VALIDATION, TEST]
+    assert cutoff.tolist() == [2, request_rules.TIME_LIMIT, 8]
+
+
+def test_last_split_leaves_out_training_at_the_cutoff():
+    target = [("u", t, i, True) for t, i in ((3, "a"), (5, "b"), (5, "c"), (6, "d"))]
+    plan, found = planned([("u", 1, "s", True)], target, Cutoffs(None, None), split="last")
+    assert plan.split.tolist() == [TRAIN, NO_SPLIT, VALIDATION, TEST]
+    assert plan.filtered == {"at_the_users_cutoff": 1}
+    assert plan.user_cutoff.tolist() == [5]
+    counts = vocabulary.count_items(found, plan.user_cutoff)
+    assert counts.to_pylist() == [{"item": "a", "clicks": 1, "impressions": 1}]
+
+
+def test_user_without_held_out_requests_is_known_to_the_end():
+    plan, _ = planned(
+        [("u", 1, "s", True)], [("u", 5, "a", True)], Cutoffs(None, None), split="last"
+    )
+    assert plan.split.tolist() == [TRAIN]
+    assert plan.user_cutoff.tolist() == [6]
+
+
+def test_too_many_candidates_are_filtered():
+    target = [("u", 5, f"i{n}", n == 0, "r") for n in range(5)]
+    plan, _ = planned([("u", 1, "s", True)], target, formats=SHOWN, max_candidates=4)
+    assert plan.filtered == {"too_many_candidates": 1}
+
+
+def test_vocabulary_order():
+    counts = vocabulary.merge_counts([
+        pa.table([["b", "a"], [1, 2], [1, 2]], schema=vocabulary.COUNTS),
+        pa.table([["c", "b", "d"], [2, 1, 0], [2, 1, 9]], schema=vocabulary.COUNTS),
+    ])  # fmt: skip
+    ordered = vocabulary.ordered(counts, 1)
+    assert ordered["item"].to_pylist() == ["a", "b", "c", "d"]
+    assert ordered["clicks"].to_pylist() == [2, 2, 2, 0]
+    assert vocabulary.ordered(counts, 3)["item"].to_pylist() == ["d"]
+    known = vocabulary.ordered(counts, 1, pa.array(["x", "c"]))
+    assert known.to_pydict() == {"item": ["x", "c", "a", "b", "d"], "clicks": [0, 2, 2, 2, 0],
+                                 "impressions": [0, 2, 2, 2, 9]}  # fmt: skip
+
+
+def test_ids_of_unknown_items():
+    table = pa.table([["a", "b"], [1, 1], [1, 1]], schema=vocabulary.COUNTS)
+    assert vocabulary.Vocabulary.of(table).ids(pa.array(["b", "z", "a"])).tolist() == [3, 1, 2]

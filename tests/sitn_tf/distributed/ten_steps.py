@@ -1,0 +1,98 @@
+"""Ten training steps of either stage under any strategy, from the same weights and batches."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from sitn_tf import config, data, runs, schema
+from sitn_tf.distributed.replicas import split_rows
+from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.optimizers.row_sparse import RowSparseAdam
+from sitn_tf.training import stage2, train_loop
+
+STEPS = 10
+ROWS = 11
+
+
+def read_batches(small, stage):
+    """Some whole batches."""
+    batches = data.read_split(small, stage, schema.TRAIN, ROWS, shuffle_seed=5).repeat()
+    whole = batches.filter(lambda batch: tf.shape(batch["user_id"])[0] == ROWS)
+    return list(whole.take(STEPS))
+
+
+def settings(**contrast):
+    tiny = config.tiny()
+    changed = dataclasses.replace(tiny.contrast, granularities=(4,), **contrast)
+    return dataclasses.replace(tiny, contrast=changed)
+
+
+class Trial:
+    """A model under a strategy, from the same weights whatever the number of replicas."""
+
+    def __init__(self, small, stage, strategy, chosen=None):
+        chosen = chosen or settings()
+        manifest = schema.read_manifest(small)
+        tables = runs.read_tables(small, manifest, chosen.model)
+        self.strategy = strategy
+        tf.keras.utils.set_random_seed(1)
+        with strategy.scope():
+            if stage == schema.STAGE1:
+                self.model = make_pretrainer(chosen, tables, manifest.max_history)
+            else:
+                self.model = make_scorer(chosen.model, tables, manifest.max_history)
+            self.optimizer = RowSparseAdam(learning_rate=0.01, epsilon=1e-3)
+            self.optimizer.build(self.model.trainable_variables)
+        self.stage = stage
+        self.gradients_of = self.cached if chosen.stage1.micro_batches > 1 else None
+        self._gradients = tf.function(self._run, reduce_retracing=True)
+
+    def losses(self, batch, step):
+        if self.stage == schema.STAGE1:
+            return {"loss": self.model.loss(batch, step).total}
+        return {"loss": stage2.mean_click_loss(self.model, batch)}
+
+    def cached(self, batch, step):
+        loss, found = self.model.cached_gradients(batch, step, self.model.trainable_variables)
+        return {"loss": loss.total}, found
+
+    def _run(self, batch):
+        def on_replica(part):
+            step = tf.constant(0, tf.int64)
+            if self.gradients_of is not None:
+                losses, found = self.gradients_of(part, step)
+            else:
+                with tf.GradientTape() as tape:
+                    losses = self.losses(part, step)
+                found = tape.gradient(losses["loss"], self.model.trainable_variables)
+            return [losses["loss"], *(tf.convert_to_tensor(g) for g in found if g is not None)]
+
+        return self.strategy.run(on_replica, args=(batch,))
+
+    def loss_and_gradients(self, batch, sizes):
+        """The global loss, then the gradients of the weights: those of the replicas, summed."""
+        per_replica = self._gradients(split_rows(self.strategy, batch, sizes))
+        return [self.strategy.reduce("SUM", value, axis=None).numpy() for value in per_replica]
+
+    def train(self, batches, sizes=None):
+        """The losses of the steps, and the weights after them."""
+        step = train_loop.traced_once(
+            train_loop.make_step(
+                self.strategy,
+                self.model.trainable_variables,
+                self.optimizer,
+                self.losses,
+                self.gradients_of,
+            )
+        )
+        losses = [float(step(split_rows(self.strategy, b, sizes))["loss"]) for b in batches]
+        weights = [tf.convert_to_tensor(v).numpy() for v in self.model.trainable_variables]
+        return np.array(losses), weights
+
+
+def assert_same(one, other):
+    """Within 1e-5 of the largest value of each array."""
+    for a, b in zip(one, other, strict=True):
+        scale = max(np.abs(np.asarray(a)).max(), 1e-6)
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() / scale <= 1e-5

@@ -1,0 +1,98 @@
+"""Two and four replicas give the loss, the gradients and the weights of one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sitn_tf import config, schema
+from sitn_tf.distributed.replicas import cpu_strategy, split_rows
+from sitn_tf.training import stage1
+from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches, settings
+from tests.small_dataset import write_small_dataset
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return write_small_dataset(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def four_cpus(two_cpus):
+    return [device.name for device in tf.config.list_logical_devices("CPU")[:4]]
+
+
+READINGS = [
+    {},
+    {"negatives": "views", "stop_cluster_gradient": True, "alike": 0.5},
+    {"view": "mlp", "similarity": "dot", "reduction": "sum", "cluster_norm": "none"},
+]
+
+
+@pytest.mark.parametrize("change", READINGS, ids=["default", "views", "paper"])
+def test_stage_1_loss_and_gradients(small, four_cpus, change):
+    chosen, batch = settings(**change), read_batches(small, schema.STAGE1)[0]
+    one = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:1]), chosen)
+    two = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:2]), chosen)
+    expected = one.loss_and_gradients(batch, (ROWS,))
+    for sizes in ((6, 5), (10, 1), (11, 0)):
+        assert_same(two.loss_and_gradients(batch, sizes), expected)
+    if not change:
+        four = Trial(small, schema.STAGE1, cpu_strategy(four_cpus), chosen)
+        for sizes in ((3, 3, 3, 2), (0, 9, 1, 1)):
+            assert_same(four.loss_and_gradients(batch, sizes), expected)
+
+
+@pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
+@pytest.mark.parametrize("sizes", [(7, 4), pytest.param((5, 3, 2, 1), marks=pytest.mark.slow)])
+def test_weights_after_ten_steps(small, four_cpus, stage, sizes):
+    batches = read_batches(small, stage)
+    one = Trial(small, stage, cpu_strategy(four_cpus[:1])).train(batches, (ROWS,))
+    several = Trial(small, stage, cpu_strategy(four_cpus[: len(sizes)])).train(batches, sizes)
+    np.testing.assert_allclose(several[0], one[0], rtol=1e-5)
+    assert_same(several[1], one[1])
+
+
+def test_request_features_after_ten_steps(small, four_cpus):
+    """Rows of users and times that replicas share, and that only one of them has."""
+    chosen = config.override(
+        settings(), ["model.request_features=hour,weekday,user", "model.user_buckets=5"]
+    )
+    batches = read_batches(small, schema.STAGE2)
+    for step, batch in enumerate(batches):
+        # A day and five hours apart, the first of them unknown.
+        batch["request_time"] = (tf.range(ROWS, dtype=tf.int64) + step) * 29 * 3600
+    one = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
+    two = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:2]), chosen)
+    found = two.train(batches, (7, 4))
+    np.testing.assert_allclose(found[0], one[0], rtol=1e-5)
+    assert_same(found[1], one[1])
+    for table in two.model.request_embedding.tables.values():
+        assert np.abs(tf.convert_to_tensor(table)).max() > 0
+
+
+def test_micro_batches_on_two_replicas_are_the_large_batch(small, four_cpus):
+    batches = read_batches(small, schema.STAGE1)
+    chosen = settings()
+    parts = dataclasses.replace(chosen, stage1=dataclasses.replace(chosen.stage1, micro_batches=3))
+    one = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:1]), chosen)
+    two = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:2]), parts)
+    assert two.gradients_of is not None
+    expected = one.train(batches, (ROWS,))
+    found = two.train(batches, (7, 4))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert_same(found[1], expected[1])
+
+
+def test_fit_with_two_replicas_trains(small, two_cpus, tmp_path):
+    best = stage1.run_stage1(settings(), small, tmp_path / "stage1", cpu_strategy(two_cpus))
+    assert 0 <= best["recall"] <= 1
+
+
+def test_rows_are_split_evenly_and_all_of_them(two_cpus):
+    strategy = cpu_strategy(two_cpus)
+    parts = split_rows(strategy, {"x": tf.range(5)})["x"].values
+    assert [part.numpy().tolist() for part in parts] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(ValueError, match=r"sizes=\(1, 1\) do not sum to the batch's 5 rows"):
+        split_rows(strategy, {"x": tf.range(5)}, (1, 1))

@@ -1,0 +1,95 @@
+"""Two worker processes on loopback give the losses and weights of one process."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sitn_tf import schema
+from sitn_tf.distributed.replicas import cpu_strategy
+from tests.sitn_tf.distributed.ports import free_ports
+from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
+from tests.small_dataset import write_small_dataset
+
+
+def start_workers(command, count):
+    """Processes of one cluster; `command(index)` gives the arguments after `python -m`."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    started = []
+    for index in range(count):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        environment = os.environ | {"TF_CONFIG": json.dumps(task), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", *command(index)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    return started
+
+
+def finish(workers, seconds=300):
+    try:
+        return [worker.communicate(timeout=seconds)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+@pytest.mark.parametrize(
+    "stage", [schema.STAGE1, pytest.param(schema.STAGE2, marks=pytest.mark.slow)]
+)
+def test_two_processes_after_ten_steps(tmp_path, two_cpus, stage):
+    small = write_small_dataset(tmp_path / "small")
+    outputs = [tmp_path / f"{index}.npz" for index in range(2)]
+    workers = start_workers(
+        lambda index: ["tests.sitn_tf.distributed.worker", stage, str(small), str(outputs[index])],
+        2,
+    )
+    said = finish(workers)
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    one = Trial(small, stage, cpu_strategy(two_cpus[:1])).train(read_batches(small, stage), (ROWS,))
+    for output in outputs:
+        found = np.load(output)
+        np.testing.assert_allclose(found["losses"], one[0], rtol=1e-5)
+        assert_same([found[f"weight_{i}"] for i in range(len(one[1]))], one[1])
+
+
+@pytest.mark.slow
+def test_the_command_trains_in_two_processes_as_in_one(tmp_path):
+    small = write_small_dataset(tmp_path / "small")
+
+    def command(workdir, stage):
+        return [
+            "sitn_tf.train",
+            f"--stage={stage}",
+            f"--data_dir={small}",
+            f"--workdir={tmp_path / workdir}",
+            "--preset=tiny",
+            "--set=stage1.batch_size=15",
+            "--set=stage2.batch_size=32",
+        ]
+
+    for stage in (1, 2):
+        alone = subprocess.run(
+            [sys.executable, "-m", *command("one", stage)], capture_output=True, text=True
+        )
+        assert alone.returncode == 0, alone.stderr
+        workers = start_workers(lambda _, stage=stage: command("two", stage), 2)
+        said = finish(workers)
+        assert [worker.returncode for worker in workers] == [0, 0], said
+        one, two = (
+            json.loads((tmp_path / name / f"stage{stage}" / "history.json").read_text())
+            for name in ("one", "two")
+        )
+        assert len(one) == len(two)
+        for ours, theirs in zip(one, two, strict=True):
+            for name in ours.keys() - {"seconds"}:
+                assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-4), name
+    assert not list(tmp_path.glob("two/*/checkpoints/last/*_temp*"))

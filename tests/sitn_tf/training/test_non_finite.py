@@ -1,0 +1,98 @@
+"""The story of a number that is not finite: which step, whose records, where first."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from sitn_tf import config, runs
+from sitn_tf.errors import InputError
+from sitn_tf.training import non_finite, stage2, train_loop
+from tests.small_dataset import write_small_dataset
+
+
+class _Model(tf_keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first = tf_keras.layers.Dense(2, use_bias=False, kernel_initializer="ones")
+        self.blocks = [tf_keras.layers.Lambda(tf.math.log), tf_keras.layers.Lambda(tf.sqrt)]
+
+    def call(self, inputs):
+        hidden = self.first(inputs)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return hidden
+
+
+def _first(inputs, losses=None):
+    model = _Model()
+    model(tf.ones([1, 2]))
+    losses = losses or (lambda: {"loss": tf.reduce_sum(model(inputs))})
+    return non_finite.first_not_finite(model, model.trainable_variables, losses), model
+
+
+def test_the_first_layer_is_named_by_its_place():
+    # log(2) is fine, log(0) is -inf and its root nan: the first is blocks.0.
+    assert _first(tf.zeros([1, 2]))[0] == "the output of the layer blocks.0"
+    assert _first(tf.ones([1, 2]) / 4)[0] == "the output of the layer blocks.1"
+
+
+def test_the_watch_leaves_no_trace():
+    _, model = _first(tf.zeros([1, 2]))
+    assert "call" not in vars(model.first)
+    assert np.isneginf(model.blocks[0](tf.zeros([1])))
+
+
+def test_gradients_parts_and_weights_are_named():
+    # log(2 * 1/2) = 0, and the root has no finite slope at 0.
+    assert _first(tf.ones([1, 2]) / 2)[0].startswith("the gradient of ")
+    found, _ = _first(None, lambda: {"loss": tf.constant(0.0), "i2c": tf.constant(np.nan)})
+    assert found == "i2c, though the output of every layer is finite"
+    _, model = _first(tf.ones([1, 2]))
+    model.first.kernel.assign([[np.nan, 1], [1, 1]])
+    found = non_finite.first_not_finite(model, model.trainable_variables, dict)
+    assert found == f"the weights {model.first.kernel.name}, before the step"
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind):
+    data_dir = write_small_dataset(tmp_path / "data")
+    settings = config.override(config.tiny(), ["stage2.batch_size=16"])
+    original = stage2.mean_click_loss
+
+    def poisoned(scorer, batch, log_q=None):
+        """Harmful where user 7 is in the batch."""
+        loss = original(scorer, batch)
+        there = tf.reduce_any(batch["user_id"] == b"u7")
+        if kind == "loss":
+            return loss + tf.where(there, np.nan, 0.0)
+        kernel = scorer.mlp.trainable_variables[0]
+        zero = tf.reduce_sum(tf.where(there, kernel * 0.0, tf.ones_like(kernel)))
+        return loss + 1e-9 * tf.sqrt(zero)
+
+    monkeypatch.setattr(stage2, "mean_click_loss", poisoned)
+    with pytest.raises(InputError) as error:
+        stage2.run_stage2(
+            settings,
+            data_dir,
+            tmp_path / "stage2",
+            tf.distribute.get_strategy(),
+            "none",
+            train_loop.Loop(checkpoint_steps=2),
+        )
+    message = str(error.value)
+    saved = np.load(tmp_path / "stage2" / runs.NOT_FINITE_BATCH)
+    users = saved["user_id"].tolist()
+    assert b"u7" in users
+    assert saved["candidates"].shape[0] == len(users) <= 16
+    assert f"with {len(users)} records ({users[0].decode()} at 1000, " in message
+    assert " of epoch 1, " in message
+    assert "(--set stage2.learning_rate=...)" in message
+    assert "(--set stage2.clip_norm=1)" in message
+    if kind == "loss":
+        assert message.startswith("the loss is nan and the norm of its gradient ")
+        assert "first that is not finite is loss, though the output of every" in message
+    else:
+        assert "and the norm of its gradient nan" in message
+        assert "first that is not finite is the gradient of " in message
+    assert not (tmp_path / "stage2" / runs.METRICS_FILE).exists()

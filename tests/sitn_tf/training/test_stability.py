@@ -1,0 +1,147 @@
+"""Finite losses and gradients whatever the batch, temperature and precision."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sitn_tf import config, runs, schema
+from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.training import stage2
+from tests.small_dataset import (
+    MAX_HISTORY,
+    SOURCE_ITEMS,
+    TARGET_ITEMS,
+    write_small_dataset,
+)
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+TEMPERATURES = (0.05, 1.0)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    small = write_small_dataset(tmp_path_factory.mktemp("small"))
+    return runs.read_tables(small, schema.read_manifest(small), config.tiny().model)
+
+
+def _settings(temperature, precision):
+    """The default configuration in everything that could overflow; narrow, for speed."""
+    chosen = config.default()
+    return dataclasses.replace(
+        chosen,
+        model=dataclasses.replace(chosen.model, embedding_dim=8, heads=2, precision=precision),
+        contrast=dataclasses.replace(
+            chosen.contrast, temperature=temperature, granularities=(4, 16)
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def pretrainers(tables):
+    """Each model once: functions of a batch, traced for any number of rows."""
+    made = {}
+
+    def get(temperature, precision):
+        if (temperature, precision) not in made:
+            model = make_pretrainer(_settings(temperature, precision), tables, MAX_HISTORY)
+            made[temperature, precision] = tf.function(
+                lambda batch: _gradients(model, lambda: model.loss(batch, STEP).total),
+                reduce_retracing=True,
+            )
+        return made[temperature, precision]
+
+    return get
+
+
+STEP = np.int64(7)
+
+
+def _gradients(model, loss_of):
+    with tf.GradientTape() as tape:
+        loss = loss_of()
+    found = tape.gradient(loss, model.trainable_variables)
+    return loss, [tf.convert_to_tensor(g) for g in found if g is not None]
+
+
+def _histories(rng, rows, items, longest):
+    """Histories of 0 to `longest` items, so that some are empty and some have one item."""
+    lengths = rng.integers(0, longest + 1, size=rows)
+    ids = rng.integers(1, items, size=(rows, MAX_HISTORY))
+    return tf.constant(np.where(np.arange(MAX_HISTORY) < lengths[:, None], ids, 0))
+
+
+def _users(rng, rows, distinct):
+    return tf.constant([f"u{u}" for u in rng.integers(0, max(distinct, 1), size=rows)])
+
+
+def _stage_1_batch(rows, distinct, longest, seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "user_id": _users(rng, rows, distinct),
+        "source_history": _histories(rng, rows, SOURCE_ITEMS, longest),
+        "target_history": _histories(rng, rows, TARGET_ITEMS, longest),
+    }
+
+
+def _assert_finite(loss, gradients):
+    assert np.isfinite(loss)
+    assert gradients
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
+
+
+@settings(max_examples=20)
+@given(
+    rows=st.integers(1, 600),
+    repeats=st.sampled_from([1, 3, 1000]),
+    longest=st.sampled_from([0, 1, MAX_HISTORY]),
+    temperature=st.sampled_from(TEMPERATURES),
+    precision=st.sampled_from(PRECISIONS),
+    seed=st.integers(0, 10**6),
+)
+@example(rows=8192, repeats=1, longest=8, temperature=0.05, precision="float16", seed=0)
+@example(rows=32, repeats=1, longest=8, temperature=0.05, precision="bfloat16", seed=0)
+@example(rows=1, repeats=1, longest=8, temperature=0.05, precision="float32", seed=0)
+def test_stage_1_is_finite(pretrainers, rows, repeats, longest, temperature, precision, seed):
+    batch = _stage_1_batch(rows, rows // repeats, longest, seed)
+    loss, gradients = pretrainers(temperature, precision)(batch)
+    _assert_finite(loss, gradients)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("rows", [1, 32, 2048])
+@pytest.mark.parametrize("longest", [0, 1, MAX_HISTORY])
+def test_stage_2_is_finite(tables, precision, rows, longest):
+    scorer = make_scorer(_settings(0.1, precision).model, tables, MAX_HISTORY)
+    rng = np.random.default_rng(rows)
+    batch = {
+        "source_history": _histories(rng, rows, SOURCE_ITEMS, longest),
+        "target_history": _histories(rng, rows, TARGET_ITEMS, longest),
+        "candidates": tf.constant(rng.integers(0, TARGET_ITEMS, size=(rows, 5))),
+        "labels": tf.constant(rng.integers(0, 2, size=(rows, 5))),
+    }
+    _assert_finite(*_gradients(scorer, lambda: stage2.mean_click_loss(scorer, batch)))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_low_precision_is_near_float32(tables, precision):
+    batch = _stage_1_batch(64, 64, MAX_HISTORY, 1)
+    losses = {}
+    for chosen in ("float32", precision):
+        tf.keras.utils.set_random_seed(0)
+        model = make_pretrainer(_settings(0.1, chosen), tables, MAX_HISTORY)
+        losses[chosen] = float(model.loss(batch, STEP).total)
+        assert all(v.dtype in (tf.float32, tf.int32) for v in model.variables)
+    assert losses[precision] != losses["float32"]
+    assert losses[precision] == pytest.approx(losses["float32"], rel=0.03)
+
+
+def test_the_contrast_keeps_float32(tables):
+    model = make_pretrainer(_settings(0.1, "float16"), tables, MAX_HISTORY)
+    batch = _stage_1_batch(8, 8, MAX_HISTORY, 1)
+    assert [p.dtype for p in model(batch)] == [tf.float32, tf.float32]
+    assert model.loss(batch, STEP).total.dtype == tf.float32
