@@ -5,6 +5,7 @@ may define the same flag and still be imported into one process, and hands its
 `main` to `run`, which turns the errors a user can mend into one line.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -46,6 +47,29 @@ def require(flag_values: flags.FlagValues, name: str) -> str:
     return value
 
 
+_SETTING = re.compile(r"(?<![\w./=-])([a-z]\w*\.[a-z]\w*=)")
+
+
+def in_flags(error: InputError, flag_values: flags.FlagValues) -> InputError:
+    """An error of a library in the words of a command: `init=RUN` as `--init=RUN`.
+
+    A boolean becomes `--overwrite` or `--nooverwrite`; in the remedy of a command that has
+    --set, `section.field=value` becomes `--set section.field=value`.
+    """
+    named = re.compile(rf"(?<![\w./=-])({'|'.join(map(re.escape, flag_values))})=(\w*)")
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if flag_values[name].boolean and value in ("True", "False"):
+            return f"--{'' if value == 'True' else 'no'}{name}"
+        return f"--{name}={value}"
+
+    message, remedy = (named.sub(flag, text) for text in (error.message, error.remedy))
+    if "set" in flag_values:
+        remedy = _SETTING.sub(r"--set \1", remedy)
+    return InputError(message, remedy)
+
+
 def run(
     main: Callable[[list[str]], int | None],
     flag_values: flags.FlagValues,
@@ -60,7 +84,7 @@ def run(
     try:
         status = main(parse(flag_values, sys.argv, keep_unknown=keep_unknown))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_flags(error, flag_values)}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     except OSError as error:
         if error.filename is None:

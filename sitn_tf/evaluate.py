@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, quiet, schema
+from sitn_tf import cli, quiet, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics
 
@@ -85,7 +85,7 @@ def evaluate_run(
         )
     found = predict(run.scorer, data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH))
     row = metrics.click_metrics(found.label, found.probability, found.request)
-    runs.write_json(run_dir / runs.METRICS_FILE, run.metrics | {split: row})
+    whole_files.write_json(run_dir / runs.METRICS_FILE, run.metrics | {split: row})
     popularity = run.tables[schema.TARGET].count[found.candidate].astype(np.float64)
     references = {"item popularity": _ranking_metrics(found.label, popularity, found.request)}
     if found.logged_score is not None:

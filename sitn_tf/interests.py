@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, quiet, schema
+from sitn_tf import cli, quiet, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation.collapse import Clusters, first_choice, unit_rows
 
@@ -294,8 +294,8 @@ def main(_: list[str]) -> None:
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     described = [dataclasses.asdict(space) for space in granularities]
-    runs.write_json(folder / "clusters.json", described)
-    runs.write_text(folder / "clusters.md", markdown(granularities))
+    whole_files.write_json(folder / "clusters.json", described)
+    whole_files.write_text(folder / "clusters.md", markdown(granularities))
     draw(spaces, granularities, folder / "clusters.png")
     for space in granularities:
         print(

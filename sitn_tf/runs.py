@@ -26,7 +26,7 @@ import tensorflow as tf
 import tf_keras
 
 import sitn_tf
-from sitn_tf import cli, schema
+from sitn_tf import cli, schema, whole_files
 from sitn_tf import config as configs
 from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable, read_item_table
@@ -136,12 +136,12 @@ def prepare(
             return
         shutil.rmtree(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(run_dir / CONFIG_FILE, config.to_json())
-    write_text(run_dir / schema.MANIFEST_FILE, manifest.to_json())
+    whole_files.write_text(run_dir / CONFIG_FILE, config.to_json())
+    whole_files.write_text(run_dir / schema.MANIFEST_FILE, manifest.to_json())
     if info.stage == schema.STAGE2:
         for part in ("vocabularies", "items"):
             shutil.copytree(pathlib.Path(info.data_dir) / part, run_dir / part, dirs_exist_ok=True)
-    write_json(run_dir / RUN_FILE, dataclasses.asdict(info))
+    whole_files.write_json(run_dir / RUN_FILE, dataclasses.asdict(info))
 
 
 def shadow(run_dir: pathlib.Path) -> pathlib.Path:
@@ -173,26 +173,15 @@ def _check_same_run(run_dir: pathlib.Path, config: configs.Config, info: RunInfo
         )
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file under a temporary name and renames it, so that it is whole or absent."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
 def write_history(run_dir: pathlib.Path, history: list[dict[str, Any]]) -> None:
     """Writes the epochs' entries as JSON and as CSV, a column for every name in any of them."""
-    write_json(run_dir / HISTORY_FILE, history)
+    whole_files.write_json(run_dir / HISTORY_FILE, history)
     columns = list(dict.fromkeys(name for entry in history for name in entry))
     table = io.StringIO()
     rows = csv.DictWriter(table, columns, lineterminator="\n")
     rows.writeheader()
     rows.writerows(history)
-    write_text(run_dir / HISTORY_TABLE, table.getvalue())
+    whole_files.write_text(run_dir / HISTORY_TABLE, table.getvalue())
 
 
 def read_json(path: pathlib.Path, default: Any) -> Any:

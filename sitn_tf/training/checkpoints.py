@@ -15,7 +15,7 @@ import sys
 
 import tensorflow as tf
 
-from sitn_tf import cli, runs
+from sitn_tf import cli, runs, whole_files
 from sitn_tf.errors import InputError
 
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
@@ -58,7 +58,7 @@ class Checkpoints:
     def mark(self, number: int) -> None:
         """Makes a checkpoint the one that `tf.train.latest_checkpoint` finds."""
         name = f'"ckpt-{number}"'
-        runs.write_text(
+        whole_files.write_text(
             self.directory / "checkpoint",
             f"model_checkpoint_path: {name}\nall_model_checkpoint_paths: {name}\n",
         )

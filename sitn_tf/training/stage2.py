@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from sitn_tf import data, losses, runs, schema
+from sitn_tf import data, losses, runs, schema, whole_files
 from sitn_tf.config import Config, differences
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.errors import InputError
@@ -249,7 +249,7 @@ def describe_start(
         "restored": [describe(v) for v in restored],
         "fresh": [describe(v) for v in fresh],
     }
-    runs.write_json(run_dir / runs.INITIALIZATION_FILE, described)
+    whole_files.write_json(run_dir / runs.INITIALIZATION_FILE, described)
     print(
         f"initialised from {'scratch' if init == NO_INIT else init}: {len(restored)} variables "
         f"restored, {len(fresh)} fresh ({run_dir / runs.INITIALIZATION_FILE})"

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tf_keras
 import tqdm
 
-from sitn_tf import runs
+from sitn_tf import runs, whole_files
 from sitn_tf.data import Batch
 from sitn_tf.distributed.replicas import separate_replicas, split_rows, sum_gradients
 from sitn_tf.errors import InputError
@@ -435,7 +435,7 @@ class _Fit:
         chosen = _best(history, self.task.objective)
         self.best.mark(chosen["epoch"])
         runs.restore_best(self.run_dir, self.model)
-        runs.write_json(self.run_dir / runs.METRICS_FILE, {"validation": chosen})
+        whole_files.write_json(self.run_dir / runs.METRICS_FILE, {"validation": chosen})
         return chosen
 
 

@@ -20,7 +20,7 @@ from absl import flags
 
 from export import native, requests
 from export.export_model import ExportOptions, export
-from sitn_tf import cli, config, quiet, schema
+from sitn_tf import cli, config, quiet, schema, whole_files
 
 FLAGS = flags.FlagValues()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Stage-2 run to export.", flag_values=FLAGS)
@@ -79,7 +79,7 @@ def write_run(folder: pathlib.Path, items: int, max_history: int) -> pathlib.Pat
     tables = runs.read_tables(run_dir, manifest, settings.model)
     scorer = make_scorer(settings.model, tables, max_history)
     tf.train.Checkpoint(model=scorer).save(str(run_dir / runs.BEST / "ckpt"))
-    runs.write_json(run_dir / runs.METRICS_FILE, {})
+    whole_files.write_json(run_dir / runs.METRICS_FILE, {})
     return run_dir
 
 

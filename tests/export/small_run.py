@@ -5,7 +5,7 @@ import pathlib
 
 import tensorflow as tf
 
-from sitn_tf import config, runs, schema
+from sitn_tf import config, runs, schema, whole_files
 from sitn_tf.models.registry import make_scorer
 from tests.small_dataset import write_small_dataset
 
@@ -33,7 +33,7 @@ def write_small_run(
     scorer = make_scorer(settings.model, tables, manifest.max_history)
     _spread(scorer)
     tf.train.Checkpoint(model=scorer).save(str(run_dir / runs.BEST / "ckpt"))
-    runs.write_json(run_dir / runs.METRICS_FILE, {"validation": {"auc": 0.5}})
+    whole_files.write_json(run_dir / runs.METRICS_FILE, {"validation": {"auc": 0.5}})
     return run_dir
 
 

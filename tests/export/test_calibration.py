@@ -18,7 +18,7 @@ from export.calibration import Calibration
 from export.export_model import ExportOptions, export
 from export.metadata import summary
 from export.signatures import calibrated
-from sitn_tf import runs, schema
+from sitn_tf import runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics
 
@@ -180,7 +180,7 @@ def sampled_run(run_dir, tmp_path):
     """A run on sampled negatives whose data set is not where it was; and the data set."""
     copied = shutil.copytree(run_dir, tmp_path / "stage2")
     info = runs.read_info(copied)
-    runs.write_json(
+    whole_files.write_json(
         copied / runs.RUN_FILE, {**dataclasses.asdict(info), "data_dir": str(tmp_path / "gone")}
     )
     write_sampling_rate(copied, 0.5)
@@ -190,7 +190,7 @@ def sampled_run(run_dir, tmp_path):
 def write_sampling_rate(run_dir, rate):
     manifest = runs.read_json(run_dir / schema.MANIFEST_FILE, None)
     manifest["negatives"] = {"kind": "sampled", "sampling_rate": rate}
-    runs.write_json(run_dir / schema.MANIFEST_FILE, manifest)
+    whole_files.write_json(run_dir / schema.MANIFEST_FILE, manifest)
 
 
 @pytest.mark.parametrize("kind", [pytest.param("platt", marks=pytest.mark.slow), "isotonic"])

@@ -22,7 +22,7 @@ from export import (
 )
 from export.export_model import ExportOptions, export
 from export.metadata import summary
-from sitn_tf import runs, schema
+from sitn_tf import runs, schema, whole_files
 from sitn_tf.errors import InputError
 from tests.commands import run_main
 from tests.export.small_run import write_small_run
@@ -165,7 +165,7 @@ def test_runs_that_cannot_be_exported(run_dir, tmp_path):
         export(tmp_path / "empty", tmp_path / "servable")
     stage1 = shutil.copytree(run_dir, tmp_path / "stage1")
     info = dataclasses.replace(runs.read_info(run_dir), stage="stage1")
-    runs.write_json(stage1 / runs.RUN_FILE, dataclasses.asdict(info))
+    whole_files.write_json(stage1 / runs.RUN_FILE, dataclasses.asdict(info))
     with pytest.raises(InputError, match="holds a run of stage1, not of stage2"):
         export(stage1, tmp_path / "servable")
     assert not (tmp_path / "servable").exists()
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_model_is_refused(run_dir, tmp_path):
     other = shutil.copytree(run_dir, tmp_path / "stage2")
     config = runs.read_json(other / runs.CONFIG_FILE, None)
     config["model"]["mlp"] = [17]
-    runs.write_json(other / runs.CONFIG_FILE, config)
+    whole_files.write_json(other / runs.CONFIG_FILE, config)
     with pytest.raises(InputError, match=r"best/ckpt-\d+ does not load \(.*of another model than"):
         export(other, tmp_path / "servable", FEW)
 

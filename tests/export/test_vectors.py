@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from export import vectors
-from sitn_tf import config, runs, schema
+from sitn_tf import config, runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer
 from tests.small_dataset import SOURCE_ITEMS, TARGET_ITEMS, write_small_dataset
@@ -29,7 +29,7 @@ def stage1(tmp_path_factory):
     tables = runs.read_tables(data_dir, manifest, settings.model)
     model = make_pretrainer(settings, tables, manifest.max_history)
     tf.train.Checkpoint(model=model).save(str(run_dir / runs.BEST / "ckpt"))
-    runs.write_json(run_dir / runs.METRICS_FILE, {})
+    whole_files.write_json(run_dir / runs.METRICS_FILE, {})
     return run_dir, model
 
 

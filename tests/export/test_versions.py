@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from export import native, requests, versions
 from export.export_model import ExportOptions, export
-from sitn_tf import runs, schema
+from sitn_tf import runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
 
@@ -136,7 +136,7 @@ def test_a_vocabulary_that_is_not_the_manifests_is_refused(run_dir, tmp_path):
     other = shutil.copytree(run_dir, tmp_path / "stage2")
     manifest = runs.read_json(other / schema.MANIFEST_FILE, None)
     manifest["vocabularies"]["source.item"]["sha256"] = "0" * 64
-    runs.write_json(other / schema.MANIFEST_FILE, manifest)
+    whole_files.write_json(other / schema.MANIFEST_FILE, manifest)
     with pytest.raises(InputError, match=r"source.item.txt is not the vocabulary that the run"):
         export(other, tmp_path / "servable")
 

@@ -16,7 +16,7 @@ from pipelines import build_dataset
 from pipelines.job import assembly
 from sitn_tf import schema
 from sitn_tf.errors import InputError
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 LONGEST = 6
 FLAGS = [f"--max_history={LONGEST}", "--shards=3", "--negatives=4", "--block_bytes=4000"]

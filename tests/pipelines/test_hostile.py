@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import build_dataset, replay, verify
 from sitn_tf.errors import InputError
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 LINE = '{"user_id": "u1", "item_id": "i1", "timestamp": 1600000000}'
 BAD = [

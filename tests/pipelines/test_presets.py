@@ -9,7 +9,7 @@ import pytest
 from pipelines import build_dataset, verify
 from sitn_tf import schema
 from sitn_tf.errors import InputError
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 
 def reviews(seed, prefix, form):

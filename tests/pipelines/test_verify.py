@@ -15,7 +15,7 @@ from pipelines import build_dataset, verify
 from pipelines.job import assembly
 from sitn_tf import schema
 from sitn_tf.errors import InputError
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pipelines import build_dataset, verify
 from pipelines.job import extension
 from sitn_tf import schema
 from sitn_tf.errors import InputError
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 DAY = 86_400
 BEGIN = 1_600_000_000

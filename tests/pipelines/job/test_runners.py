@@ -23,7 +23,7 @@ from pipelines.job.workspace import Work
 from pipelines.logs import files
 from sitn_tf import schema
 from sitn_tf.errors import InputError
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 ROOT = pathlib.Path(__file__).parents[3]
 FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000"]

@@ -9,7 +9,7 @@ from pipelines import build_dataset
 from pipelines.logs import files
 from sitn_tf import schema
 from sitn_tf.errors import InputError
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 STORE: dict[str, pathlib.Path] = {}
 

@@ -18,7 +18,7 @@ from pipelines.job import assembly, build_records
 from pipelines.statistics import charts, feature_statistics, page
 from pipelines.statistics.feature_statistics import Numbers
 from sitn_tf import schema
-from tests.pipelines import logs
+from tests.pipelines import two_logs as logs
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,42 @@
+"""Files and directories that are whole or absent, whenever the process dies."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file under a temporary name and renames it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """`write_bytes` of UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A new directory to fill, which takes its name when the block ends without an error.
+
+    Raises:
+      OSError: there is something at `path` by then.
+    """
+    unfinished = path.with_name(f"{path.name}.unfinished.{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        unfinished.rename(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,0 +1,36 @@
+"""What a command says of an error that its library raised."""
+
+from absl import flags
+
+from sitn_tf import cli
+from sitn_tf.errors import InputError
+
+
+def command_flags(*with_set: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string("init", None, "", flag_values=values)
+    flags.DEFINE_boolean("overwrite", False, "", flag_values=values)
+    for name in with_set:
+        flags.DEFINE_multi_string(name, [], "", flag_values=values)
+    return values
+
+
+def test_a_field_that_is_a_flag_is_shown_as_one():
+    error = InputError("init=runs/a does not fit", "give init=none or overwrite=True")
+    assert str(error) == "init=runs/a does not fit: give init=none or overwrite=True"
+    assert (
+        str(cli.in_flags(error, command_flags()))
+        == "--init=runs/a does not fit: give --init=none or --overwrite"
+    )
+
+
+def test_what_only_looks_like_a_flag_stays():
+    error = InputError("--init=x: /a/init=b.init=3 holds model.heads=3", "another workdir=y")
+    assert str(cli.in_flags(error, command_flags())) == str(error)
+
+
+def test_a_setting_in_the_remedy_is_shown_with_set():
+    error = InputError("stage2.min_lift=9 is much", "give stage2.min_lift=0, or overwrite=False")
+    assert str(cli.in_flags(error, command_flags("set"))) == (
+        "stage2.min_lift=9 is much: give --set stage2.min_lift=0, or --nooverwrite"
+    )
