@@ -96,7 +96,7 @@ DEATHS = {
         (train_loop, "split_rows", 4),
         (checkpoints.Checkpoints, "mark", 3, _tear_the_index),
         (train_loop.runs, "write_history", 2),
-        (train_loop.runs, "write_json", 2),
+        (train_loop.whole_files, "write_json", 2),
     ],
     schema.STAGE2: [
         (checkpoints.Checkpoints, "mark", 1),
