@@ -71,7 +71,8 @@ def bars(
             starts = [place - 0.45 for place in places]
             wide = width - 0.1
             drawn = axes.bar(starts, heights, wide, align="edge", color=colour, linewidth=0)
-            axes.locator_params("x", nbins=3 if kind == "day" else 5, integer=True)
+            nbins = 4 if kind == "day" else 5
+            axes.locator_params("x", nbins=nbins, integer=True, min_n_ticks=1)
             axes.xaxis.set_major_formatter(lambda place, _: named(place))
         for bar, place, height in zip(drawn, places, heights, strict=True):
             bar.set_gid(f"{_span(place, width, named)}: {height:,.0f}")
