@@ -5,8 +5,8 @@ import pathlib
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
-INTERESTS = ["matplotlib>=3.8", "scikit-learn>=1.4"]
-"""Of python -m sitn_tf.interests: the matching of clusters and its picture."""
+INTERESTS = ["scikit-learn>=1.4"]
+"""Of python -m sitn_tf.interests: t-SNE."""
 
 setuptools.setup(
     name="sitn_tf",
@@ -17,15 +17,18 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=setuptools.find_packages(include=["sitn_tf*", "pipelines*", "export*"]),
-    package_data={"export": ["*.c", "serving/*"]},
+    package_data={"export": ["*.c", "serving/*"], "pipelines.statistics": ["page.html"]},
     install_requires=[
         "absl-py>=2.1",
         "apache-beam==2.77.*",
         "google-crc32c>=1.5",
         "grpcio>=1.60",
+        "jinja2>=3.1",
+        "matplotlib>=3.8",
         "numpy>=2.0",
         "protobuf>=5",
         "pyarrow>=18",
+        "scipy>=1.12",
         "tensorflow==2.21.*",
         "tensorflow-datasets==4.9.*",
         "tensorflow-metadata>=1.17",

@@ -162,14 +162,13 @@ def pool_adjacent_violators(
     Returns:
       Mean x, mean label (strictly increasing) and size of each block.
     """
-    blocks: list[list[float]] = []  # sum of x, sum of labels, size
+    from scipy.optimize import isotonic_regression
+
     distinct, inverse = np.unique(x, return_inverse=True)
-    sums = np.bincount(inverse, labels)
-    sizes = np.bincount(inverse)
-    for value, total, size in zip(distinct, sums, sizes, strict=True):
-        blocks.append([value * size, total, float(size)])
-        while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
-            last = blocks.pop()
-            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
-    sum_x, sum_label, size = np.array(blocks).T
-    return sum_x / size, sum_label / size, size
+    sums, sizes = np.bincount(inverse, labels), np.bincount(inverse).astype(float)
+    starts = isotonic_regression(sums / sizes, weights=sizes).blocks[:-1]
+    rates = np.add.reduceat(sums, starts) / np.add.reduceat(sizes, starts)
+    starts = starts[np.diff(rates, prepend=-np.inf) > 0]  # by rounding, equal blocks stay apart
+    size = np.add.reduceat(sizes, starts)
+    centre = np.add.reduceat(distinct * sizes, starts) / size
+    return centre, np.add.reduceat(sums, starts) / size, size

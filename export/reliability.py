@@ -5,11 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sitn_tf import figures
 from sitn_tf.evaluation.metrics import CALIBRATION_BINS
 
 SIZE = 360
-MARGIN = 48
-_COLOURS = ("#c0504d", "#1f5fa8", "#4f8a3d")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,51 +50,16 @@ def curve(
 
 
 def svg(curves: Mapping[str, Curve], title: str) -> str:
-    """The diagram as an SVG document; axes from 0 to the largest value."""
+    """The diagram as an SVG file; axes from 0 to the largest value."""
     top = max(float(max(c.predicted.max(), c.observed.max())) for c in curves.values())
     top = max(top * 1.05, 1e-6)
-
-    def x(value: float) -> float:
-        return MARGIN + value / top * SIZE
-
-    def y(value: float) -> float:
-        return MARGIN + (1 - value / top) * SIZE
-
-    side = SIZE + 2 * MARGIN
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{side}" height="{side}" '
-        'font-family="sans-serif" font-size="11">',
-        f'<rect width="{side}" height="{side}" fill="white"/>',
-        f'<text x="{MARGIN}" y="20" font-size="13">{_escape(title)}</text>',
-        f'<rect x="{MARGIN}" y="{MARGIN}" width="{SIZE}" height="{SIZE}" fill="none" '
-        'stroke="#888"/>',
-        f'<line x1="{x(0)}" y1="{y(0)}" x2="{x(top)}" y2="{y(top)}" stroke="#aaa" '
-        'stroke-dasharray="4 4"/>',
-        f'<text x="{MARGIN + SIZE / 2}" y="{side - 10}" text-anchor="middle">'
-        "predicted probability</text>",
-        f'<text transform="translate(14 {MARGIN + SIZE / 2}) rotate(-90)" '
-        'text-anchor="middle">observed click rate</text>',
-    ]
-    for tick in np.linspace(0, top, 5):
-        parts.append(
-            f'<text x="{x(tick):.1f}" y="{y(0) + 14:.1f}" text-anchor="middle">{tick:.3g}</text>'
-        )
-        parts.append(
-            f'<text x="{x(0) - 4:.1f}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3g}</text>'
-        )
-    for i, (name, line) in enumerate(curves.items()):
-        colour = _COLOURS[i % len(_COLOURS)]
-        points = list(zip(line.predicted, line.observed, strict=True))
-        path = " ".join(f"{x(p):.1f},{y(o):.1f}" for p, o in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}"/>')
-        parts += [f'<circle cx="{x(p):.1f}" cy="{y(o):.1f}" r="3" fill="{colour}"/>'
-                  for p, o in points]  # fmt: skip
-        parts.append(
-            f'<text x="{MARGIN + 10}" y="{MARGIN + 18 + 15 * i}" fill="{colour}">'
-            f"{_escape(name)}: error {line.error:.4f}</text>"
-        )
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    with figures.figure(SIZE, SIZE) as figure:
+        axes = figure.subplots()
+        axes.plot([0, top], [0, top], "--", color=figures.INK, alpha=0.4, linewidth=1)
+        for name, curve in curves.items():
+            label = f"{name}: error {curve.error:.4f}"
+            axes.plot(curve.predicted, curve.observed, "o-", markersize=4, label=label)
+        axes.set(xlim=(0, top), ylim=(0, top), aspect="equal", title=title)
+        axes.set(xlabel="predicted probability", ylabel="observed click rate")
+        axes.legend(loc="upper left")
+        return figures.svg(figure, title, alone=True) + "\n"

@@ -1,90 +1,102 @@
 """Statistics as one self-contained HTML page with pictures, for people."""
 
 import datetime
-import html
+import importlib.resources
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.statistics.charts import bars, curve, day_name, parts, shares
+from pipelines.statistics.charts import Picture, bars, curve, day_name, parts, shares
 from pipelines.statistics.feature_statistics import DAY, FeatureStatistics, Statistics
-from sitn_tf import schema
+from sitn_tf import figures, schema
 
-_COLOURS = {schema.SOURCE: "#3b6fb6", schema.TARGET: "#d2691e"}
-_BOTH = "#7a5195"
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1000px; padding: 0 1rem;
-       color: #222; background: #fff; }
-h2 { margin: 2rem 0 .4rem; border-bottom: 2px solid #eee; }
-table { border-collapse: collapse; margin: .6rem 0 1.2rem; }
-th, td { padding: .15rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem 1.6rem; }
-figure { margin: .4rem 0; }
-figcaption { font-weight: 600; margin-bottom: .3rem; }
-svg { background: #fafafa; }
-.note { color: #666; margin: .2rem 0 .6rem; }
-"""
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_COLOURS = dict(zip(schema.DOMAINS, figures.SERIES, strict=False))
+_BOTH = figures.SERIES[2]
+_ID_FEATURES = {
+    schema.SOURCE_HISTORY.name: schema.SOURCE,
+    schema.TARGET_HISTORY.name: schema.TARGET,
+    schema.CANDIDATES.name: schema.TARGET,
+}
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+class Section(NamedTuple):
+    """A heading, a sentence, and pictures side by side."""
 
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"
+    title: str
+    note: str
+    pictures: Sequence[Picture]
 
 
-def _section(title: str, note: str, *figures: str) -> str:
-    """A heading, a sentence, and figures side by side."""
-    return (
-        f"<h2>{title}</h2><p class='note'>{html.escape(note)}</p>"
-        f"<div class='row'>{''.join(figures)}</div>"
-    )
+def template() -> "Template":
+    """The page without its numbers; texts put into it are escaped."""
+    import jinja2
+
+    text = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
+    return jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    ).from_string(text)
 
 
 def render(statistics: Statistics, manifest: schema.Manifest) -> str:
     """The whole page."""
-    found = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Data set statistics</title>",
-        f"<style>{_STYLE}</style><h1>Data set {html.escape(manifest.dataset_hash[:12])}</h1>",
-        _records(manifest),
-        _lines(manifest),
-        _users(statistics),
-        _section(
-            "Clicks by day",
-            "Days in UTC.",
-            *(
-                bars(f"{domain} domain", sorted(days.items()), _COLOURS[domain],
-                     "day", "clicks", "day")
-                for domain, days in statistics.clicks_by_day.items()
+    return template().render(
+        dataset=manifest.dataset_hash[:12],
+        records=_records(manifest),
+        lines=[
+            [what, *(f"{n:,}" for n in (counts["total"], counts["used"],
+                                        sum(counts["filtered"].values()),
+                                        sum(counts["rejected"].values())))]
+            for what, counts in manifest.lines.items()
+        ],
+        rules=[
+            [what, kind, rule, f"{count:,}"]
+            for what, counts in manifest.lines.items()
+            for kind in ("filtered", "rejected")
+            for rule, count in counts[kind].items()
+        ],
+        sections=[
+            _users(statistics),
+            Section(
+                "Clicks by day",
+                "Days in UTC.",
+                [
+                    bars(f"{domain} domain", sorted(days.items()), _COLOURS[domain],
+                         "day", "clicks", "day")
+                    for domain, days in statistics.clicks_by_day.items()
+                ],
             ),
-        ),
-        _section(
-            "Clicks of a user",
-            "How many users have how many clicks in the whole log; bars span powers of two.",
-            *(
-                bars(f"{domain} domain", sorted(users.items()), _COLOURS[domain],
-                     "clicks of a user", "users", "power")
-                for domain, users in statistics.clicks_per_user.items()
+            Section(
+                "Clicks of a user",
+                "How many users have how many clicks in the whole log; bars span powers of two.",
+                [
+                    bars(f"{domain} domain", sorted(users.items()), _COLOURS[domain],
+                         "clicks of a user", "users", "power")
+                    for domain, users in statistics.clicks_per_user.items()
+                ],
             ),
-        ),
-        _section(
-            "Popularity in the training period",
-            "Share of all clicks that the most popular items have together.",
-            *(
-                curve(f"{domain} domain", [(rank, share) for rank, _, share in points],
-                      _COLOURS[domain], "items, the most popular first", "share of clicks")
-                for domain, points in statistics.popularity.items()
+            Section(
+                "Popularity in the training period",
+                "Share of all clicks that the most popular items have together.",
+                [
+                    curve(f"{domain} domain", [(rank, share) for rank, _, share in points],
+                          _COLOURS[domain], "items, the most popular first", "share of clicks")
+                    for domain, points in statistics.popularity.items()
+                ],
             ),
-        ),
-        _lengths(statistics, manifest),
-        _coverage(statistics, manifest),
-        "<h2>Features</h2>",
-        _features(statistics),
-        "</html>",
-    ]  # fmt: skip
-    return "\n".join(found)
+            _lengths(statistics, manifest),
+            _coverage(statistics, manifest),
+        ],
+        features=[
+            [key, f"{feature.records:,}", f"{feature.lengths.mean:.2f}", _share_empty(feature),
+             _range(key, feature), _known(feature)]
+            for key, feature in sorted(statistics.features.items())
+        ],
+    )  # fmt: skip
 
 
-def _records(manifest: schema.Manifest) -> str:
+def _records(manifest: schema.Manifest) -> list[list[str]]:
     """Records by stage and split, and the period of each split."""
     edges = [manifest.split.get(name) for name in ("train_until", "validation_until")]
     moments = [str(datetime.datetime.fromtimestamp(e, datetime.UTC))[:19] for e in edges if e]
@@ -95,83 +107,69 @@ def _records(manifest: schema.Manifest) -> str:
         [f"{schema.STAGE2}, {split}", f"{manifest.records[schema.STAGE2][split]:,}", period]
         for split, period in zip(schema.STAGE2_SPLITS, periods, strict=True)
     ]
-    rows += [
+    return rows + [
         [f"{schema.STAGE1}, {split}", f"{count:,}", "users before the training cutoff"]
         for split, count in manifest.records[schema.STAGE1].items()
     ]
-    return "<h2>Records</h2>" + table(["", "records", "of (UTC)"], rows)
 
 
-def _lines(manifest: schema.Manifest) -> str:
-    rows = [
-        [what, *(f"{n:,}" for n in (found["total"], found["used"], sum(found["filtered"].values()),
-                                    sum(found["rejected"].values())))]
-        for what, found in manifest.lines.items()
-    ]  # fmt: skip
-    details = [
-        [what, kind, rule, f"{count:,}"]
-        for what, found in manifest.lines.items()
-        for kind in ("filtered", "rejected")
-        for rule, count in found[kind].items()
-    ]
-    text = "<h2>Lines</h2>" + table(["", "total", "used", "filtered", "rejected"], rows)
-    return text + (table(["", "", "rule or reason", "lines"], details) if details else "")
-
-
-def _users(statistics: Statistics) -> str:
+def _users(statistics: Statistics) -> Section:
     users = statistics.users
     both = users["both"]
-    alone = {domain: users[domain] - both for domain in schema.DOMAINS}
-    return _section(
+    return Section(
         "Users",
         "Only users of both domains can carry anything from one to the other.",
-        parts(
-            "overlap of users",
-            [
-                (f"{schema.SOURCE} clicks only", alone[schema.SOURCE], _COLOURS[schema.SOURCE]),
-                ("clicks in both", both, _BOTH),
-                (f"{schema.TARGET} clicks only", alone[schema.TARGET], _COLOURS[schema.TARGET]),
-            ],
-        ),
-        shares(
-            "users who have clicks in the other domain too",
-            [
-                (f"of {users[domain]:,} {domain} users", both / max(1, users[domain]),
-                 _COLOURS[domain])
-                for domain in schema.DOMAINS
-            ],
-        ),
+        [
+            parts(
+                "overlap of users",
+                [
+                    (f"{schema.SOURCE} clicks only", users[schema.SOURCE] - both,
+                     _COLOURS[schema.SOURCE]),
+                    ("clicks in both", both, _BOTH),
+                    (f"{schema.TARGET} clicks only", users[schema.TARGET] - both,
+                     _COLOURS[schema.TARGET]),
+                ],
+            ),
+            shares(
+                "users who have clicks in the other domain too",
+                [
+                    (f"of {users[domain]:,} {domain} users", both / max(1, users[domain]),
+                     _COLOURS[domain])
+                    for domain in schema.DOMAINS
+                ],
+            ),
+        ],
     )  # fmt: skip
 
 
-def _lengths(statistics: Statistics, manifest: schema.Manifest) -> str:
-    figures = []
+def _lengths(statistics: Statistics, manifest: schema.Manifest) -> Section:
+    pictures = []
     for stage, split in ((schema.STAGE1, schema.TRAIN), (schema.STAGE2, schema.TRAIN),
                          (schema.STAGE2, schema.TEST)):  # fmt: skip
-        for domain, feature in schema.HISTORY_OF_DOMAIN.items():
-            found = statistics.features.get(f"{stage}/{split}/{feature.name}")
-            values = sorted(found.lengths.buckets.items()) if found else []
-            figures.append(
+        for domain, history in schema.HISTORY_OF_DOMAIN.items():
+            feature = statistics.features.get(f"{stage}/{split}/{history.name}")
+            values = sorted(feature.lengths.buckets.items()) if feature else []
+            pictures.append(
                 bars(f"{stage} {split}, {domain} history", values, _COLOURS[domain],
                      "clicks in the history", "records")
             )  # fmt: skip
     note = f"Histories are cut to the latest {manifest.max_history} clicks."
-    return _section("Lengths of histories", note, *figures)
+    return Section("Lengths of histories", note, pictures)
 
 
-def _coverage(statistics: Statistics, manifest: schema.Manifest) -> str:
+def _coverage(statistics: Statistics, manifest: schema.Manifest) -> Section:
     """How much of the data later steps can make something of."""
     with_history, known = [], []
     for split in schema.STAGE2_SPLITS:
-        for domain, feature in schema.HISTORY_OF_DOMAIN.items():
-            found = statistics.features.get(f"{schema.STAGE2}/{split}/{feature.name}")
-            if found and found.records:
-                filled = 1 - found.lengths.zeros / found.records
+        for domain, history in schema.HISTORY_OF_DOMAIN.items():
+            feature = statistics.features.get(f"{schema.STAGE2}/{split}/{history.name}")
+            if feature and feature.records:
+                filled = 1 - feature.lengths.zeros / feature.records
                 with_history.append((f"{split}, {domain} history", filled, _COLOURS[domain]))
         for name, domain in _ID_FEATURES.items():
-            found = statistics.features.get(f"{schema.STAGE2}/{split}/{name}")
-            if found and found.values.count:
-                share = 1 - found.values.unknown / found.values.count
+            feature = statistics.features.get(f"{schema.STAGE2}/{split}/{name}")
+            if feature and feature.values.count:
+                share = 1 - feature.values.unknown / feature.values.count
                 known.append((f"{split}, {name}", share, _COLOURS[domain]))
     described = [
         (f"{entry['described']:,} of {entry['size'] - schema.FIRST_ID:,} {domain} items",
@@ -180,43 +178,27 @@ def _coverage(statistics: Statistics, manifest: schema.Manifest) -> str:
         if "described" in (entry := manifest.vocabularies[
             schema.vocabulary_name(domain, schema.ITEM)])
     ]  # fmt: skip
-    figures = [
+    pictures = [
         shares("requests with a history", with_history),
         shares("ids of items of the training period", known),
     ]
     if described:
-        figures.append(shares("items that the item files describe", described))
-    return _section("Coverage", "Shares of requests, of ids in them, and of items.", *figures)
+        pictures.append(shares("items that the item files describe", described))
+    return Section("Coverage", "Shares of requests, of ids in them, and of items.", pictures)
 
 
-_ID_FEATURES = {
-    schema.SOURCE_HISTORY.name: schema.SOURCE,
-    schema.TARGET_HISTORY.name: schema.TARGET,
-    schema.CANDIDATES.name: schema.TARGET,
-}
+def _share_empty(feature: FeatureStatistics) -> str:
+    return f"{feature.lengths.zeros / feature.records:.1%}" if feature.records else ""
 
 
-def _features(statistics: Statistics) -> str:
-    rows = []
-    for key, found in sorted(statistics.features.items()):
-        rows.append([key, f"{found.records:,}", f"{found.lengths.mean:.2f}", _share_empty(found),
-                     _range(key, found), _known(found)])  # fmt: skip
-    head = ["", "records", "values a record", "empty", "values", "unknown items"]
-    return table(head, rows)
+def _known(feature: FeatureStatistics) -> str:
+    return f"{feature.values.unknown / feature.values.count:.2%}" if feature.values.unknown else ""
 
 
-def _share_empty(found: FeatureStatistics) -> str:
-    return f"{found.lengths.zeros / found.records:.1%}" if found.records else ""
-
-
-def _known(found: FeatureStatistics) -> str:
-    return f"{found.values.unknown / found.values.count:.2%}" if found.values.unknown else ""
-
-
-def _range(key: str, found: FeatureStatistics) -> str:
-    if not found.values.count or key.endswith(schema.USER_ID.name):
+def _range(key: str, feature: FeatureStatistics) -> str:
+    if not feature.values.count or key.endswith(schema.USER_ID.name):
         return ""
-    low, high = found.values.low, found.values.high
+    low, high = feature.values.low, feature.values.high
     if key.endswith("_time"):
         return f"{day_name(low // DAY)} to {day_name(high // DAY)}"
-    return f"{low:g} to {high:g}, mean {found.values.mean:.4g}"
+    return f"{low:g} to {high:g}, mean {feature.values.mean:.4g}"

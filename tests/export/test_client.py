@@ -50,7 +50,7 @@ def test_every_signature_answers(ask, session):
 
 
 def test_the_request_of_the_readme_is_answered(served, session):
-    readme = pathlib.Path(clients.__file__).parents[1] / "README.md"
+    readme = pathlib.Path(clients.__file__).with_name("serving") / "README.md"
     (body,) = re.findall(
         r"curl localhost:8501/v1/models/sitn:predict -d '(.*?)'", readme.read_text(), re.S
     )
