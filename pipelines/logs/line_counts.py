@@ -2,11 +2,41 @@
 
 import dataclasses
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
 MAX_BUCKETS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Where all lines (or requests) ended: total = used + filtered + rejected.
+
+    Attributes:
+      filtered, rejected: counts by rule and by reason.
+      carried: events of the data set that was extended; they count as lines. None for none.
+    """
+
+    total: int
+    used: int
+    filtered: dict[str, int]
+    rejected: dict[str, int]
+    carried: int | None = None
+
+    @property
+    def placed(self) -> int:
+        return self.used + sum(self.filtered.values()) + sum(self.rejected.values())
+
+    def check(self, what: str) -> None:
+        """Every line in exactly one place.
+
+        Raises:
+          RuntimeError: the sums don't add up, a bug.
+        """
+        if self.placed != self.total:
+            raise RuntimeError(
+                f"{what}: {self.total} lines came in, {self.placed} are accounted for"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +77,6 @@ class TimeHistogram:
     def span(self) -> tuple[int, int]:
         """The oldest and the newest time, to the width of a bucket; there must be one."""
         return int(self.buckets[0] << self.level), int(self.buckets[-1] << self.level)
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "level": self.level,
-            "buckets": self.buckets.tolist(),
-            "counts": self.counts.tolist(),
-        }
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "TimeHistogram":
-        buckets, counts = (np.array(found[name], np.int64) for name in ("buckets", "counts"))
-        return cls(found["level"], buckets, counts)
 
     def quantile(self, share: float) -> int:
         """The first bucket boundary before which at least `share` of the times lie."""
@@ -116,31 +134,3 @@ class LineCounts:
             f"{reason}: {count:,} (such as {self.examples[reason]})"
             for reason, count in self.rejected.most_common(how_many)
         )
-
-    def as_json(self, later: dict[str, int], carried: int = 0) -> dict[str, Any]:
-        """For the manifest.
-
-        Args:
-          later: rules that events were filtered by afterwards, and how many.
-          carried: events of the data set that this one extends; they count as lines.
-        """
-        filtered = Counter(self.filtered) + Counter(later)
-        used = self.events + carried - sum(later.values())
-        return {
-            "total": self.total + carried,
-            **({"carried": carried} if carried else {}),
-            "used": used,
-            "filtered": dict(sorted(filtered.items())),
-            "rejected": dict(sorted(self.rejected.items())),
-        }
-
-
-def check_sums(lines: dict[str, Any], what: str) -> None:
-    """Every line in exactly one place.
-
-    Raises:
-      RuntimeError: the sums don't add up, a bug.
-    """
-    placed = lines["used"] + sum(lines["filtered"].values()) + sum(lines["rejected"].values())
-    if placed != lines["total"]:
-        raise RuntimeError(f"{what}: {lines['total']} lines came in, {placed} are accounted for")
