@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 def flags(folder, output, *more):
     return [
-        f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz",
+        *logs.flags_of(folder),
         f"--output={output}", *FLAGS, *more,
     ]  # fmt: skip
 
