@@ -47,11 +47,11 @@ class BuildRecords(beam.PTransform):
             parse_steps.ParseItems(work)
         ).with_outputs(parse_steps.COUNTS, main="files")
         log_counts = parsed[parse_steps.COUNTS] | "SumLogs" >> beam.CombinePerKey(
-            preconditions.MergeCounts()
+            preconditions.merged
         )
         item_counts = (
             described[parse_steps.COUNTS]
-            | ("SumItems" >> beam.CombinePerKey(preconditions.MergeCounts()))
+            | ("SumItems" >> beam.CombinePerKey(preconditions.merged))
             | "CheckItems" >> beam.Map(preconditions.check_items, work.job)
         )
         decided = (

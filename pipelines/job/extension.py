@@ -1,6 +1,5 @@
 """What a data set keeps so that the next day's logs can extend it, and how they do."""
 
-import dataclasses
 import json
 
 from pipelines import facts
@@ -94,8 +93,3 @@ def ancestry(job: Job) -> list[InputFile]:
     kept = sum(size for _, size in files.match(files.join(job.extends, FOLDER, "*")))
     this = InputFile(job.extends, "", DATA_SET, kept, manifest.dataset_hash)
     return [this, *(facts.from_json(InputFile, entry) for entry in manifest.inputs)]
-
-
-def with_kept_events(job: Job) -> Job:
-    """A job that extends goes on keeping events: the next day will want them."""
-    return dataclasses.replace(job, keep_events=True) if job.extends else job

@@ -12,7 +12,7 @@ from pipelines.job.summary import PlacedFile, TableFacts
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.options import Job
-from pipelines.records import item_files, vocabulary
+from pipelines.records import item_files, shards, vocabulary
 from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 from sitn_tf.errors import InputError
@@ -47,7 +47,7 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     in_files = sum(map(len, everything))
     if in_files and not described:
         raise _no_item_described(work.job, domain, everything, known.items)
-    flat, _ = item_files.words(item_files.one_array(raw[schema.TITLE]), job.title_length)
+    flat, _ = item_files.words(shards.one_array(raw[schema.TITLE]), job.title_length)
     tokens = {
         schema.TITLE_WORDS: item_files.vocabulary_of(
             flat,
@@ -59,7 +59,7 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     for name in schema.CATEGORICAL_ITEM_FEATURES:
         filled = raw[name].filter(pc.not_equal(raw[name], ""))
         tokens[name] = item_files.vocabulary_of(
-            item_files.one_array(filled), 1, None, work.carried.tokens(domain, name)
+            shards.one_array(filled), 1, None, work.carried.tokens(domain, name)
         )
     table = item_files.build_table(known, raw, tokens, job.title_length)
     path = work.place(f"item-table-{domain}")

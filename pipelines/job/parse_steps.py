@@ -68,14 +68,12 @@ def _counted(
     work: Work, what: str, unit: line_blocks.Unit, position: int, block: parsed.Parsed
 ) -> LineCounts:
     """Counts of a block's lines; rejects are written to a file, which the counts name."""
-    counts = LineCounts(block.lines, len(block.events))
-    counts.filtered.update(block.filtered)
+    counts = LineCounts.of(block)
     if block.rejects:
         path = work.place(f"rejects-{what}-{unit.index}-{position}")
         files.write_text(path, parsed.reject_lines(what, unit, block.rejects))
         counts.reject_files.append((unit.index, position, path))
     for reject in block.rejects:
-        counts.rejected[reject.reason] += 1
         if reject.reason not in counts.examples:
             counts.examples[reject.reason] = f"{unit.path} at {reject.position}"
             counts.fields[reject.reason] = _fields_of(reject, unit)

@@ -1,8 +1,8 @@
 """What must hold before the next step begins, and what is settled there."""
 
+import functools
 from collections.abc import Iterable
 
-import apache_beam as beam
 import numpy as np
 
 from pipelines.logs import line_counts, log_format
@@ -13,23 +13,9 @@ from sitn_tf import schema
 from sitn_tf.errors import InputError
 
 
-class MergeCounts(beam.CombineFn):
-    """Sums line counts."""
-
-    def create_accumulator(self) -> LineCounts:
-        return LineCounts()
-
-    def add_input(self, total: LineCounts, more: LineCounts) -> LineCounts:
-        return total.merge(more)
-
-    def merge_accumulators(self, parts: Iterable[LineCounts]) -> LineCounts:
-        total = LineCounts()
-        for part in parts:
-            total = total.merge(part)
-        return total
-
-    def extract_output(self, total: LineCounts) -> LineCounts:
-        return total
+def merged(parts: Iterable[LineCounts]) -> LineCounts:
+    """The sum of line counts."""
+    return functools.reduce(LineCounts.merge, parts, LineCounts())
 
 
 def check_rejects(what: str, counts: LineCounts, job: Job, remedies: dict[str, str]) -> None:

@@ -34,7 +34,9 @@ def build_dataset(
     """
     options = PipelineOptions([]) if options is None else options
     check_runner(options)
-    job = dataclasses.replace(extension.with_kept_events(job), output=job.output.rstrip("/"))
+    # a job that extends goes on keeping events: the next day will want them
+    keep = job.keep_events or bool(job.extends)
+    job = dataclasses.replace(job, keep_events=keep, output=job.output.rstrip("/"))
     staging.clear_leftovers(job.output)
     pipeline = _new_pipeline(options)
     files.check_reachable("output", job.output)

@@ -5,6 +5,7 @@ import dataclasses
 from pipelines.logs.line_counts import LineCounts, TimeHistogram
 from pipelines.records.request_rules import Cutoffs
 from pipelines.records.vocabulary import VocabularyEntry
+from sitn_tf import schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ Fact = LineFacts | CutoffFacts | TableFacts | ShardFacts
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """All facts of a job, shards in their order."""
+    """All facts of a job: logs before item files, domains and shards in order."""
 
     lines: tuple[LineFacts, ...]
     cutoffs: CutoffFacts
@@ -116,11 +117,13 @@ class Summary:
     @classmethod
     def of(cls, told: list[Fact]) -> "Summary":
         """Of facts in any order."""
+        lines = (fact for fact in told if isinstance(fact, LineFacts))
         [cutoffs] = (fact for fact in told if isinstance(fact, CutoffFacts))
+        tables = (fact for fact in told if isinstance(fact, TableFacts))
         shards = (fact for fact in told if isinstance(fact, ShardFacts))
         return cls(
-            tuple(fact for fact in told if isinstance(fact, LineFacts)),
+            tuple(sorted(lines, key=lambda fact: (fact.what not in schema.DOMAINS, fact.what))),
             cutoffs,
-            tuple(fact for fact in told if isinstance(fact, TableFacts)),
+            tuple(sorted(tables, key=lambda fact: fact.domain)),
             tuple(sorted(shards, key=lambda fact: fact.shard)),
         )

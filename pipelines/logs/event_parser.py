@@ -18,21 +18,10 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from pipelines.logs import files, line_blocks
+from pipelines.logs import files, line_blocks, log_format
 from pipelines.logs.event_rules import judge
 from pipelines.logs.line_parser import INTEGER, LIMIT, NUMBER, one_by_one, parse_line_by_line
-from pipelines.logs.log_format import (
-    CLICKED,
-    ITEM,
-    RATING,
-    REQUEST,
-    SCORE,
-    TIME,
-    TIME_UNITS,
-    USER,
-    LogFormat,
-    no_column,
-)
+from pipelines.logs.log_format import LogFormat
 from pipelines.logs.parsed import Parsed, long_lines
 from pipelines.logs.text_lines import Lines, lines_with_text
 
@@ -57,7 +46,7 @@ def parse_unit(
         return
     with files.reading(unit.path) as stream:
         file = pq.ParquetFile(stream)
-        if error := no_column(unit.path, file.schema_arrow.names, log, domain):
+        if error := log_format.no_column(unit.path, file.schema_arrow.names, log, domain):
             raise error
         for first, rows in line_blocks.row_batches(file, unit.start, list(log.fields.values())):
             yield first, parse_rows(rows, first, log)
@@ -132,7 +121,7 @@ def _json_schema(line: bytes, log: LogFormat) -> pa.Schema:
         kind = types.get(type(first.get(name)))
         if kind is None:
             raise _NotAtOnceError
-        if role in (SCORE, RATING) and kind == pa.int64():
+        if role in (log_format.SCORE, log_format.RATING) and kind == pa.int64():
             kind = pa.float64()  # 5, then 4.5
         fields.append((name, kind))
     return pa.schema(fields)
@@ -231,7 +220,7 @@ def _times(column: pa.Array, log: LogFormat) -> pa.Array:
     values = number.fill_null(0).to_numpy(zero_copy_only=False)
     if values.dtype.kind == "f":
         values = np.floor(np.clip(values, -1.0, float(LIMIT))).astype(np.int64)
-    return pa.array(values // TIME_UNITS[log.time_unit], mask=~valid)
+    return pa.array(values // log_format.TIME_UNITS[log.time_unit], mask=~valid)
 
 
 def _labels(column: pa.Array, log: LogFormat) -> pa.Array:
@@ -249,6 +238,6 @@ def _floats(column: pa.Array, log: LogFormat) -> pa.Array:
 
 
 _NORMALISERS: dict[str, Callable[[pa.Array, LogFormat], pa.Array]] = {
-    USER: _ids, ITEM: _ids, REQUEST: _ids, TIME: _times,
-    CLICKED: _labels, SCORE: _floats, RATING: _floats,
+    log_format.USER: _ids, log_format.ITEM: _ids, log_format.REQUEST: _ids, log_format.TIME: _times,
+    log_format.CLICKED: _labels, log_format.SCORE: _floats, log_format.RATING: _floats,
 }  # fmt: skip

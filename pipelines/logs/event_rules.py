@@ -7,18 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.logs.log_format import (
-    CLICKED,
-    ITEM,
-    RATING,
-    REQUEST,
-    SCORE,
-    TIME,
-    USER,
-    LogFormat,
-    far_future,
-    missing,
-)
+from pipelines.logs import log_format
+from pipelines.logs.log_format import LogFormat, far_future, missing
 from pipelines.logs.parsed import Parsed, Reject
 
 MAX_ID_BYTES = 512
@@ -31,7 +21,7 @@ def judge(
 
     `describe` gives the position and the raw text of a row.
     """
-    rows = len(columns[USER])
+    rows = len(columns[log_format.USER])
     reasons: list[str] = []
     verdict = np.zeros(rows, np.int16)  # 0: fine, else 1 + index into reasons
 
@@ -42,15 +32,15 @@ def judge(
             verdict[bad] = len(reasons)
 
     for role, name in log.fields.items():
-        if role != SCORE:  # a score is optional
+        if role != log_format.SCORE:  # a score is optional
             reject(columns[role].is_null(), missing(name))
-    for role in (USER, ITEM, REQUEST):
+    for role in (log_format.USER, log_format.ITEM, log_format.REQUEST):
         if role in columns:
             ids = columns[role].fill_null("")
             reject(pc.equal(pc.binary_length(ids), 0), f"empty {log.fields[role]}")
             reject(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), f"{log.fields[role]} too long")
             reject(_has_control_character(ids), f"control character in {log.fields[role]}")
-    times = columns[TIME].fill_null(0).to_numpy()
+    times = columns[log_format.TIME].fill_null(0).to_numpy()
     reject(times < 0, f"negative {log.time}")
     reject(times > log.max_time, far_future(log.time))
     rejects = [
@@ -59,8 +49,8 @@ def judge(
         for position, raw in [describe(int(row))]
     ]
     kept, filtered = verdict == 0, {}
-    if RATING in columns:
-        low = columns[RATING].fill_null(0.0).to_numpy() < (log.min_rating or -math.inf)
+    if log_format.RATING in columns:
+        low = columns[log_format.RATING].fill_null(0.0).to_numpy() < (log.min_rating or -math.inf)
         filtered = _counted("rating_below_minimum", kept & low)
         kept &= ~low
     return Parsed(_events(columns, kept, log), rows, filtered, rejects)
@@ -83,8 +73,8 @@ def _any_control(data: np.ndarray) -> bool:
 
 def _events(columns: dict[str, pa.Array], kept: np.ndarray, log: LogFormat) -> pa.Table:
     columns = dict(columns)
-    rows = len(columns[USER])
+    rows = len(columns[log_format.USER])
     if log.label is None:
-        columns[CLICKED] = pa.array(np.ones(rows, bool))
+        columns[log_format.CLICKED] = pa.array(np.ones(rows, bool))
     table = pa.table({f.name: columns[f.name].cast(f.type) for f in log.schema})
     return table if kept.all() else table.filter(pa.array(kept))

@@ -5,6 +5,8 @@ from collections import Counter
 
 import numpy as np
 
+from pipelines.logs.parsed import Parsed
+
 MAX_BUCKETS = 1 << 16
 
 
@@ -106,6 +108,12 @@ class LineCounts:
     fields: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     times: TimeHistogram = dataclasses.field(default_factory=TimeHistogram)
     reject_files: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def of(cls, block: Parsed) -> "LineCounts":
+        """Of a block's lines, the numbers alone."""
+        reasons = Counter(reject.reason for reject in block.rejects)
+        return cls(block.lines, len(block.events), Counter(block.filtered), reasons)
 
     def merge(self, other: "LineCounts") -> "LineCounts":
         """The sum; of the examples of a reason the first by text."""

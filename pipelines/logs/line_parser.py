@@ -11,20 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.logs import line_blocks
+from pipelines.logs import line_blocks, log_format
 from pipelines.logs.event_rules import judge
-from pipelines.logs.log_format import (
-    CLICKED,
-    EVENT_TYPES,
-    ITEM,
-    RATING,
-    REQUEST,
-    SCORE,
-    TIME,
-    TIME_UNITS,
-    USER,
-    LogFormat,
-)
+from pipelines.logs.log_format import LogFormat
 from pipelines.logs.parsed import BadLineError, Parsed, Reject
 from pipelines.logs.text_lines import lines_with_text
 
@@ -168,7 +157,7 @@ def _read_time(value: Any, name: str, log: LogFormat) -> int:
     if hasattr(value, "timestamp"):
         return math.floor(value.timestamp())
     number = max(-1, min(_read_number(value, name), LIMIT))
-    return math.floor(number) // TIME_UNITS[log.time_unit]
+    return math.floor(number) // log_format.TIME_UNITS[log.time_unit]
 
 
 def _read_label(value: Any, name: str, log: LogFormat) -> bool:
@@ -190,7 +179,11 @@ def _read_float(value: Any, name: str, log: LogFormat) -> float:
 
 
 _READERS: dict[str, Callable[[Any, str, LogFormat], Any]] = {
-    USER: _read_id, ITEM: _read_id, REQUEST: _read_id, TIME: _read_time,
-    CLICKED: _read_label, SCORE: _read_float, RATING: _read_float,
+    log_format.USER: _read_id, log_format.ITEM: _read_id, log_format.REQUEST: _read_id,
+    log_format.TIME: _read_time, log_format.CLICKED: _read_label,
+    log_format.SCORE: _read_float, log_format.RATING: _read_float,
 }  # fmt: skip
-_VALUE_TYPES = EVENT_TYPES | {SCORE: pa.float64(), RATING: pa.float64()}
+_VALUE_TYPES = log_format.EVENT_TYPES | {
+    log_format.SCORE: pa.float64(),
+    log_format.RATING: pa.float64(),
+}

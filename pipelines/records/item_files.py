@@ -171,14 +171,10 @@ def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
     parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
     together = pa.concat_tables([RAW.empty_table(), *parts])
     together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
-    item = one_array(together[schema.ITEM])
+    item = shards.one_array(together[schema.ITEM])
     place = pc.index_in(items, value_set=item)
     columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
     return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
-
-
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays([pa.array([], column.type), *column.chunks])
 
 
 def words(titles: pa.Array, longest: int) -> tuple[pa.Array, np.ndarray]:
@@ -205,7 +201,7 @@ def vocabulary_of(
     if not len(distinct) and known is None:
         return distinct
     ordered = vocabulary.ordered(table, minimum, known)[vocabulary.ITEM]
-    result = one_array(ordered)
+    result = shards.one_array(ordered)
     return result if most is None else result.slice(0, max(most, len(known or [])))
 
 
@@ -220,7 +216,7 @@ def build_table(
     def reserved(column: pa.Array, pad: Any, unknown: Any) -> pa.Array:
         return pa.concat_arrays([pa.array([pad, unknown], column.type), column])
 
-    flat, offsets = words(one_array(raw[schema.TITLE]), title_length)
+    flat, offsets = words(shards.one_array(raw[schema.TITLE]), title_length)
     ids = _token_ids(flat, vocabularies[schema.TITLE_WORDS])
     known = ids != schema.OOV_ID  # rare words say nothing: left out
     kept = np.concatenate([[0], np.cumsum(known)])[offsets]
@@ -229,13 +225,13 @@ def build_table(
     )
     columns = {
         schema.ITEM: reserved(items.items, "", ""),
-        schema.TITLE: reserved(one_array(raw[schema.TITLE]), "", ""),
+        schema.TITLE: reserved(shards.one_array(raw[schema.TITLE]), "", ""),
         schema.COUNT: reserved(pa.array(items.clicks), 0, 0),
         schema.IMPRESSIONS: reserved(pa.array(items.impressions), 0, 0),
         schema.TITLE_WORDS: reserved(title_words, [], []),
     }
     for name in schema.CATEGORICAL_ITEM_FEATURES:
-        of_items = _token_ids(one_array(raw[name]), vocabularies[name])
+        of_items = _token_ids(shards.one_array(raw[name]), vocabularies[name])
         columns[name] = reserved(pa.array(of_items, pa.int32()), schema.PAD_ID, schema.OOV_ID)
     return pa.table({name: columns[name] for name in schema.ITEM_TABLE_COLUMNS})
 

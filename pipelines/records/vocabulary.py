@@ -67,9 +67,9 @@ class Vocabulary:
 
     @classmethod
     def of(cls, table: pa.Table) -> "Vocabulary":
-        items = table[ITEM].combine_chunks()
-        items = pa.concat_arrays(items.chunks) if isinstance(items, pa.ChunkedArray) else items
-        return cls(items, table[CLICKS].to_numpy(), table[IMPRESSIONS].to_numpy())
+        return cls(
+            shards.one_array(table[ITEM]), table[CLICKS].to_numpy(), table[IMPRESSIONS].to_numpy()
+        )
 
     def ids(self, items: pa.Array) -> np.ndarray:
         """Ids of items [n], OOV_ID for those that have none: int64 [n]."""

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import facts
-from pipelines.logs import event_parser, line_blocks, line_counts, log_format, parsed
+from pipelines.logs import event_parser, line_blocks, line_counts, log_format
 from pipelines.manifest_entries import ITEMS, LOG, InputFile
 from pipelines.options import Job
 from pipelines.records import item_files, shards, vocabulary
@@ -139,7 +139,7 @@ class Logs:
         log = self.job.formats[domain]
         for unit in self._units(domain, LOG):
             for _, block in event_parser.parse_unit(unit, log, _BLOCK_BYTES, domain):
-                counts = counts.merge(_counted(block))
+                counts = counts.merge(line_counts.LineCounts.of(block))
                 order = (counts.total, 0)
                 path = self._folder / f"{domain}-{counts.total}"
                 for shard, part in shards.spill(
@@ -169,7 +169,7 @@ class Logs:
             items = line_counts.LineCounts()
             for unit in self._units(domain, ITEMS):
                 for _, block in item_files.parse_items(unit, self.job.item_fields, _BLOCK_BYTES):
-                    items = items.merge(_counted(block))
+                    items = items.merge(line_counts.LineCounts.of(block))
             self._check_lines(f"{domain}_items", items, 0)
         requests = self._told("requests")
         # which clicks have no negatives left depends on what was drawn
@@ -221,13 +221,6 @@ class Logs:
         ]
         self.findings.check("every item of the training period has an id", not missing,
                             f"{domain}: {missing[:3]}")  # fmt: skip
-
-
-def _counted(block: parsed.Parsed) -> line_counts.LineCounts:
-    counts = line_counts.LineCounts(block.lines, len(block.events))
-    counts.filtered.update(block.filtered)
-    counts.rejected.update(reject.reason for reject in block.rejects)
-    return counts
 
 
 class ShardOfLogs:
