@@ -33,8 +33,11 @@ def without_none(entry: Any) -> dict[str, Any]:
 def from_json(kind: type[T], value: Any) -> T:
     """A value of a type from what `to_json` made of it, also after a way through a file.
 
-    Types: dataclasses, dicts, Counters, lists, tuples of one type, `X | None`, int64 arrays
-    and plain values.
+    Types: dataclasses, dicts, Counters, lists, tuples of one type or of plain values,
+    `X | None`, int64 arrays and plain values.
+
+    Raises:
+      LookupError, TypeError, AttributeError, ValueError: it is not of the type.
     """
     return typing.cast(T, _from_json(kind, value))
 

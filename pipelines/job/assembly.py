@@ -157,13 +157,7 @@ def account(summary: Summary, carried: Carried) -> dict[str, Account]:
         for shard in summary.shards:
             later.update(shard.events_filtered.get(parsed.what, {}))
         brought = sum(part.rows for _, part in carried.events if part.domain == parsed.what)
-        accounts[parsed.what] = Account(
-            total=parsed.total + brought,
-            used=parsed.events + brought - later.total(),
-            filtered=dict(sorted((later + Counter(parsed.filtered)).items())),
-            rejected=dict(sorted(parsed.rejected.items())),
-            carried=brought or None,
-        )
+        accounts[parsed.what] = parsed.counts.account(later, brought)
     filtered: Counter[str] = Counter()
     for shard in summary.shards:
         filtered.update(shard.requests_filtered)
@@ -205,7 +199,7 @@ def _place_rejects(root: str, lines: Iterable[LineFacts]) -> None:
     files.make_folder(folder)
     part, size, out = 0, 0, None
     for parsed in sorted(lines, key=lambda entry: entry.what):
-        for path in parsed.reject_files:
+        for _, _, path in sorted(parsed.counts.reject_files):
             text = files.read_text(path)
             if out is None or size > _REJECTS_BYTES:
                 if out is not None:

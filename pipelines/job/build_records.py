@@ -99,8 +99,8 @@ class BuildRecords(beam.PTransform):
             )
         )
         told = (
-            log_counts | "LogFacts" >> beam.MapTuple(LineFacts.of),
-            item_counts | "ItemFacts" >> beam.MapTuple(LineFacts.of),
+            log_counts | "LogFacts" >> beam.MapTuple(LineFacts),
+            item_counts | "ItemFacts" >> beam.MapTuple(LineFacts),
             decided | "CutoffFacts" >> beam.MapTuple(CutoffFacts),
             item_tables,
             written,

@@ -10,26 +10,10 @@ from sitn_tf import schema
 
 @dataclasses.dataclass(frozen=True)
 class LineFacts:
-    """What parsing found in a domain's log, `<domain>`, or item files, `<domain>_items`.
-
-    Attributes:
-      total, events, filtered, rejected: as in LineCounts.
-      reject_files: in order of the input.
-    """
+    """The lines of a domain's log, `<domain>`, or item files, `<domain>_items`."""
 
     what: str
-    total: int = 0
-    events: int = 0
-    filtered: dict[str, int] = dataclasses.field(default_factory=dict)
-    rejected: dict[str, int] = dataclasses.field(default_factory=dict)
-    reject_files: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, what: str, counts: LineCounts) -> "LineFacts":
-        paths = tuple(path for _, _, path in sorted(counts.reject_files))
-        return cls(
-            what, counts.total, counts.events, dict(counts.filtered), dict(counts.rejected), paths
-        )
+    counts: LineCounts = dataclasses.field(default_factory=LineCounts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,6 +133,21 @@ class LineCounts:
             self.reject_files + other.reject_files,
         )
 
+    def account(self, later: Counter[str], carried: int) -> Account:
+        """For the manifest.
+
+        Args:
+          later: events filtered after parsing, by rule.
+          carried: events of the data set that was extended.
+        """
+        return Account(
+            total=self.total + carried,
+            used=self.events + carried - later.total(),
+            filtered=dict(sorted((self.filtered + later).items())),
+            rejected=dict(sorted(self.rejected.items())),
+            carried=carried or None,
+        )
+
     @property
     def reject_rate(self) -> float:
         return sum(self.rejected.values()) / self.total if self.total else 0.0
