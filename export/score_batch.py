@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from absl import flags
 from apache_beam.ml.inference.base import ModelHandler, RunInference
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from export import versions
-from sitn_tf import cli, quiet, schema
+from sitn_tf import beam_runner, cli, quiet, schema
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -27,9 +27,6 @@ flags.DEFINE_string("servable", None, "A version, SERVABLE/1.", flag_values=FLAG
 flags.DEFINE_string("input", None, "TFRecord files or a pattern.", flag_values=FLAGS)
 flags.DEFINE_string("output", None, "Prefix of the Parquet files.", flag_values=FLAGS)
 _BATCH = flags.DEFINE_integer("batch", 128, "Records at once, at most.", 1, flag_values=FLAGS)
-
-LOCAL_RUNNER = "FnApiRunner"
-"""Beam's DirectRunner first tries to download another runner."""
 
 SCORES = pa.schema(
     [
@@ -175,9 +172,7 @@ def main(beam_flags: list[str]) -> None:
         raise InputError(f"--input={source} matches no file: give stage-2 TFRecord files")
     check_same_ids(servable, matched[0].path)
     options = PipelineOptions(beam_flags)
-    standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
-        standard.runner = LOCAL_RUNNER
+    beam_runner.local_by_default(options)
     quiet.import_tensorflow()
     with beam.Pipeline(options=options) as pipeline:
         build(pipeline, servable, source, output, _BATCH.value)

@@ -22,44 +22,27 @@ import contextlib
 import dataclasses
 import difflib
 import io
-import json
 import logging
-import os
 import re
-import shlex
-import shutil
-import socket
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import apache_beam as beam
 from absl import flags
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import presets
-from pipelines.job import assembly, build_records, extension, progress
-from pipelines.job.options import ItemFields, Job
-from pipelines.job.workspace import Work
-from pipelines.logs import event_parser, files, line_blocks
+from pipelines import facts, presets
+from pipelines.job import run as job_run
+from pipelines.logs.line_counts import Account
+from pipelines.logs.log_format import LogFormat
+from pipelines.options import ItemFields, Job
+from pipelines.records.vocabulary import VocabularyEntry
 from sitn_tf import cli, schema
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
-_LOCAL_RUNNER = "FnApiRunner"
-_BEAM_LOGGERS = (
-    "apache_beam.runners.common",
-    "apache_beam.runners.worker.sdk_worker",
-    "apache_beam.runners.portability.fn_api_runner.fn_runner",
-    "apache_beam.runners.portability.local_job_service",
-)
 _OPTIONS_LOGGER = "apache_beam.options.pipeline_options"
-_NO_NEWS = ("InputError", "semi_persistent_dir", "direct_running_mode")
-_OWNER_FILE = "owner.json"
 _FEW_DESCRIBED = 0.5
 
 
@@ -159,10 +142,10 @@ def job_from_flags(values: flags.FlagValues) -> Job:
         for name in Job.__dataclass_fields__
         if name in values and name not in ("logs", "items", "output")
     }
-    job = Job(
+    return Job(
         logs={domain: str(values[f"{domain}_log"].value) for domain in schema.DOMAINS},
         items={domain: str(values[f"{domain}_items"].value) for domain in schema.DOMAINS},
-        output=values.output.rstrip("/"),
+        output=values.output,
         formats={domain: _log_format(values, domain) for domain in schema.DOMAINS},
         file_format=values.format,
         item_fields=ItemFields(
@@ -170,12 +153,11 @@ def job_from_flags(values: flags.FlagValues) -> Job:
         ),
         **named,
     )
-    return extension.with_kept_events(job)
 
 
-def _log_format(values: flags.FlagValues, domain: str) -> event_parser.LogFormat:
+def _log_format(values: flags.FlagValues, domain: str) -> LogFormat:
     is_target = domain == schema.TARGET
-    return event_parser.LogFormat(
+    return LogFormat(
         user=values[f"{domain}_user_field"].value or values.user_field,
         item=values[f"{domain}_item_field"].value or values.item_field,
         time=values[f"{domain}_time_field"].value or values.time_field,
@@ -189,13 +171,10 @@ def _log_format(values: flags.FlagValues, domain: str) -> event_parser.LogFormat
 
 
 def beam_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Beam's options; by default and for DirectRunner the local runner itself.
-
-    Beam's DirectRunner first tries to download another runner, so it is not what one asks
-    for on a machine without a network.
+    """Beam's options.
 
     Raises:
-      InputError: a runner known to give wrong results, or an unknown flag.
+      InputError: an unknown flag, or a runner known to give wrong results.
     """
     complaint = io.StringIO()
     try:
@@ -205,15 +184,7 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     except SystemExit as error:  # argparse prints its usage, of some hundred lines, and exits
         raise InputError(complaint.getvalue().strip().rsplit("error: ", 1)[-1]) from error
     _check_known(arguments, known)
-    standard = options.view_as(StandardOptions)
-    runner = (standard.runner or "DirectRunner").rsplit(".", 1)[-1]
-    if runner == "DaskRunner":
-        raise InputError(
-            "--runner=DaskRunner silently gives wrong results for tagged outputs in this "
-            "version of Beam: use DirectRunner, DataflowRunner or a portable runner"
-        )
-    if runner == "DirectRunner":
-        standard.runner = _LOCAL_RUNNER
+    job_run.check_runner(options)
     return options
 
 
@@ -254,246 +225,16 @@ def _silent(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def plan_inputs(job: Job) -> list[tuple[str, str, line_blocks.Unit]]:
-    """(domain, "log" or "items", unit) of everything to read.
-
-    Raises:
-      InputError: a file is missing, empty or of no known format.
-    """
-    inputs: list[tuple[str, str, line_blocks.Unit]] = []
-    for kind, given in (("log", job.logs), ("items", job.items)):
-        for domain in schema.DOMAINS:
-            if patterns := given.get(domain):
-                units = line_blocks.plan(
-                    f"{domain}_{kind}", patterns, job.file_format, job.block_bytes
-                )
-                inputs += [(domain, kind, unit) for unit in units]
-    for domain, kind, unit in inputs:
-        if kind == "log" and unit.kind == "csv":
-            error = event_parser.no_column(unit.path, unit.columns, job.formats[domain], domain)
-            if error:
-                raise error
-    return inputs
-
-
-def build(
-    pipeline: beam.Pipeline, work: Work, inputs: list[tuple[str, str, line_blocks.Unit]]
-) -> None:
-    """Adds the job to a pipeline."""
-    by_kind = {
-        kind: [(domain, unit) for domain, k, unit in inputs if k == kind]
-        for kind in ("log", "items")
-    }
-    pipeline | "Build" >> build_records.BuildRecords(work, by_kind["log"], by_kind["items"])
-
-
-def execute(job: Job, options: PipelineOptions, *, overwrite: bool = False) -> schema.Manifest:
-    """Makes the data set directory and returns its manifest.
-
-    Raises:
-      InputError: anything that the user can mend; nothing is left behind then.
-    """
-    _clear_leftovers(job.output)
-    pipeline = _new_pipeline(options)
-    files.check_reachable("output", job.output)
-    if not overwrite and files.holds_files(job.output):
-        raise _already_there(job.output)
-    carried = extension.load(job)
-    inputs = plan_inputs(job)
-    with _staging(job.output) as root:
-        work = Work(job, files.join(root, "work"), carried)
-        files.make_folder(work.folder)
-        blocks = sum(kind == "log" for _, kind, _ in inputs)
-        progressing = progress.Progress(work.folder, blocks, job.shards)
-        with _plain_errors(), _runner_errors(options), progressing:
-            build(pipeline, work, inputs)
-            pipeline.run().wait_until_finish()
-        manifest = assembly.assemble(work, root, inputs)
-        files.delete_tree(work.folder)
-        files.delete_file(files.join(root, _OWNER_FILE))
-        _publish(root, job.output, manifest, overwrite=overwrite)
-    return manifest
-
-
-def _new_pipeline(options: PipelineOptions) -> beam.Pipeline:
-    """An empty pipeline; from here on Beam's filesystems know the options too.
-
-    Raises:
-      InputError: there is no such runner, or it lacks options.
-    """
-    with _runner_errors(options):
-        try:
-            return beam.Pipeline(_quiet_runner(options), options)
-        except ValueError as error:
-            runner = options.view_as(StandardOptions).runner
-            what, *details = filter(None, map(str.strip, str(error).splitlines()))
-            if details:  # the options that validation misses, a line each
-                raise InputError(
-                    f"--runner={runner} needs other flags: {' '.join(details)} "
-                    "See the example in --help"
-                ) from error
-            raise InputError(f"--runner={runner}: {what}") from error
-
-
-def _quiet_runner(options: PipelineOptions) -> FnApiRunner | None:
-    """The local runner with worker processes of our own; None for any other runner."""
-    direct = options.view_as(DirectOptions)
-    local = options.view_as(StandardOptions).runner == _LOCAL_RUNNER
-    if not local or direct.direct_running_mode != "multi_processing":
-        return None
-    direct.direct_running_mode = "in_memory"  # else Beam starts workers of its own
-    command = f"{shlex.quote(sys.executable)} -m pipelines.job.local_worker"
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
-
-
-@contextlib.contextmanager
-def _runner_errors(options: PipelineOptions) -> Iterator[None]:
-    """What a runner needs and has not got is told in one line.
-
-    Local runners run the job's own code, whose errors of the same kinds would be bugs.
-    """
-    runner = options.view_as(StandardOptions).runner
-    try:
-        yield
-    except ImportError as error:
-        if runner == _LOCAL_RUNNER:
-            raise
-        raise InputError(
-            f"--runner={runner} needs packages that are not installed ({error}): "
-            f"{files.INSTALL_GCP if 'Dataflow' in str(runner) else 'install them'}"
-        ) from error
-    except NotImplementedError as error:
-        if runner == _LOCAL_RUNNER:
-            raise
-        raise InputError(f"--runner={runner}: {' '.join(str(error).split())}") from error
-
-
-def _already_there(output: str) -> InputError:
-    return InputError(f"--output={output} is there already: give --overwrite or another")
-
-
-@contextlib.contextmanager
-def _staging(output: str) -> Iterator[str]:
-    """A folder beside the output that is gone afterwards, unless the process is killed."""
-    root = f"{output}.tmp-{uuid.uuid4().hex[:8]}"
-    try:
-        files.make_folder(root)
-        files.write_json(
-            files.join(root, _OWNER_FILE), {"host": socket.gethostname(), "pid": os.getpid()}
-        )
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            files.delete_tree(root)
-        raise InputError(
-            f"--output={output} can't be written ({error.strerror or error}): "
-            "give a folder that you may write to"
-        ) from error
-    try:
-        yield root
-    finally:
-        with contextlib.suppress(OSError):  # it has moved to its place
-            files.delete_tree(root)
-
-
-def _clear_leftovers(output: str) -> None:
-    """Removes what killed runs for this output left behind, and puts back what one replaced."""
-    if not files.is_local(output):
-        return
-    folder = os.path.dirname(os.path.abspath(output))
-    name = os.path.basename(output)
-    for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        path = os.path.join(folder, entry)
-        if entry.startswith(f"{name}.tmp-") and _is_abandoned(path):
-            shutil.rmtree(path, ignore_errors=True)
-        elif entry.startswith(f"{name}.old-"):
-            if os.path.exists(output):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.rename(path, output)
-
-
-def _is_abandoned(path: str) -> bool:
-    """Whether the process that owned a staging folder is gone; if unknown, it is not."""
-    try:
-        with open(os.path.join(path, _OWNER_FILE)) as file:
-            owner = json.load(file)
-        if owner["host"] != socket.gethostname():
-            return False
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return False
-    return False
-
-
-def _publish(root: str, output: str, manifest: schema.Manifest, *, overwrite: bool) -> None:
-    """The finished folder gets its name; what was there is removed only then.
-
-    Another job may have finished since this one looked, so it looks again.
-    An object store has no folder to rename: there the manifest, without which nothing is a
-    data set, is written when all other files are in place.
-
-    Raises:
-      InputError: the name is taken and not to be overwritten.
-    """
-    if not overwrite and files.holds_files(output):
-        raise _already_there(output)
-    if files.is_local(output):
-        files.write_text(files.join(root, schema.MANIFEST_FILE), manifest.to_json())
-        old = f"{output}.old-{uuid.uuid4().hex[:8]}"
-        if overwrite and os.path.exists(output):
-            os.rename(output, old)
-        try:
-            os.rename(root, output)
-        except OSError as error:
-            if os.path.exists(output):  # another job was quicker by less than a moment
-                raise _already_there(output) from error
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-        return
-    files.delete_tree(output)
-    files.rename_tree(root, output)
-    files.write_text(files.join(output, schema.MANIFEST_FILE), manifest.to_json())
-
-
-@contextlib.contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A InputError raised in a worker reaches the user as one line, not as a traceback."""
-    loggers = [logging.getLogger(name) for name in _BEAM_LOGGERS]
-    for logger in loggers:
-        logger.addFilter(_is_news)
-    try:
-        yield
-    except Exception as error:
-        text = str(error) if not isinstance(error, InputError) else f"InputError: {error}"
-        found = re.search(r"InputError: (.*?)(?: \[while running|\\n|\n|$)", text)
-        if found:
-            raise InputError(found.group(1)) from error
-        raise
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for what Beam logs of an error that the user is told in one line, and for chatter."""
-    kind = record.exc_info[0] if record.exc_info else None
-    text = record.getMessage()
-    return kind is not InputError and not any(known in text for known in _NO_NEWS)
-
-
 def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
     """The table printed at the end."""
     rows = [f"{'':16}{'total':>14}{'used':>14}{'filtered':>14}{'rejected':>14}"]
     details = []
-    for what, found in manifest.lines.items():
-        filtered, rejected = (sum(found[k].values()) for k in ("filtered", "rejected"))
-        rows.append(
-            f"{what:16}{found['total']:>14,}{found['used']:>14,}{filtered:>14,}{rejected:>14,}"
-        )
-        for kind in ("filtered", "rejected"):
-            details += [f"  {what} {kind}: {r} {n:,}" for r, n in found[kind].items()]
+    for what, told in manifest.lines.items():
+        ended = facts.from_json(Account, told)
+        filtered, rejected = sum(ended.filtered.values()), sum(ended.rejected.values())
+        rows.append(f"{what:16}{ended.total:>14,}{ended.used:>14,}{filtered:>14,}{rejected:>14,}")
+        for kind, reasons in (("filtered", ended.filtered), ("rejected", ended.rejected)):
+            details += [f"  {what} {kind}: {r} {n:,}" for r, n in reasons.items()]
     for stage, splits in manifest.records.items():
         rows.append(f"{stage}: " + ", ".join(f"{n:,} {s}" for s, n in splits.items()))
     rows += [
@@ -515,26 +256,66 @@ def _described(manifest: schema.Manifest) -> list[str]:
     """How many of the log's items the item files describe, with a warning where few."""
     rows = []
     for domain in schema.DOMAINS:
-        entry = manifest.vocabularies[schema.vocabulary_name(domain, schema.ITEM)]
-        if "described" in entry:
-            described, items = entry["described"], entry["size"] - schema.FIRST_ID
-            text = f"{described:,} of {items:,} {domain} items are in the item files"
-            few = described < _FEW_DESCRIBED * items
+        name = schema.vocabulary_name(domain, schema.ITEM)
+        entry = facts.from_json(VocabularyEntry, manifest.vocabularies[name])
+        if entry.described is not None:
+            items = entry.size - schema.FIRST_ID
+            text = f"{entry.described:,} of {items:,} {domain} items are in the item files"
+            few = entry.described < _FEW_DESCRIBED * items
             rows.append(f"WARNING: only {text}: check --{domain}_items" if few else text)
     return rows
 
 
+def _flags_of_options() -> dict[str, str]:
+    """By option of a job, the flag that sets it where it is not simply of its name."""
+    named = {"file_format=": "--format=", "runner=": "--runner="}
+    named |= {
+        f"item_fields.{f.name}": f"--items_{f.name}_field" for f in dataclasses.fields(ItemFields)
+    }
+    for domain in schema.DOMAINS:
+        named |= {f"logs.{domain}": f"--{domain}_log", f"items.{domain}": f"--{domain}_items"}
+        of_log = {name: f"--{domain}_{name}_field (or --{name}_field)" for name in _OF_BOTH_LOGS}
+        of_log |= {name: f"--{name}_field" for name in ("request", "score", "rating")}
+        of_log |= {name: f"--{name}" for name in ("min_rating", "time_unit")}
+        of_log["label"] = f"--{'' if domain == schema.TARGET else f'{domain}_'}label_field"
+        named |= {f"formats.{domain}.{name}": flag for name, flag in of_log.items()}
+    return named | {name: f"--{name}" for name in _NAMED_ALONE}
+
+
+_OF_BOTH_LOGS = ("user", "item", "time")
+_NAMED_ALONE = ("train_until", "validation_until", "min_source_history", "min_target_history")
+"""Options that errors name without a value."""
+
+
+@contextlib.contextmanager
+def _errors_in_flags() -> Iterator[None]:
+    """Errors of the job in this command's words: `formats.target.label` as --label_field."""
+    flag_of = _flags_of_options()
+    option = re.compile(rf"(?<![\w./=-])({'|'.join(map(re.escape, flag_of))})(?:\b|(?<==))( and)?")
+
+    def flag(match: re.Match[str]) -> str:
+        name, more = flag_of[match[1]], match[2] or ""
+        return (name.split(" (or")[0] if more else name) + more
+
+    try:
+        yield
+    except InputError as error:
+        message, remedy = (option.sub(flag, text) for text in (error.message, error.remedy))
+        raise cli.in_flags(InputError(message, remedy), FLAGS) from error
+
+
 def main(arguments: list[str]) -> None:
     """The command line, with what is left over for Beam."""
-    _build(arguments)
+    with _errors_in_flags():
+        _build(arguments)
 
 
 def _build(arguments: list[str]) -> schema.Manifest:
     began = time.monotonic()
     options = beam_options(arguments)
     job = job_from_flags(FLAGS)
-    manifest = execute(job, options, overwrite=FLAGS.overwrite)
-    print(report(manifest, job.output, time.monotonic() - began))
+    manifest = job_run.build_dataset(job, options, overwrite=FLAGS.overwrite)
+    print(report(manifest, job.output.rstrip("/"), time.monotonic() - began))
     return manifest
 
 
@@ -554,7 +335,8 @@ def run(argv: Sequence[str]) -> schema.Manifest:
 def _parsed(argv: Sequence[str]) -> Iterator[list[str]]:
     """Flags with the values of `argv`, and with their defaults again afterwards."""
     try:
-        yield cli.parse(FLAGS, ["build_dataset", *argv], keep_unknown=True)
+        with _errors_in_flags():
+            yield cli.parse(FLAGS, ["build_dataset", *argv], keep_unknown=True)
     finally:
         FLAGS.unparse_flags()
         for name in FLAGS:

@@ -41,7 +41,7 @@ def apply(values: flags.FlagValues, name: str) -> None:
       InputError: no such preset.
     """
     if name not in PRESETS:
-        raise InputError(f"--preset={name} is not one of: {', '.join(PRESETS)}")
+        raise InputError(f"preset={name} is not one of: {', '.join(PRESETS)}")
     for flag, value in PRESETS[name].items():
         if not values[flag].present:
             values[flag].value = value

@@ -22,7 +22,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import flags
 
-from pipelines.job import assembly
+from pipelines import facts, manifest_entries
+from pipelines.logs.line_counts import Account
+from pipelines.options import Job
 from pipelines.records import shards, vocabulary
 from pipelines.verification import log_agreement
 from pipelines.verification.findings import Findings
@@ -52,7 +54,7 @@ class Verifier:
         self.findings = Findings()
         self.check = self.findings.check
         try:
-            self.job = assembly.job_from_json(self.manifest.options)
+            self.job = Job.from_json(self.manifest.options)
         except _DAMAGE as error:
             raise InputError(
                 f"the options in {self.root / schema.MANIFEST_FILE} are damaged "
@@ -100,15 +102,15 @@ class Verifier:
         layout: dict[int, dict[tuple[str, str], list[str]]] = {}
         for name, count in sorted(self.manifest.shards.items()):
             stage, split = name.split("/")[0], name.split("-")[1].split(".")[0]
-            first, found = None, 0
+            first, records = None, 0
             try:
                 for raw in read_tfrecords(self.root / name):
-                    first, found = first or raw, found + 1
+                    first, records = first or raw, records + 1
                 owner = 0 if first is None else self._owner(parse_record(first, stage))
             except _DAMAGE as error:
                 self.check("shard is whole", False, f"{name}: {error}")
                 continue
-            self.check("shard is whole", found == count, f"{name}: {found} of {count}")
+            self.check("shard is whole", records == count, f"{name}: {records} of {count}")
             layout.setdefault(owner, {}).setdefault((stage, split), []).append(name)
         return layout
 
@@ -160,37 +162,37 @@ class Verifier:
     def _manifest(self) -> None:
         """What the manifest says in two places is the same in both."""
         manifest, job = self.manifest, self.job
-        for what, counted in manifest.lines.items():
-            placed = counted["used"] + sum(counted["filtered"].values())
-            placed += sum(counted["rejected"].values())
-            self.check("every line is accounted for", placed == counted["total"],
-                       f"{what}: {placed} of {counted['total']}")  # fmt: skip
+        accounts = {what: facts.from_json(Account, told) for what, told in manifest.lines.items()}
+        for what, ended in accounts.items():
+            self.check("every line is accounted for", ended.placed == ended.total,
+                       f"{what}: {ended.placed} of {ended.total}")  # fmt: skip
         expected = {
             "max_history": (manifest.max_history, job.max_history),
             "negatives": (
-                manifest.negatives, assembly.describe_negatives(job, manifest.vocabularies)
+                manifest.negatives, manifest_entries.negatives(job, manifest.vocabularies)
             ),
             "split": (manifest.split["kind"], job.split),
             "used requests": (
-                manifest.lines["requests"]["used"], sum(manifest.records[schema.STAGE2].values())
+                accounts["requests"].used, sum(manifest.records[schema.STAGE2].values())
             ),
         }  # fmt: skip
         if job.train_until is not None:
             cutoffs = [manifest.split[name] for name in ("train_until", "validation_until")]
             expected["cutoffs"] = (cutoffs, [job.train_until, job.validation_until])
-        for name, (found, told) in expected.items():
-            self.check("manifest agrees with its options", found == told,
-                       f"{name}: {found} is not {told}")  # fmt: skip
+        for name, (said, told) in expected.items():
+            self.check("manifest agrees with its options", said == told,
+                       f"{name}: {said} is not {told}")  # fmt: skip
 
     def _files(self) -> None:
-        checksums = json.loads((self.root / assembly.CHECKSUMS_FILE).read_text())
+        checksums = json.loads((self.root / manifest_entries.CHECKSUMS_FILE).read_text())
         text = json.dumps(checksums, sort_keys=True).encode()
-        self.check("data set hash", assembly.dataset_hash(checksums) == self.manifest.dataset_hash,
+        same = manifest_entries.dataset_hash(checksums) == self.manifest.dataset_hash
+        self.check("data set hash", same,
                    lambda: f"of {len(text)} bytes of checksums")  # fmt: skip
         for name, expected in checksums.items():
             path = self.root / name
-            found = _sha256(path) if path.is_file() else "missing"
-            self.check("file has its checksum", found == expected, f"{name}: {found[:12]}")
+            actual = _sha256(path) if path.is_file() else "missing"
+            self.check("file has its checksum", actual == expected, f"{name}: {actual[:12]}")
         on_disk = {
             str(path.relative_to(self.root))
             for stage in schema.STAGE_FEATURES
@@ -228,9 +230,9 @@ class Verifier:
             for split, count in counts.items():
                 names = sorted(n for n in self.manifest.shards if f"{stage}-{split}." in n)
                 lengths = [self.manifest.shards[name] for name in names]
-                found = splits[split].shard_lengths if split in splits else []
-                self.check("tfds knows the records", found == lengths and sum(found) == count,
-                           f"{stage}/{split}: {found}")  # fmt: skip
+                known = splits[split].shard_lengths if split in splits else []
+                self.check("tfds knows the records", known == lengths and sum(known) == count,
+                           f"{stage}/{split}: {known}")  # fmt: skip
 
 
 def _sha256(path: pathlib.Path) -> str:

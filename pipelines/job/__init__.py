@@ -1,1 +1,1 @@
-"""Options and logs in, a data set directory out: the Beam pipeline, its steps and its workspace."""
+"""A job's options in, its data set directory out: the Beam pipeline, its steps, and publishing."""

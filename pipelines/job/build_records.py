@@ -2,45 +2,27 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import apache_beam as beam
 
+from pipelines import facts
 from pipelines.job import item_steps, parse_steps, preconditions, shard_steps
+from pipelines.job.inputs import Input
+from pipelines.job.summary import CutoffFacts, Fact, LineFacts, Summary
 from pipelines.job.workspace import Work
-from pipelines.logs import files, line_blocks, line_counts
-from pipelines.logs.line_counts import LineCounts
-from pipelines.records import request_rules
+from pipelines.logs import files
+from pipelines.manifest_entries import ITEMS, LOG
 
 SUMMARY_FILE = "summary.json"
 
 
-def write_summary(found: list[tuple[str, Any]], path: str) -> None:
-    """Writes all that the finish needs to know, whole or not at all."""
-    summary: dict[str, list[Any]] = {}
-    for name, value in found:
-        summary.setdefault(name, []).append(value)
+def write_summary(told: list[Fact], path: str) -> None:
+    """Writes all that the assembly needs to know, whole or not at all."""
     attempt = files.attempt_path(*path.rsplit("/", 1))
-    files.write_json(attempt, summary)
+    files.write_json(attempt, facts.to_json(Summary.of(told)))
     files.rename(attempt, path)
-
-
-def _described_counts(element: tuple[str, LineCounts]) -> tuple[str, dict[str, Any]]:
-    what, counts = element
-    return "lines", {
-        "what": what,
-        "total": counts.total,
-        "events": counts.events,
-        "filtered": dict(counts.filtered),
-        "rejected": dict(counts.rejected),
-        "reject_files": [path for _, _, path in sorted(counts.reject_files)],
-    }
-
-
-def _described_cutoffs(
-    both: tuple[request_rules.Cutoffs, line_counts.TimeHistogram],
-) -> tuple[str, dict[str, Any]]:
-    return "cutoffs", {"cutoffs": dataclasses.asdict(both[0]), "times": both[1].as_json()}
 
 
 @dataclasses.dataclass
@@ -49,30 +31,27 @@ class BuildRecords(beam.PTransform):
 
     Attributes:
       work: the job and its folder.
-      logs, item_files: (domain, unit).
+      inputs: what to read.
     """
 
     work: Work
-    logs: list[tuple[str, line_blocks.Unit]]
-    item_files: list[tuple[str, line_blocks.Unit]]
+    inputs: Iterable[Input]
 
     def expand(self, pipeline: beam.Pipeline) -> Any:
         """The whole job, a labelled step a line."""
         work = self.work
-        parsed = self._units(pipeline, "Logs", self.logs) | "ParseLog" >> beam.ParDo(
+        parsed = self._units(pipeline, "Logs", LOG) | "ParseLog" >> beam.ParDo(
             parse_steps.ParseLog(work)
         ).with_outputs(parse_steps.COUNTS, main="parts")
-        described = self._units(
-            pipeline, "ItemFiles", self.item_files
-        ) | "ParseItems" >> beam.ParDo(parse_steps.ParseItems(work)).with_outputs(
-            parse_steps.COUNTS, main="files"
-        )
+        described = self._units(pipeline, "ItemFiles", ITEMS) | "ParseItems" >> beam.ParDo(
+            parse_steps.ParseItems(work)
+        ).with_outputs(parse_steps.COUNTS, main="files")
         log_counts = parsed[parse_steps.COUNTS] | "SumLogs" >> beam.CombinePerKey(
-            preconditions.MergeCounts()
+            preconditions.merged
         )
         item_counts = (
             described[parse_steps.COUNTS]
-            | ("SumItems" >> beam.CombinePerKey(preconditions.MergeCounts()))
+            | ("SumItems" >> beam.CombinePerKey(preconditions.merged))
             | "CheckItems" >> beam.Map(preconditions.check_items, work.job)
         )
         decided = (
@@ -119,29 +98,27 @@ class BuildRecords(beam.PTransform):
                 beam.pvalue.AsSingleton(shared),
             )
         )
-        facts = (
-            log_counts | "LogFacts" >> beam.Map(_described_counts),
-            item_counts | "ItemFacts" >> beam.Map(_described_counts),
-            decided | "CutoffFacts" >> beam.Map(_described_cutoffs),
-            shared | "SharedFacts" >> beam.Map(lambda n: ("shared_users", n)),
-            item_tables | "TableFacts" >> beam.Map(lambda t: ("tables", t)),
-            written | "RecordFacts" >> beam.Map(lambda r: ("shards", r)),
+        told = (
+            log_counts | "LogFacts" >> beam.MapTuple(LineFacts),
+            item_counts | "ItemFacts" >> beam.MapTuple(LineFacts),
+            decided | "CutoffFacts" >> beam.MapTuple(CutoffFacts),
+            item_tables,
+            written,
         )
         return (
-            facts
+            told
             | "Facts" >> beam.Flatten()
             | "Gather" >> beam.combiners.ToList()
             | "Summary" >> beam.Map(write_summary, files.join(work.folder, SUMMARY_FILE))
         )
 
-    def _units(
-        self, pipeline: beam.Pipeline, name: str, units: list[tuple[str, line_blocks.Unit]]
-    ) -> Any:
-        """Units spread over workers: one file's blocks may go anywhere."""
+    def _units(self, pipeline: beam.Pipeline, name: str, kind: str) -> Any:
+        """(domain, unit) of a kind, spread over workers: one file's blocks may go anywhere."""
+        units = [(entry.domain, entry.unit) for entry in self.inputs if entry.kind == kind]
         return pipeline | name >> beam.Create(units) | f"Spread{name}" >> beam.Reshuffle()
 
 
-def read_summary(work: Work) -> dict[str, list[Any]]:
+def read_summary(work: Work) -> Summary:
     """What `BuildRecords` wrote last."""
-    found: dict[str, list[Any]] = json.loads(files.read_text(files.join(work.folder, SUMMARY_FILE)))
-    return found
+    text = files.read_text(files.join(work.folder, SUMMARY_FILE))
+    return facts.from_json(Summary, json.loads(text))

@@ -1,37 +1,35 @@
 """What a data set keeps so that the next day's logs can extend it, and how they do."""
 
-import dataclasses
 import json
-from typing import Any
 
-from pipelines.job.options import Job
+from pipelines import facts
+from pipelines.job.summary import Summary
 from pipelines.job.workspace import Carried
 from pipelines.logs import files, line_counts
+from pipelines.manifest_entries import DATA_SET, InputFile
+from pipelines.options import Job
 from pipelines.records import shards
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
 FOLDER = "events"
-DATA_SET = "data set"
-"""The kind of the manifest's input entry that names the data set that was extended."""
-
 _PARTS = "parts.json"
 _MUST_AGREE = ("shards", "split", "max_user_events", "seed")
 
 
-def keep(root: str, summary: dict[str, list[Any]]) -> None:
+def keep(root: str, summary: Summary) -> None:
     """Moves a job's sorted events, raw items and click times into the data set."""
     folder = files.join(root, FOLDER)
     files.make_folder(folder)
     parts = []
-    for shard in sorted(summary["shards"], key=lambda s: s["shard"]):
-        for domain, path in sorted(shard["events"].items()):
-            name = f"{domain}-{shard['shard']:05d}.arrow"
+    for shard in summary.shards:
+        for domain, path in sorted(shard.events.items()):
+            name = f"{domain}-{shard.shard:05d}.arrow"
             files.rename(path, files.join(folder, name))
-            parts.append([shard["shard"], domain, name, shard["rows"][domain]])
-    for table in summary["tables"]:
-        files.rename(table["raw_items"], files.join(folder, _items_file(table["domain"])))
-    times = summary["cutoffs"][0]["times"]
+            parts.append([shard.shard, domain, name, shard.rows[domain]])
+    for table in summary.tables:
+        files.rename(table.raw_items, files.join(folder, _items_file(table.domain)))
+    times = facts.to_json(summary.cutoffs.times)
     files.write_json(files.join(folder, _PARTS), {"parts": parts, "times": times})
 
 
@@ -51,7 +49,7 @@ def load(job: Job) -> Carried:
     folder = files.join(job.extends, FOLDER)
     if not files.exists(files.join(folder, _PARTS)):
         raise InputError(
-            f"--extends={job.extends} keeps no events: build it with --keep_events to extend it"
+            f"extends={job.extends} keeps no events: build it with keep_events=True to extend it"
         )
     _check_agreement(job, manifest)
     kept = json.loads(files.read_text(files.join(folder, _PARTS)))
@@ -65,7 +63,7 @@ def load(job: Job) -> Carried:
             (name, files.join(job.extends, schema.vocabulary_path(*name.split("."))))
             for name in sorted(manifest.vocabularies)
         ),
-        times=line_counts.TimeHistogram.from_json(kept["times"]),
+        times=facts.from_json(line_counts.TimeHistogram, kept["times"]),
     )
 
 
@@ -74,34 +72,24 @@ def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
     for name in _MUST_AGREE:
         if ours[name] != manifest.options[name]:
             raise InputError(
-                f"--{name}={ours[name]} differs from {manifest.options[name]}, which "
-                f"--extends={job.extends} was made with: give that, or build all anew"
+                f"{name}={ours[name]} differs from {manifest.options[name]}, which "
+                f"extends={job.extends} was made with: give that, or build all anew"
             )
     for domain in schema.DOMAINS:
         theirs = manifest.options["formats"][domain]
         for field in ("label", "request", "score"):
             if (getattr(job.formats[domain], field) is None) != (theirs[field] is None):
                 raise InputError(
-                    f"--{field}_field is given for only one of this job and "
-                    f"--extends={job.extends}: the {domain} events would not fit together"
+                    f"formats.{domain}.{field} is given for only one of this job and "
+                    f"extends={job.extends}: the {domain} events would not fit together"
                 )
 
 
-def ancestry(job: Job) -> list[dict[str, Any]]:
+def ancestry(job: Job) -> list[InputFile]:
     """Entries of the manifest's inputs: the data set extended, and its own inputs."""
     if not job.extends:
         return []
     manifest = schema.read_manifest(job.extends)
-    this = {
-        "path": job.extends,
-        "domain": "",
-        "kind": DATA_SET,
-        "bytes": sum(size for _, size in files.match(files.join(job.extends, FOLDER, "*"))),
-        "dataset_hash": manifest.dataset_hash,
-    }
-    return [this, *(dict(entry) for entry in manifest.inputs)]
-
-
-def with_kept_events(job: Job) -> Job:
-    """A job that extends goes on keeping events: the next day will want them."""
-    return dataclasses.replace(job, keep_events=True) if job.extends else job
+    kept = sum(size for _, size in files.match(files.join(job.extends, FOLDER, "*")))
+    this = InputFile(job.extends, "", DATA_SET, kept, manifest.dataset_hash)
+    return [this, *(facts.from_json(InputFile, entry) for entry in manifest.inputs)]

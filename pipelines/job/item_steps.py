@@ -1,17 +1,18 @@
 """A domain's counted items to its vocabularies and its item table, as files."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.job.options import Job
+from pipelines.job.summary import PlacedFile, TableFacts
 from pipelines.job.workspace import Work
 from pipelines.logs import files
-from pipelines.records import item_files, vocabulary
+from pipelines.options import Job
+from pipelines.records import item_files, shards, vocabulary
 from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 from sitn_tf.errors import InputError
@@ -35,18 +36,18 @@ def build_vocabulary(element: tuple[str, Iterable[str]], work: Work) -> tuple[st
     return domain, path
 
 
-def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) -> dict[str, Any]:
+def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) -> TableFacts:
     """(domain, its vocabulary and raw items) to the files of its item table."""
-    domain, found = element
+    domain, paths = element
     job = work.job
-    [vocabulary_path] = found["vocabulary"]
+    [vocabulary_path] = paths["vocabulary"]
     known = vocabulary.Vocabulary.of(files.read_table_batches(vocabulary_path))
-    everything = [files.read_table_batches(path) for path in sorted(found["raw"])]
+    everything = [files.read_table_batches(path) for path in sorted(paths["raw"])]
     raw, described = item_files.select(everything, known.items)
     in_files = sum(map(len, everything))
     if in_files and not described:
         raise _no_item_described(work.job, domain, everything, known.items)
-    flat, _ = item_files.words(item_files.one_array(raw[schema.TITLE]), job.title_length)
+    flat, _ = item_files.words(shards.one_array(raw[schema.TITLE]), job.title_length)
     tokens = {
         schema.TITLE_WORDS: item_files.vocabulary_of(
             flat,
@@ -58,7 +59,7 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     for name in schema.CATEGORICAL_ITEM_FEATURES:
         filled = raw[name].filter(pc.not_equal(raw[name], ""))
         tokens[name] = item_files.vocabulary_of(
-            item_files.one_array(filled), 1, None, work.carried.tokens(domain, name)
+            shards.one_array(filled), 1, None, work.carried.tokens(domain, name)
         )
     table = item_files.build_table(known, raw, tokens, job.title_length)
     path = work.place(f"item-table-{domain}")
@@ -67,28 +68,22 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     content = buffer.getvalue().to_pybytes()
     with files.writing(path) as stream:
         stream.write(content)
-    entries: dict[str, dict[str, Any]] = {}
-    moves = {path: schema.item_table_path(domain)}
-    checksums = {path: hashlib.sha256(content).hexdigest()}
+    checksum = hashlib.sha256(content).hexdigest()
+    made = [PlacedFile(path, schema.item_table_path(domain), checksum)]
+    entries = {}
     for name, column in {schema.ITEM: known.items, **tokens}.items():
         text_path = work.place(f"vocabulary-{domain}-{name}")
-        entries[schema.vocabulary_name(domain, name)] = vocabulary.write_text(text_path, column)
-        moves[text_path] = schema.vocabulary_path(domain, name)
-        checksums[text_path] = str(entries[schema.vocabulary_name(domain, name)]["sha256"])
-    if in_files:
-        entries[schema.vocabulary_name(domain, schema.ITEM)]["described"] = described
+        entry = vocabulary.write_text(text_path, column)
+        if in_files and name == schema.ITEM:
+            entry = dataclasses.replace(entry, described=described)
+        entries[schema.vocabulary_name(domain, name)] = entry
+        made.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
     kept = work.place(f"raw-items-of-{domain}")
     if job.keep_events:  # an item without a click today may have one tomorrow
         together = pa.concat_tables([item_files.RAW.empty_table(), *everything])
         files.write_table(kept, together)
-    return {
-        "domain": domain,
-        "vocabularies": entries,
-        "moves": moves,
-        "checksums": checksums,
-        "raw_items": kept,
-        "popularity": feature_statistics.popularity_curve(table[schema.COUNT]),
-    }
+    curve = feature_statistics.popularity_curve(table[schema.COUNT])
+    return TableFacts(domain, entries, tuple(made), kept, curve)
 
 
 def _no_item_described(
@@ -97,8 +92,8 @@ def _no_item_described(
     """The error of item files that share no id with the log."""
     first = next(table[schema.ITEM][0].as_py() for table in files_of_items if len(table))
     return InputError(
-        f"--{domain}_items={job.items.get(domain, '')} describes none of the {len(known):,} items "
+        f"items.{domain}={job.items.get(domain, '')} describes none of the {len(known):,} items "
         f"of the {domain} log: its {sum(map(len, files_of_items)):,} items are such as {first}, "
-        f"those of the log such as {known[0].as_py()}: check --items_item_field, "
-        f"--{domain}_item_field and that the files belong together"
+        f"those of the log such as {known[0].as_py()}: check item_fields.item, "
+        f"formats.{domain}.item and that the files belong together"
     )

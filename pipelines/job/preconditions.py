@@ -1,64 +1,51 @@
 """What must hold before the next step begins, and what is settled there."""
 
+import functools
 from collections.abc import Iterable
 
-import apache_beam as beam
 import numpy as np
 
-from pipelines.job.options import Job
-from pipelines.logs import event_parser, line_counts
+from pipelines.logs import line_counts, log_format
 from pipelines.logs.line_counts import LineCounts
+from pipelines.options import Job
 from pipelines.records import request_rules
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
 
-class MergeCounts(beam.CombineFn):
-    """Sums line counts."""
-
-    def create_accumulator(self) -> LineCounts:
-        return LineCounts()
-
-    def add_input(self, total: LineCounts, more: LineCounts) -> LineCounts:
-        return total.merge(more)
-
-    def merge_accumulators(self, parts: Iterable[LineCounts]) -> LineCounts:
-        total = LineCounts()
-        for part in parts:
-            total = total.merge(part)
-        return total
-
-    def extract_output(self, total: LineCounts) -> LineCounts:
-        return total
+def merged(parts: Iterable[LineCounts]) -> LineCounts:
+    """The sum of line counts."""
+    return functools.reduce(LineCounts.merge, parts, LineCounts())
 
 
-def check_rejects(what: str, found: LineCounts, job: Job, remedies: dict[str, str]) -> None:
+def check_rejects(what: str, counts: LineCounts, job: Job, remedies: dict[str, str]) -> None:
     """Fails the job for too many rejects.
 
-    `remedies` are for reasons that are commonly a flag's fault.
+    `remedies` are for reasons that are commonly an option's fault.
 
     Raises:
       InputError: a larger share of the lines was rejected than the job allows.
     """
-    if found.reject_rate <= job.max_reject_rate:
+    if counts.reject_rate <= job.max_reject_rate:
         return
-    [(worst, _)] = found.rejected.most_common(1)
+    [(worst, _)] = counts.rejected.most_common(1)
     remedy = remedies.get(worst, "")
-    if remedy and (seen := found.fields.get(worst)):
+    if remedy and (seen := counts.fields.get(worst)):
         remedy += f"; that line has {', '.join(seen)}"
     raise InputError(
-        f"{sum(found.rejected.values()):,} of {found.total:,} lines of the {what} "
-        f"were rejected, more than --max_reject_rate={job.max_reject_rate:g} allows: "
-        f"{found.top_reasons()}{remedy and f': {remedy}'}"
+        f"{sum(counts.rejected.values()):,} of {counts.total:,} lines of the {what} "
+        f"were rejected, more than max_reject_rate={job.max_reject_rate:g} allows: "
+        f"{counts.top_reasons()}{remedy and f': {remedy}'}"
     )
 
 
-def log_remedies(domain: str, log: event_parser.LogFormat) -> dict[str, str]:
-    """By reason of reject, the flag to look at."""
-    flags = event_parser.field_flags(log, domain)
-    remedies = {event_parser.missing(field): f"check {flag}" for field, flag in flags.items()}
-    remedies[event_parser.far_future(log.time)] = (
-        f"check --time_unit, which is {log.time_unit}: times in milliseconds need --time_unit=ms"
+def log_remedies(domain: str, log: log_format.LogFormat) -> dict[str, str]:
+    """By reason of reject, the option to look at."""
+    options = log_format.option_names(log, domain)
+    remedies = {log_format.missing(field): f"check {option}" for field, option in options.items()}
+    remedies[log_format.far_future(log.time)] = (
+        f"check formats.{domain}.time_unit, which is {log.time_unit}: "
+        f"times in milliseconds need formats.{domain}.time_unit=ms"
     )
     return remedies
 
@@ -66,7 +53,7 @@ def log_remedies(domain: str, log: event_parser.LogFormat) -> dict[str, str]:
 def check_items(element: tuple[str, LineCounts], job: Job) -> tuple[str, LineCounts]:
     """Passes on the counts of a domain's item files, checked."""
     domain = element[0].removesuffix("_items")
-    remedies = {event_parser.missing(job.item_fields.item): "check --items_item_field"}
+    remedies = {log_format.missing(job.item_fields.item): "check item_fields.item"}
     check_rejects(f"{domain} item files", element[1], job, remedies)
     return element
 
@@ -78,8 +65,8 @@ def check_shared_users(shared: int) -> int:
     """
     if not shared:
         raise InputError(
-            "no user has clicks in both logs: check that --source_user_field and "
-            "--target_user_field (or --user_field) name the same users"
+            "no user has clicks in both logs: check that formats.source.user and "
+            "formats.target.user name the same users"
         )
     return shared
 
@@ -94,7 +81,7 @@ def check_periods(times: dict[str, line_counts.TimeHistogram]) -> None:
     Raises:
       InputError: the newest time of one log is years before the oldest of the other.
     """
-    spans = {domain: found.span() for domain, found in times.items() if len(found.counts)}
+    spans = {domain: known.span() for domain, known in times.items() if len(known.counts)}
     for earlier, later in (schema.DOMAINS, schema.DOMAINS[::-1]):
         if not {earlier, later} <= spans.keys():
             return
@@ -106,7 +93,8 @@ def check_periods(times: dict[str, line_counts.TimeHistogram]) -> None:
             }
             raise InputError(
                 f"the {earlier} log is of {days[earlier]}, the {later} log of {days[later]}: check "
-                "--time_unit and the time fields; logs in two units have to be brought to one first"
+                f"formats.{later}.time_unit and the time fields; "
+                "logs in two units have to be brought to one first"
             )
 
 
@@ -121,14 +109,13 @@ def decide_cutoffs(
       InputError: a log without an event, too many rejects, or no train period.
     """
     for domain in schema.DOMAINS:
-        found = counts.get(domain, LineCounts())
-        check_rejects(f"{domain} log", found, job, log_remedies(domain, job.formats[domain]))
-        if not found.events and not job.extends:
+        parsed = counts.get(domain, LineCounts())
+        check_rejects(f"{domain} log", parsed, job, log_remedies(domain, job.formats[domain]))
+        if not parsed.events and not job.extends:
             raise InputError(f"the {domain} log holds no event: check its files and field names")
-        if not len(found.times.counts) and not job.extends:
+        if not len(parsed.times.counts) and not job.extends:
             raise InputError(
-                f"no impression of the {domain} log was clicked: check "
-                f"{'--label_field' if domain == schema.TARGET else '--source_label_field'}"
+                f"no impression of the {domain} log was clicked: check formats.{domain}.label"
             )
     check_periods({domain: counts.get(domain, LineCounts()).times for domain in schema.DOMAINS})
     times = counts.get(schema.TARGET, LineCounts()).times.merge(carried)

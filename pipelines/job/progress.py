@@ -42,12 +42,12 @@ class Progress:
 
     def _watch(self) -> None:
         while not self._done.wait(self._every):
-            found = files.match(files.join(self._folder, "*"))
-            print(self.line(found, time.monotonic() - self._began), file=sys.stderr, flush=True)
+            written = files.match(files.join(self._folder, "*"))
+            print(self.line(written, time.monotonic() - self._began), file=sys.stderr, flush=True)
 
-    def line(self, found: Sequence[tuple[str, int]], seconds: float) -> str:
+    def line(self, written: Sequence[tuple[str, int]], seconds: float) -> str:
         """What the files (path, bytes) say."""
-        names = [(path.rsplit("/", 1)[-1], size) for path, size in found]
+        names = [(path.rsplit("/", 1)[-1], size) for path, size in written]
         parts = []
         for (prefix, what), expected in zip(_STEPS, self._expected, strict=True):
             sizes = [size for name, size in names if name.startswith(prefix)]

@@ -1,13 +1,16 @@
 """The two passes over a shard: its events sorted and counted, then its records written."""
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import apache_beam as beam
 import numpy as np
 
+from pipelines import facts
+from pipelines.job.summary import ShardFacts, WrittenFile
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.records import (
@@ -95,33 +98,36 @@ class WriteRecords(beam.DoFn):
         vocabularies: dict[str, str],
         cutoffs: request_rules.Cutoffs,
         shared_users: int,
-    ) -> Iterator[dict[str, Any]]:
-        """One summary a shard. `shared_users` is only waited for: it has been checked."""
+    ) -> Iterator[ShardFacts]:
+        """The facts of a shard. `shared_users` is only waited for: it has been checked."""
         self._load(vocabularies)
         job = self._work.job
         tables = {d: files.read_table_batches(path) for d, path in element.events.items()}
         shard = stage_records.prepare(tables, job, cutoffs, self._vocabularies)
         filtered = dict(shard.plan.filtered)
         statistics_path = self._work.place(f"statistics-{element.shard}")
-        found = feature_statistics.ShardStatistics(shard)
+        statistics = feature_statistics.ShardStatistics(shard)
         with _ShardWriters(self._work, element.shard) as writers:
             for chunk in stage_records.stage1(shard, job):
                 writers.write(chunk)
-                found.add(chunk)
+                statistics.add(chunk)
             for chunk in stage_records.stage2(shard, job, self._popularity, filtered):
                 writers.write(chunk)
-                found.add(chunk)
-        files.write_json(statistics_path, found.summary())
-        yield {
-            "shard": element.shard,
-            "events": element.events,
-            "rows": element.rows,
-            "written": writers.summary(),
-            "statistics": statistics_path,
-            "requests": len(shard.plan.requests.user),
-            "requests_filtered": filtered,
-            "events_filtered": element.filtered,
-        }
+                statistics.add(chunk)
+        files.write_json(statistics_path, facts.to_json(statistics.summary()))
+        yield ShardFacts(
+            element.shard, element.events, element.rows, writers.written(), statistics_path,
+            len(shard.plan.requests.user), filtered, element.filtered,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass
+class _OpenFile:
+    path: str
+    stream: BinaryIO
+    records: int = 0
+    bytes: int = 0
+    sha256: Any = dataclasses.field(default_factory=hashlib.sha256)
 
 
 class _ShardWriters:
@@ -129,32 +135,28 @@ class _ShardWriters:
 
     def __init__(self, work: Work, shard: int) -> None:
         self._work, self._shard = work, shard
-        self._open: dict[tuple[str, str], tuple[Any, Any]] = {}
-        self._files: dict[tuple[str, str], dict[str, Any]] = {}
+        self._stack = contextlib.ExitStack()
+        self._files: dict[tuple[str, str], _OpenFile] = {}
 
     def __enter__(self) -> "_ShardWriters":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for context, _ in self._open.values():
-            context.__exit__(None, None, None)
+        self._stack.close()
 
     def write(self, chunk: stage_records.Chunk) -> None:
         key = (chunk.stage, chunk.split)
-        if key not in self._open:
+        if key not in self._files:
             path = self._work.place(f"{chunk.stage}-{chunk.split}-{self._shard}")
-            context = files.writing(path)
-            self._open[key] = (context, context.__enter__())
-            self._files[key] = {
-                "stage": chunk.stage, "split": chunk.split, "path": path,
-                "records": 0, "bytes": 0, "sha256": hashlib.sha256(),
-            }  # fmt: skip
-        data = stage_records.encode(chunk)
-        self._open[key][1].write(data)
-        entry = self._files[key]
-        entry["records"] += chunk.rows
-        entry["bytes"] += len(data)
-        entry["sha256"].update(data)
+            self._files[key] = _OpenFile(path, self._stack.enter_context(files.writing(path)))
+        data, file = stage_records.encode(chunk), self._files[key]
+        file.stream.write(data)
+        file.records += chunk.rows
+        file.bytes += len(data)
+        file.sha256.update(data)
 
-    def summary(self) -> list[dict[str, Any]]:
-        return [{**entry, "sha256": entry["sha256"].hexdigest()} for entry in self._files.values()]
+    def written(self) -> tuple[WrittenFile, ...]:
+        return tuple(
+            WrittenFile(*key, f.path, f.records, f.bytes, f.sha256.hexdigest())
+            for key, f in self._files.items()
+        )

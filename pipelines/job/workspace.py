@@ -4,8 +4,8 @@ import dataclasses
 
 import pyarrow as pa
 
-from pipelines.job.options import Job
 from pipelines.logs import files, line_counts
+from pipelines.options import Job
 from pipelines.records import shards, vocabulary
 from sitn_tf import schema
 

@@ -1,1 +1,1 @@
-"""Raw files in, blocks of lines, tables of events and counts of lines out."""
+"""Raw files in; blocks of lines, tables of events, rejects and counts of lines out."""

@@ -23,7 +23,7 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
-def check_reachable(flag: str, path: str) -> None:
+def check_reachable(field: str, path: str) -> None:
     """
     Raises:
       InputError: Beam knows no such filesystem, or has not got what it takes to ask it.
@@ -37,7 +37,7 @@ def check_reachable(flag: str, path: str) -> None:
     except (ValueError, ImportError, OSError) as error:
         remedy = _EXTRAS.get(kind)
         raise InputError(
-            f"--{flag}={path} can't be reached ({' '.join(str(error).split())}): "
+            f"{field}={path} can't be reached ({' '.join(str(error).split())}): "
             + (f"try {remedy}, and check your access" if remedy else "give a known filesystem")
         ) from error
 
@@ -53,9 +53,11 @@ def attempt_path(folder: str, name: str) -> str:
 
 def match(pattern: str) -> list[tuple[str, int]]:
     """(path, bytes) of the files a pattern matches, sorted by path; folders left out."""
-    found = filesystems.FileSystems.match([pattern])[0].metadata_list
+    listed = filesystems.FileSystems.match([pattern])[0].metadata_list
     return sorted(
-        (m.path, m.size_in_bytes) for m in found if not (is_local(m.path) and os.path.isdir(m.path))
+        (m.path, m.size_in_bytes)
+        for m in listed
+        if not (is_local(m.path) and os.path.isdir(m.path))
     )
 
 

@@ -22,6 +22,7 @@ _SUFFIXES = {
 }  # fmt: skip
 _KEPT_OF_LONG_LINE = 4096
 _MOST_LINES = 1 << 18
+_ROWS_AT_ONCE = 200_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +83,12 @@ def kind_of(path: str, given: str) -> tuple[Kind, bool]:
         if name.endswith(suffix):
             return cast(Kind, kind), gzipped
     raise InputError(
-        f"the name of {path} does not tell its format: give --format=jsonl, csv or parquet"
+        f"the name of {path} does not tell its format: give file_format=jsonl, csv or parquet"
     )
 
 
-def plan(flag: str, patterns: str, given_kind: str, block_bytes: int) -> list[Unit]:
-    """The units of the files that comma-separated patterns match.
+def plan(field: str, patterns: str, given_kind: str, block_bytes: int) -> list[Unit]:
+    """The units of the files that comma-separated patterns match; `field` holds them.
 
     Raises:
       InputError: a pattern without a match, a file of no known format or without content.
@@ -96,21 +97,21 @@ def plan(flag: str, patterns: str, given_kind: str, block_bytes: int) -> list[Un
     paths: dict[str, int] = {}
     for pattern in filter(None, (p.strip() for p in patterns.split(","))):
         if files.is_local(pattern) and os.path.isdir(pattern):
-            raise InputError(f"--{flag}={pattern} is a folder: give a pattern such as {pattern}/*")
-        files.check_reachable(flag, pattern)
-        found = dict(files.match(pattern))
-        if not found:
-            raise InputError(f"--{flag}={pattern} matches no file: check the path")
-        paths |= found
+            raise InputError(f"{field}={pattern} is a folder: give a pattern such as {pattern}/*")
+        files.check_reachable(field, pattern)
+        matches = dict(files.match(pattern))
+        if not matches:
+            raise InputError(f"{field}={pattern} matches no file: check the path")
+        paths |= matches
     if not paths:
-        raise InputError(f"--{flag} is empty: give a file or a pattern")
+        raise InputError(f"{field} is empty: give a file or a pattern")
     if not any(paths.values()):
-        raise InputError(f"--{flag}={patterns} holds no lines: every file is empty")
+        raise InputError(f"{field}={patterns} holds no lines: every file is empty")
     for index, (path, size) in enumerate(sorted(paths.items())):
         if size:
             kind, gzipped = kind_of(path, given_kind)
-            found_units = _units_of_file(path, index, kind, gzipped, size, block_bytes)
-            units += [dataclasses.replace(unit, file_bytes=size) for unit in found_units]
+            pieces = _units_of_file(path, index, kind, gzipped, size, block_bytes)
+            units += [dataclasses.replace(unit, file_bytes=size) for unit in pieces]
     return units
 
 
@@ -179,6 +180,16 @@ def read_blocks(unit: Unit, block_bytes: int, max_line_bytes: int) -> Iterator[B
                 f"{unit.path} is cut off or damaged after byte {lines.position} of its content "
                 f"({_one_line(error)}): fetch it again"
             ) from error
+
+
+def row_batches(
+    file: pq.ParquetFile, group: int, columns: list[str]
+) -> Iterator[tuple[int, pa.Table]]:
+    """Rows of a row group, some at a time, and which row of the whole file the first is."""
+    first = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
+    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
+        yield first, pa.Table.from_batches([batch])
+        first += len(batch)
 
 
 def _of_bounded_lines(block: Block) -> Iterator[Block]:

@@ -2,11 +2,43 @@
 
 import dataclasses
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
+from pipelines.logs.parsed import Parsed
+
 MAX_BUCKETS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Where all lines (or requests) ended: total = used + filtered + rejected.
+
+    Attributes:
+      filtered, rejected: counts by rule and by reason.
+      carried: events of the data set that was extended; they count as lines. None for none.
+    """
+
+    total: int
+    used: int
+    filtered: dict[str, int]
+    rejected: dict[str, int]
+    carried: int | None = None
+
+    @property
+    def placed(self) -> int:
+        return self.used + sum(self.filtered.values()) + sum(self.rejected.values())
+
+    def check(self, what: str) -> None:
+        """Every line in exactly one place.
+
+        Raises:
+          RuntimeError: the sums don't add up, a bug.
+        """
+        if self.placed != self.total:
+            raise RuntimeError(
+                f"{what}: {self.total} lines came in, {self.placed} are accounted for"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +80,6 @@ class TimeHistogram:
         """The oldest and the newest time, to the width of a bucket; there must be one."""
         return int(self.buckets[0] << self.level), int(self.buckets[-1] << self.level)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "level": self.level,
-            "buckets": self.buckets.tolist(),
-            "counts": self.counts.tolist(),
-        }
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "TimeHistogram":
-        buckets, counts = (np.array(found[name], np.int64) for name in ("buckets", "counts"))
-        return cls(found["level"], buckets, counts)
-
     def quantile(self, share: float) -> int:
         """The first bucket boundary before which at least `share` of the times lie."""
         if not len(self.counts):
@@ -89,6 +109,12 @@ class LineCounts:
     times: TimeHistogram = dataclasses.field(default_factory=TimeHistogram)
     reject_files: list[tuple[int, int, str]] = dataclasses.field(default_factory=list)
 
+    @classmethod
+    def of(cls, block: Parsed) -> "LineCounts":
+        """Of a block's lines, the numbers alone."""
+        reasons = Counter(reject.reason for reject in block.rejects)
+        return cls(block.lines, len(block.events), Counter(block.filtered), reasons)
+
     def merge(self, other: "LineCounts") -> "LineCounts":
         """The sum; of the examples of a reason the first by text."""
         examples, fields = dict(self.examples), dict(self.fields)
@@ -107,6 +133,21 @@ class LineCounts:
             self.reject_files + other.reject_files,
         )
 
+    def account(self, later: Counter[str], carried: int) -> Account:
+        """For the manifest.
+
+        Args:
+          later: events filtered after parsing, by rule.
+          carried: events of the data set that was extended.
+        """
+        return Account(
+            total=self.total + carried,
+            used=self.events + carried - later.total(),
+            filtered=dict(sorted((self.filtered + later).items())),
+            rejected=dict(sorted(self.rejected.items())),
+            carried=carried or None,
+        )
+
     @property
     def reject_rate(self) -> float:
         return sum(self.rejected.values()) / self.total if self.total else 0.0
@@ -116,31 +157,3 @@ class LineCounts:
             f"{reason}: {count:,} (such as {self.examples[reason]})"
             for reason, count in self.rejected.most_common(how_many)
         )
-
-    def as_json(self, later: dict[str, int], carried: int = 0) -> dict[str, Any]:
-        """For the manifest.
-
-        Args:
-          later: rules that events were filtered by afterwards, and how many.
-          carried: events of the data set that this one extends; they count as lines.
-        """
-        filtered = Counter(self.filtered) + Counter(later)
-        used = self.events + carried - sum(later.values())
-        return {
-            "total": self.total + carried,
-            **({"carried": carried} if carried else {}),
-            "used": used,
-            "filtered": dict(sorted(filtered.items())),
-            "rejected": dict(sorted(self.rejected.items())),
-        }
-
-
-def check_sums(lines: dict[str, Any], what: str) -> None:
-    """Every line in exactly one place.
-
-    Raises:
-      RuntimeError: the sums don't add up, a bug.
-    """
-    placed = lines["used"] + sum(lines["filtered"].values()) + sum(lines["rejected"].values())
-    if placed != lines["total"]:
-        raise RuntimeError(f"{what}: {lines['total']} lines came in, {placed} are accounted for")

@@ -1,1 +1,1 @@
-"""Sorted events and raw items in, ids, histories, negatives and serialized records out."""
+"""Events and raw items in; ids, histories, requests, negatives and serialized records out."""

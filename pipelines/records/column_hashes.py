@@ -7,19 +7,16 @@ kept never depends on the runner, the size of bundles or the number of workers.
 import numpy as np
 import pyarrow as pa
 
+from sitn_tf import splitmix
+
+GOLDEN = np.uint64(splitmix.GOLDEN)
 _PRIME = np.uint64(0x100000001B3)
-_LENGTH = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """The finish of splitmix64: uint64 [n] to well-mixed uint64 [n]."""
-    x = values.astype(np.uint64)
-    x += _LENGTH
-    x = (x ^ (x >> np.uint64(30))) * _MIX_1
-    x = (x ^ (x >> np.uint64(27))) * _MIX_2
-    return x ^ (x >> np.uint64(31))
+    """A step of SplitMix64: uint64 [n] to well-mixed uint64 [n]."""
+    mixed: np.ndarray = splitmix.finish(values + GOLDEN, np.right_shift, np.uint64)
+    return mixed
 
 
 def combine(*columns: np.ndarray | int) -> np.ndarray:
@@ -71,4 +68,4 @@ def hash_strings(strings: pa.Array) -> np.ndarray:
         filled = lengths > 0  # reduceat has no empty segments
         if filled.any():
             sums[filled] = np.add.reduceat(terms, starts[filled])
-    return mix(sums + lengths.astype(np.uint64) * _LENGTH)
+    return mix(sums + lengths.astype(np.uint64) * GOLDEN)

@@ -1,48 +1,64 @@
 """Item files to item tables: row r holds what is known of the item of id r."""
 
 import ast
+import dataclasses
 import functools
 import html
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipelines.job.options import ItemFields
-from pipelines.logs import event_parser, line_blocks
+from pipelines.logs import files, line_blocks
+from pipelines.logs.line_parser import csv_row
+from pipelines.logs.log_format import missing
+from pipelines.logs.parsed import BadLineError, Parsed, Reject, long_lines
+from pipelines.logs.text_lines import lines_with_text
+from pipelines.options import ItemFields
 from pipelines.records import shards, vocabulary
 from sitn_tf import schema
 
 _TEXT_COLUMNS = (schema.ITEM, schema.TITLE, *schema.CATEGORICAL_ITEM_FEATURES)
 RAW = pa.schema([(name, pa.string()) for name in _TEXT_COLUMNS])
 _MAX_TEXT = 2_000
+_MAX_ITEM_BYTES = 1 << 22
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
-def parse_lines(
-    block: line_blocks.Block, unit: line_blocks.Unit, fields: ItemFields
-) -> event_parser.Parsed:
+def parse_items(
+    unit: line_blocks.Unit, fields: ItemFields, block_bytes: int
+) -> Iterator[tuple[int, Parsed]]:
+    """(position, what was parsed) of each block of a unit of an item file."""
+    if unit.kind != "parquet":
+        for block in line_blocks.read_blocks(unit, block_bytes, _MAX_ITEM_BYTES):
+            yield block.position, parse_lines(block, unit, fields)
+        return
+    with files.reading(unit.path) as stream:
+        file = pq.ParquetFile(stream)
+        names = set(dataclasses.asdict(fields).values())
+        wanted = [name for name in file.schema_arrow.names if name in names]
+        for first, rows in line_blocks.row_batches(file, unit.start, wanted):
+            yield first, parse_rows(rows, first, fields)
+
+
+def parse_lines(block: line_blocks.Block, unit: line_blocks.Unit, fields: ItemFields) -> Parsed:
     """Lines of an item file (JSON, Python literals or CSV) to RAW rows and rejects."""
-    lines = event_parser.lines_with_text(block.data)
+    lines = lines_with_text(block.data)
     parsed = _parsed(
         ((block.position + s, raw, functools.partial(_parse, raw, unit)) for s, raw in lines),
         fields,
     )
-    if lines.blank:
-        parsed.filtered[event_parser.BLANK_LINE] = lines.blank
-    parsed.rejects += [
-        event_parser.Reject(line.position, "line too long", line.head, False)
-        for line in block.long_lines
-    ]
-    parsed.lines += lines.blank + len(block.long_lines)
-    return parsed
+    parsed.rejects += long_lines(block)
+    parsed.lines += len(block.long_lines)
+    return parsed.with_blank(lines.blank)
 
 
-def parse_rows(table: pa.Table, first_row: int, fields: ItemFields) -> event_parser.Parsed:
+def parse_rows(table: pa.Table, first_row: int, fields: ItemFields) -> Parsed:
     """Rows of a Parquet item file to RAW rows and rejects."""
     rows = enumerate(table.to_pylist(), first_row)
     return _parsed(
@@ -56,30 +72,30 @@ def parse_rows(table: pa.Table, first_row: int, fields: ItemFields) -> event_par
 
 def _parsed(
     lines: Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]], fields: ItemFields
-) -> event_parser.Parsed:
+) -> Parsed:
     """Position, text and reader of each line to the items read, each line in one place."""
     rows, rejects = [], []
     for position, raw, parse in lines:
         try:
             rows.append(read_item(parse(), fields))
-        except event_parser.BadLineError as reason:
-            rejects.append(event_parser.Reject(position, str(reason), raw))
-    return event_parser.Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
+        except BadLineError as reason:
+            rejects.append(Reject(position, str(reason), raw))
+    return Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
 
 
 def _parse(raw: bytes, unit: line_blocks.Unit) -> dict[str, Any]:
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise event_parser.BadLineError("invalid utf-8") from error
+        raise BadLineError("invalid utf-8") from error
     if unit.kind == "csv":
-        return event_parser.csv_row(text, unit.columns)
+        return csv_row(text, unit.columns)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = _python_literal(text)
     if not isinstance(value, dict):
-        raise event_parser.BadLineError("not a json object")
+        raise BadLineError("not a json object")
     return value
 
 
@@ -88,7 +104,7 @@ def _python_literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
-        raise event_parser.BadLineError("neither json nor a python literal") from error
+        raise BadLineError("neither json nor a python literal") from error
 
 
 def read_item(row: dict[str, Any], fields: ItemFields) -> dict[str, str]:
@@ -100,7 +116,7 @@ def read_item(row: dict[str, Any], fields: ItemFields) -> dict[str, str]:
     value = row.get(fields.item)
     item = "" if isinstance(value, float) else _clean(value)  # as it is: logs have it so too
     if not item:
-        raise event_parser.BadLineError(event_parser.missing(fields.item))
+        raise BadLineError(missing(fields.item))
     path = _category_path(row.get(fields.categories))
     main, second = [*path, "", ""][:2]
     return {
@@ -155,14 +171,10 @@ def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
     parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
     together = pa.concat_tables([RAW.empty_table(), *parts])
     together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
-    item = one_array(together[schema.ITEM])
+    item = shards.one_array(together[schema.ITEM])
     place = pc.index_in(items, value_set=item)
     columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
     return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
-
-
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays([pa.array([], column.type), *column.chunks])
 
 
 def words(titles: pa.Array, longest: int) -> tuple[pa.Array, np.ndarray]:
@@ -189,7 +201,7 @@ def vocabulary_of(
     if not len(distinct) and known is None:
         return distinct
     ordered = vocabulary.ordered(table, minimum, known)[vocabulary.ITEM]
-    result = one_array(ordered)
+    result = shards.one_array(ordered)
     return result if most is None else result.slice(0, max(most, len(known or [])))
 
 
@@ -204,7 +216,7 @@ def build_table(
     def reserved(column: pa.Array, pad: Any, unknown: Any) -> pa.Array:
         return pa.concat_arrays([pa.array([pad, unknown], column.type), column])
 
-    flat, offsets = words(one_array(raw[schema.TITLE]), title_length)
+    flat, offsets = words(shards.one_array(raw[schema.TITLE]), title_length)
     ids = _token_ids(flat, vocabularies[schema.TITLE_WORDS])
     known = ids != schema.OOV_ID  # rare words say nothing: left out
     kept = np.concatenate([[0], np.cumsum(known)])[offsets]
@@ -213,13 +225,13 @@ def build_table(
     )
     columns = {
         schema.ITEM: reserved(items.items, "", ""),
-        schema.TITLE: reserved(one_array(raw[schema.TITLE]), "", ""),
+        schema.TITLE: reserved(shards.one_array(raw[schema.TITLE]), "", ""),
         schema.COUNT: reserved(pa.array(items.clicks), 0, 0),
         schema.IMPRESSIONS: reserved(pa.array(items.impressions), 0, 0),
         schema.TITLE_WORDS: reserved(title_words, [], []),
     }
     for name in schema.CATEGORICAL_ITEM_FEATURES:
-        of_items = _token_ids(one_array(raw[name]), vocabularies[name])
+        of_items = _token_ids(shards.one_array(raw[name]), vocabularies[name])
         columns[name] = reserved(pa.array(of_items, pa.int32()), schema.PAD_ID, schema.OOV_ID)
     return pa.table({name: columns[name] for name in schema.ITEM_TABLE_COLUMNS})
 

@@ -65,18 +65,18 @@ class Pairs:
         self._maybe[self._cell(self._sorted)] = True
 
     def _cell(self, keys: np.ndarray) -> np.ndarray:
-        spread = keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        spread = keys.view(np.uint64) * column_hashes.GOLDEN
         return (spread >> np.uint64(64 - self._bits)).astype(np.int64)
 
     def has(self, user: np.ndarray | int, item: np.ndarray) -> np.ndarray:
         """Whether each (user, item) is in the set; shapes broadcast."""
         keys = pairs(user, item)
-        found = self._maybe[self._cell(keys)]
+        there = self._maybe[self._cell(keys)]
         if len(self._sorted):
-            asked = keys[found]
+            asked = keys[there]
             place = np.minimum(np.searchsorted(self._sorted, asked), len(self._sorted) - 1)
-            found[found] = self._sorted[place] == asked
-        return found
+            there[there] = self._sorted[place] == asked
+        return there
 
 
 def pairs(user: np.ndarray | int, item: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from pipelines.job.options import Job
+from pipelines.options import Job
 from pipelines.records import column_hashes, histories, shards
 from sitn_tf import schema
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.logs import event_parser, files
+from pipelines.logs import files, log_format
 from pipelines.records import column_hashes
 
 COMPACT_ROWS = 2_000_000
@@ -71,7 +71,7 @@ def spill(
     """Writes a table of events by shard to one file; (shard, part) of each shard with events."""
     if not len(events):
         return []
-    shard = shard_of_users(events[event_parser.USER].combine_chunks(), shards)
+    shard = shard_of_users(events[log_format.USER].combine_chunks(), shards)
     by_shard = np.argsort(shard, kind="stable")
     table = events.take(pa.array(by_shard)).combine_chunks()
     bounds = np.searchsorted(shard[by_shard], np.arange(shards + 1))
@@ -89,7 +89,7 @@ def spill(
 def ranked(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, pa.Array]:
     """Strings [n] to int64 [n] indices into their sorted distinct values, and those."""
     if isinstance(column, pa.ChunkedArray):
-        column = _one_array(column)
+        column = one_array(column)
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), np.int64)
@@ -97,15 +97,14 @@ def ranked(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, pa.Array]:
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(pa.array(order))
 
 
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array, also of no chunk or of several."""
     if pa.types.is_dictionary(column.type):
         column = column.unify_dictionaries()
     combined = column.combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):
-        return (
-            pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], column.type)
-        )
-    return combined
+    if not isinstance(combined, pa.ChunkedArray):
+        return combined
+    return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], column.type)
 
 
 def sort_order(*keys: np.ndarray) -> np.ndarray:
@@ -136,12 +135,12 @@ def compact(
     """
     if not len(events):
         return events, {}
-    user, users = ranked(events[event_parser.USER])
-    item, items = ranked(events[event_parser.ITEM])
-    time = _one_array(events[event_parser.TIME]).to_numpy()
+    user, users = ranked(events[log_format.USER])
+    item, items = ranked(events[log_format.ITEM])
+    time = one_array(events[log_format.TIME]).to_numpy()
     keys = [user, time, item]
-    if event_parser.REQUEST in events.column_names:
-        keys.insert(2, ranked(events[event_parser.REQUEST])[0])
+    if log_format.REQUEST in events.column_names:
+        keys.insert(2, ranked(events[log_format.REQUEST])[0])
     order = sort_order(*keys)
     first = np.ones(len(order), bool)
     first[1:] = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
@@ -154,8 +153,8 @@ def compact(
     if encode:
         kept = order[starts][recent]
         for name, codes, distinct in (
-            (event_parser.USER, user, users),
-            (event_parser.ITEM, item, items),
+            (log_format.USER, user, users),
+            (log_format.ITEM, item, items),
         ):
             column = pa.DictionaryArray.from_arrays(pa.array(codes[kept], pa.int32()), distinct)
             merged = merged.set_column(merged.column_names.index(name), name, column)
@@ -166,11 +165,11 @@ def _merged(events: pa.Table, order: np.ndarray, starts: np.ndarray) -> pa.Table
     merged = events.take(pa.array(order[starts]))
     if len(starts) == len(order):
         return merged
-    clicked = _one_array(events[event_parser.CLICKED]).to_numpy(zero_copy_only=False)[order]
-    columns = {event_parser.CLICKED: np.logical_or.reduceat(clicked, starts)}
-    if event_parser.SCORE in events.column_names:
-        score = _one_array(events[event_parser.SCORE]).to_numpy(zero_copy_only=False)[order]
-        columns[event_parser.SCORE] = np.fmax.reduceat(score, starts)
+    clicked = one_array(events[log_format.CLICKED]).to_numpy(zero_copy_only=False)[order]
+    columns = {log_format.CLICKED: np.logical_or.reduceat(clicked, starts)}
+    if log_format.SCORE in events.column_names:
+        score = one_array(events[log_format.SCORE]).to_numpy(zero_copy_only=False)[order]
+        columns[log_format.SCORE] = np.fmax.reduceat(score, starts)
     for name, values in columns.items():
         place = merged.column_names.index(name)
         merged = merged.set_column(place, name, pa.array(values, events.schema.field(name).type))
@@ -206,7 +205,7 @@ def load(
 
 def coded(tables: list[pa.Table]) -> tuple[pa.Array, list[Events]]:
     """Sorted tables of a shard to the users in all of them, sorted, and the events."""
-    chunks = [c for t in tables for c in _encoded(t[event_parser.USER]).chunks]
+    chunks = [c for t in tables for c in _encoded(t[log_format.USER]).chunks]
     codes, users = ranked(pa.chunked_array(chunks, _DICTIONARY))
     events, begin = [], 0
     for table in tables:
@@ -223,18 +222,18 @@ def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _events(table: pa.Table, user: np.ndarray) -> Events:
-    item, items = ranked(table[event_parser.ITEM])
+    item, items = ranked(table[log_format.ITEM])
     request, requests = np.zeros(len(table), np.int64), pa.array([], pa.string())
-    if event_parser.REQUEST in table.column_names:
-        request, requests = ranked(table[event_parser.REQUEST])
+    if log_format.REQUEST in table.column_names:
+        request, requests = ranked(table[log_format.REQUEST])
     score = None
-    if event_parser.SCORE in table.column_names:
-        score = _one_array(table[event_parser.SCORE]).to_numpy(zero_copy_only=False)
+    if log_format.SCORE in table.column_names:
+        score = one_array(table[log_format.SCORE]).to_numpy(zero_copy_only=False)
     return Events(
         user,
         item,
-        _one_array(table[event_parser.TIME]).to_numpy(),
-        _one_array(table[event_parser.CLICKED]).to_numpy(zero_copy_only=False),
+        one_array(table[log_format.TIME]).to_numpy(),
+        one_array(table[log_format.CLICKED]).to_numpy(zero_copy_only=False),
         request,
         score,
         items,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipelines.job.options import Job
+from pipelines.options import Job
 from pipelines.records import column_hashes, examples, histories, negatives, request_rules, shards
 from pipelines.records.vocabulary import Vocabulary
 from sitn_tf import schema
@@ -62,7 +62,7 @@ def prepare(
     }
     click_ids = {domain: ids[domain][plan.clicks[domain].item] for domain in schema.DOMAINS}
     target_ids = ids[schema.TARGET][target.item]
-    encoded = {domain: examples.Slices.of(found) for domain, found in click_ids.items()}
+    encoded = {domain: examples.Slices.of(column) for domain, column in click_ids.items()}
     return Shard(users, user_hash, plan, click_ids, encoded, target, target_ids)
 
 

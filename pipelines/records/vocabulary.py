@@ -67,14 +67,14 @@ class Vocabulary:
 
     @classmethod
     def of(cls, table: pa.Table) -> "Vocabulary":
-        items = table[ITEM].combine_chunks()
-        items = pa.concat_arrays(items.chunks) if isinstance(items, pa.ChunkedArray) else items
-        return cls(items, table[CLICKS].to_numpy(), table[IMPRESSIONS].to_numpy())
+        return cls(
+            shards.one_array(table[ITEM]), table[CLICKS].to_numpy(), table[IMPRESSIONS].to_numpy()
+        )
 
     def ids(self, items: pa.Array) -> np.ndarray:
         """Ids of items [n], OOV_ID for those that have none: int64 [n]."""
-        found = pc.index_in(items, value_set=self.items)
-        return found.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + schema.FIRST_ID
+        place = pc.index_in(items, value_set=self.items)
+        return place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + schema.FIRST_ID
 
 
 def as_text(tokens: pa.Array) -> bytes:
@@ -82,12 +82,27 @@ def as_text(tokens: pa.Array) -> bytes:
     return b"".join(token.as_buffer().to_pybytes() + b"\n" for token in tokens)
 
 
-def write_text(path: str, tokens: pa.Array) -> dict[str, int | str]:
-    """Writes a vocabulary file; its entry in the manifest."""
+@dataclasses.dataclass(frozen=True)
+class VocabularyEntry:
+    """A vocabulary in the manifest.
+
+    Attributes:
+      size: number of ids, the two reserved ones included.
+      sha256: of its file.
+      described: items in the item files; None where it is of no items, or there are no files.
+    """
+
+    size: int
+    sha256: str
+    described: int | None = None
+
+
+def write_text(path: str, tokens: pa.Array) -> VocabularyEntry:
+    """Writes a vocabulary file."""
     text = as_text(tokens)
     with files.writing(path) as stream:
         stream.write(text)
-    return {"size": len(tokens) + schema.FIRST_ID, "sha256": hashlib.sha256(text).hexdigest()}
+    return VocabularyEntry(len(tokens) + schema.FIRST_ID, hashlib.sha256(text).hexdigest())
 
 
 def read_text(path: str) -> pa.Array:

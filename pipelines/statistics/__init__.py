@@ -1,1 +1,1 @@
-"""Serialized records and item tables in, statistics for TFDV and a page for people out."""
+"""A shard's records and item counts in; statistics for TFDV and a page for people out."""

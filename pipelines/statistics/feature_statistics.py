@@ -1,6 +1,6 @@
 """Statistics of every feature and split: gathered by shard, merged, described for TFDV.
 
-A shard's part is plain JSON, so that it merges in any order and on any runner.
+A shard's part merges with others in any order and on any runner.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class Numbers:
         if not len(values):
             return cls()
         exact = values.astype(np.float64)
-        found, place = np.unique(_buckets(name, values), return_inverse=True)
+        buckets, place = np.unique(_buckets(name, values), return_inverse=True)
         counts = np.bincount(place, weights).astype(np.int64)
         return cls(
             int(weights.sum()),
@@ -61,7 +61,7 @@ class Numbers:
             int(weights[values == schema.OOV_ID].sum()) if name in _IDS else 0,
             float(values.min()),
             float(values.max()),
-            Counter(dict(zip(found.tolist(), counts.tolist(), strict=True))),
+            Counter(dict(zip(buckets.tolist(), counts.tolist(), strict=True))),
         )
 
     def merge(self, other: "Numbers") -> "Numbers":
@@ -132,19 +132,47 @@ class FeatureStatistics:
             self.values.merge(other.values),
         )
 
-    def as_json(self) -> dict[str, Any]:
-        numbers = {"lengths": self.lengths, "values": self.values}
-        # dataclasses.asdict would count the pairs of a Counter
-        parts = {k: {**vars(v), "buckets": dict(v.buckets)} for k, v in numbers.items()}
-        return {"records": self.records, **parts}
+
+def _by_domain() -> dict[str, Counter[int]]:
+    return {domain: Counter() for domain in schema.DOMAINS}
+
+
+@dataclasses.dataclass
+class Statistics:
+    """The statistics of a shard or, with the popularity, of a whole data set.
+
+    Attributes:
+      features: by "<stage>/<split>/<feature>".
+      clicks_by_day: by domain, clicks by day since 1970.
+      users: with clicks in the source, in the target, in both.
+      clicks_per_user: by domain, users by the power of two of their clicks.
+      popularity: by domain, the popularity curve.
+    """
+
+    features: dict[str, FeatureStatistics] = dataclasses.field(default_factory=dict)
+    clicks_by_day: dict[str, Counter[int]] = dataclasses.field(default_factory=_by_domain)
+    users: Counter[str] = dataclasses.field(default_factory=Counter)
+    clicks_per_user: dict[str, Counter[int]] = dataclasses.field(default_factory=_by_domain)
+    popularity: dict[str, list[list[float]]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, found: dict[str, Any]) -> "FeatureStatistics":
-        def numbers(entry: dict[str, Any]) -> Numbers:
-            buckets = Counter({int(k): v for k, v in entry["buckets"].items()})
-            return Numbers(**{**entry, "buckets": buckets})
+    def of(
+        cls, shards: Iterable["Statistics"], popularity: dict[str, list[list[float]]]
+    ) -> "Statistics":
+        """Merges the shards'."""
+        merged = cls(popularity=popularity)
+        for shard in shards:
+            for key, more in shard.features.items():
+                merged.add(key, more)
+            merged.users.update(shard.users)
+            for domain in schema.DOMAINS:
+                merged.clicks_by_day[domain].update(shard.clicks_by_day[domain])
+                merged.clicks_per_user[domain].update(shard.clicks_per_user[domain])
+        return merged
 
-        return cls(found["records"], numbers(found["lengths"]), numbers(found["values"]))
+    def add(self, key: str, more: FeatureStatistics) -> None:
+        """Merges what is known of a feature with more."""
+        self.features[key] = self.features.get(key, FeatureStatistics()).merge(more)
 
 
 class ShardStatistics:
@@ -152,7 +180,7 @@ class ShardStatistics:
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
-        self._features: dict[str, FeatureStatistics] = {}
+        self._statistics = Statistics()
         self._cover: dict[tuple[str, str], np.ndarray] = {}
 
     def add(self, chunk: Chunk) -> None:
@@ -161,13 +189,12 @@ class ShardStatistics:
         for feature in schema.STAGE_FEATURES[chunk.stage]:
             name = feature.name
             lengths, values = self._look(place, name, chunk.columns[name])
-            found = FeatureStatistics(chunk.rows, Numbers.of("", lengths), values)
-            key = f"{place}/{name}"
-            self._features[key] = self._features.get(key, FeatureStatistics()).merge(found)
+            of_chunk = FeatureStatistics(chunk.rows, Numbers.of("", lengths), values)
+            self._statistics.add(f"{place}/{name}", of_chunk)
 
     def _look(self, place: str, name: str, column: examples.Column) -> tuple[np.ndarray, Numbers]:
         if isinstance(column, examples.Slices):
-            # Histories overlap: how often each click is in one is a running sum, found once.
+            # Histories overlap: how often each click is in one is a running sum, made once.
             clicks = len(self._shard.click_ids[_HISTORIES[name]])
             cover = self._cover.setdefault((place, name), np.zeros(clicks + 1, np.int64))
             cover += np.bincount(column.start, minlength=clicks + 1)
@@ -180,34 +207,32 @@ class ShardStatistics:
         sizes = pc.binary_length(column).to_numpy().astype(np.int64)
         return np.ones(len(sizes), np.int64), Numbers.of(name, sizes)
 
-    def summary(self) -> dict[str, Any]:
-        """The shard's part, as JSON."""
+    def summary(self) -> Statistics:
+        """The shard's statistics, once all chunks were added."""
         for (place, name), cover in self._cover.items():
             ids = self._shard.click_ids[_HISTORIES[name]]
             values = Numbers.of(name, ids, np.cumsum(cover)[:-1])
-            found = self._features[f"{place}/{name}"]
-            self._features[f"{place}/{name}"] = found.merge(FeatureStatistics(values=values))
+            self._statistics.add(f"{place}/{name}", FeatureStatistics(values=values))
         clicks = self._shard.plan.clicks
-        active = {domain: np.unique(found.user) for domain, found in clicks.items()}
+        active = {domain: np.unique(of_domain.user) for domain, of_domain in clicks.items()}
         both = np.intersect1d(active[schema.SOURCE], active[schema.TARGET])
-        return {
-            "features": {key: found.as_json() for key, found in self._features.items()},
-            "clicks_by_day": {d: _by_day(found.time) for d, found in clicks.items()},
-            "users": {**{d: len(found) for d, found in active.items()}, "both": len(both)},
-            "clicks_per_user": {d: _activity(found.user) for d, found in clicks.items()},
-        }
+        return dataclasses.replace(
+            self._statistics,
+            clicks_by_day={d: _counted(c.time // DAY) for d, c in clicks.items()},
+            users=Counter({**{d: len(users) for d, users in active.items()}, "both": len(both)}),
+            clicks_per_user={d: _activity(c.user) for d, c in clicks.items()},
+        )
 
 
-def _by_day(times: np.ndarray) -> dict[str, int]:
-    days, counts = np.unique(times // DAY, return_counts=True)
-    return {str(day): int(count) for day, count in zip(days, counts, strict=True)}
+def _counted(values: np.ndarray) -> Counter[int]:
+    distinct, counts = np.unique(values, return_counts=True)
+    return Counter(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
 
 
-def _activity(user: np.ndarray) -> dict[str, int]:
+def _activity(user: np.ndarray) -> Counter[int]:
     """Users by how many clicks they have, in powers of two."""
     clicks = np.bincount(user)
-    sizes, counts = np.unique(np.frexp(clicks[clicks > 0])[1], return_counts=True)
-    return {str(size): int(count) for size, count in zip(sizes, counts, strict=True)}
+    return _counted(np.frexp(clicks[clicks > 0])[1])
 
 
 def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:
@@ -218,45 +243,6 @@ def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:
     share = np.cumsum(ordered) / ordered.sum()
     ranks = np.unique(np.append(2 ** np.arange(int(np.log2(len(ordered))) + 1), len(ordered)))
     return [[int(r), int(ordered[r - 1]), float(share[r - 1])] for r in ranks]
-
-
-@dataclasses.dataclass
-class Statistics:
-    """The statistics of a whole data set.
-
-    Attributes:
-      features: by "<stage>/<split>/<feature>".
-      clicks_by_day: by domain, clicks by day since 1970.
-      users: with clicks in the source, in the target, in both.
-      clicks_per_user: by domain, users by the power of two of their clicks.
-      popularity: by domain, the popularity curve.
-    """
-
-    features: dict[str, FeatureStatistics]
-    clicks_by_day: dict[str, Counter[int]]
-    users: Counter[str]
-    clicks_per_user: dict[str, Counter[int]]
-    popularity: dict[str, list[list[float]]]
-
-    @classmethod
-    def of(
-        cls, parts: Iterable[dict[str, Any]], popularity: dict[str, list[list[float]]]
-    ) -> "Statistics":
-        """Merges the shards' parts."""
-        merged = cls(
-            {}, {d: Counter() for d in schema.DOMAINS}, Counter(),
-            {d: Counter() for d in schema.DOMAINS}, popularity,
-        )  # fmt: skip
-        for part in parts:
-            for key, found in part["features"].items():
-                more = FeatureStatistics.from_json(found)
-                merged.features[key] = merged.features.get(key, FeatureStatistics()).merge(more)
-            merged.users.update(part["users"])
-            for domain in schema.DOMAINS:
-                for name in ("clicks_by_day", "clicks_per_user"):
-                    counts = {int(k): v for k, v in part[name][domain].items()}
-                    getattr(merged, name)[domain].update(counts)
-        return merged
 
 
 def as_proto(statistics: Statistics) -> Any:
@@ -271,37 +257,37 @@ def as_proto(statistics: Statistics) -> Any:
         for split in splits:
             dataset = listed.datasets.add(name=f"{stage}/{split}")
             for feature in schema.STAGE_FEATURES[stage]:
-                found = statistics.features.get(f"{stage}/{split}/{feature.name}")
-                if found is not None:
-                    dataset.num_examples = found.records
-                    _fill(dataset.features.add(), feature, found)
+                counted = statistics.features.get(f"{stage}/{split}/{feature.name}")
+                if counted is not None:
+                    dataset.num_examples = counted.records
+                    _fill(dataset.features.add(), feature, counted)
     return listed
 
 
-def _fill(proto: Any, feature: schema.Feature, found: FeatureStatistics) -> None:
+def _fill(proto: Any, feature: schema.Feature, counted: FeatureStatistics) -> None:
     """One FeatureNameStatistics."""
     types = {"int64": proto.INT, "float32": proto.FLOAT, "bytes": proto.STRING}
     proto.path.step.append(feature.name)
     proto.type = types[feature.dtype]
     is_text = feature.dtype == "bytes"
     common = proto.string_stats.common_stats if is_text else proto.num_stats.common_stats
-    common.num_missing = found.lengths.zeros
-    common.num_non_missing = found.records - found.lengths.zeros
-    common.min_num_values = int(found.lengths.low) if found.records else 0
-    common.max_num_values = int(found.lengths.high) if found.records else 0
-    common.avg_num_values = found.lengths.mean
-    common.tot_num_values = int(found.lengths.total)
-    _histogram(common.num_values_histogram, "", found.lengths)
+    common.num_missing = counted.lengths.zeros
+    common.num_non_missing = counted.records - counted.lengths.zeros
+    common.min_num_values = int(counted.lengths.low) if counted.records else 0
+    common.max_num_values = int(counted.lengths.high) if counted.records else 0
+    common.avg_num_values = counted.lengths.mean
+    common.tot_num_values = int(counted.lengths.total)
+    _histogram(common.num_values_histogram, "", counted.lengths)
     if is_text:
-        proto.string_stats.avg_length = found.values.mean
+        proto.string_stats.avg_length = counted.values.mean
         return
     numbers = proto.num_stats
-    numbers.mean, numbers.std_dev = found.values.mean, found.values.deviation
-    numbers.num_zeros = found.values.zeros
-    if found.values.count:
-        numbers.min, numbers.max = found.values.low, found.values.high
-        numbers.median = found.values.quantile(feature.name, 0.5)
-    _histogram(numbers.histograms.add(), feature.name, found.values)
+    numbers.mean, numbers.std_dev = counted.values.mean, counted.values.deviation
+    numbers.num_zeros = counted.values.zeros
+    if counted.values.count:
+        numbers.min, numbers.max = counted.values.low, counted.values.high
+        numbers.median = counted.values.quantile(feature.name, 0.5)
+    _histogram(numbers.histograms.add(), feature.name, counted.values)
 
 
 def _histogram(proto: Any, name: str, numbers: Numbers) -> None:

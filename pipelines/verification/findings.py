@@ -45,9 +45,9 @@ class Findings:
     def table(self) -> str:
         rows = []
         for what, count in self.looked_at.items():
-            found = self.wrong.get(what, [])
-            rows.append(f"{'WRONG' if found else 'ok':6} {what:60} {count:>12,}")
-            rows += [f"         {text}" for text in found]
-            if more := self.wrong_things[what] - len(found):
+            shown = self.wrong.get(what, [])
+            rows.append(f"{'WRONG' if shown else 'ok':6} {what:60} {count:>12,}")
+            rows += [f"         {text}" for text in shown]
+            if more := self.wrong_things[what] - len(shown):
                 rows.append(f"         and {more:,} more")
         return "\n".join(rows)

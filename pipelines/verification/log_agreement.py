@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.job import parse_steps
-from pipelines.job.options import Job
-from pipelines.logs import event_parser, line_blocks, line_counts
-from pipelines.records import shards, vocabulary
+from pipelines import facts
+from pipelines.logs import event_parser, line_blocks, line_counts, log_format
+from pipelines.manifest_entries import ITEMS, LOG, InputFile
+from pipelines.options import Job
+from pipelines.records import item_files, shards, vocabulary
 from pipelines.verification.findings import Findings
 from pipelines.verification.record_rules import Record, RecordChecks, clicked_ids
 from sitn_tf import schema
@@ -60,18 +61,18 @@ class _Events:
 
     def __init__(self, table: pa.Table, tokens: pa.Array) -> None:
         table = table.combine_chunks()
-        user, users = shards.ranked(table[event_parser.USER])
-        self.item, items = shards.ranked(table[event_parser.ITEM])
+        user, users = shards.ranked(table[log_format.USER])
+        self.item, items = shards.ranked(table[log_format.ITEM])
         self.user = user
-        self.time = table[event_parser.TIME].to_numpy()
-        self.clicked = np.asarray(table[event_parser.CLICKED]).astype(bool)
+        self.time = table[log_format.TIME].to_numpy()
+        self.clicked = np.asarray(table[log_format.CLICKED]).astype(bool)
         self.items = items.to_pylist()
         self.users = users.to_pylist()
-        found = pc.index_in(items, value_set=tokens)
-        self.item_ids = found.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + 2
+        place = pc.index_in(items, value_set=tokens)
+        self.item_ids = place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + 2
         self.ids = dict(zip(self.items, self.item_ids.tolist(), strict=True))
         self._requests = (
-            table[event_parser.REQUEST] if event_parser.REQUEST in table.column_names else None
+            table[log_format.REQUEST] if log_format.REQUEST in table.column_names else None
         )
         edges = np.searchsorted(user, np.arange(len(users) + 1)).tolist()
         self._bounds = dict(zip(self.users, itertools.pairwise(edges), strict=True))
@@ -88,10 +89,10 @@ class _Events:
 
 
 def _user(events: dict[str, _Events], name: str) -> User:
-    of_user = {domain: found.of(name) for domain, found in events.items()}
+    of_user = {domain: of_domain.of(name) for domain, of_domain in events.items()}
     clicks = {
-        domain: sorted({(moment, item) for moment, item, clicked in found if clicked})
-        for domain, found in of_user.items()
+        domain: sorted({(moment, item) for moment, item, clicked in shown if clicked})
+        for domain, shown in of_user.items()
     }
     return User(of_user, clicks)
 
@@ -129,19 +130,20 @@ class Logs:
 
     def _units(self, domain: str, kind: str) -> Iterator[line_blocks.Unit]:
         for entry in self.manifest.inputs:
-            if entry["domain"] == domain and entry["kind"] == kind:
-                yield from line_blocks.plan(kind, entry["path"], self.job.file_format, _BLOCK_BYTES)
+            file = facts.from_json(InputFile, entry)
+            if (file.domain, file.kind) == (domain, kind):
+                yield from line_blocks.plan(kind, file.path, self.job.file_format, _BLOCK_BYTES)
 
     def _read(self, domain: str) -> line_counts.LineCounts:
         counts = line_counts.LineCounts()
         log = self.job.formats[domain]
-        for unit in self._units(domain, "log"):
-            for _, parsed in parse_steps.parse_unit(unit, log, _BLOCK_BYTES, domain):
-                counts = counts.merge(_counted(parsed))
+        for unit in self._units(domain, LOG):
+            for _, block in event_parser.parse_unit(unit, log, _BLOCK_BYTES, domain):
+                counts = counts.merge(line_counts.LineCounts.of(block))
                 order = (counts.total, 0)
                 path = self._folder / f"{domain}-{counts.total}"
                 for shard, part in shards.spill(
-                    parsed.events, self.job.shards, str(path), domain, order
+                    block.events, self.job.shards, str(path), domain, order
                 ):
                     self._parts[domain, shard].append(part)
         return counts
@@ -165,34 +167,36 @@ class Logs:
             self._check_lines(domain, counts, self._dropped[domain])
             self._check_counts(domain)
             items = line_counts.LineCounts()
-            for unit in self._units(domain, "items"):
-                for _, parsed in parse_steps.parse_items(unit, self.job.item_fields, _BLOCK_BYTES):
-                    items = items.merge(_counted(parsed))
+            for unit in self._units(domain, ITEMS):
+                for _, block in item_files.parse_items(unit, self.job.item_fields, _BLOCK_BYTES):
+                    items = items.merge(line_counts.LineCounts.of(block))
             self._check_lines(f"{domain}_items", items, 0)
-        lines = self.manifest.lines["requests"]
+        requests = self._told("requests")
         # which clicks have no negatives left depends on what was drawn
-        excused = lines["filtered"].get("no_negatives_left", 0)
+        excused = requests.filtered.get("no_negatives_left", 0)
         self.findings.check("requests of the log are records", self.lost_requests <= excused,
                             f"{self.lost_requests} are not, such as {self.lost}")  # fmt: skip
-        self.findings.check(_LINES, lines["total"] == self.requests,
-                            f"requests: {lines['total']}, the log has {self.requests}")  # fmt: skip
+        self.findings.check(_LINES, requests.total == self.requests,
+                            f"requests: {requests.total}, the log has {self.requests}")  # fmt: skip
 
     def _check_lines(self, what: str, counts: line_counts.LineCounts, dropped: int) -> None:
         """What the manifest says of the lines is so; lines carried over were counted before."""
         if self.job.extends or what not in self.manifest.lines:
             return
-        told = self.manifest.lines[what]
-        found = {
-            "total": counts.total,
-            "used": counts.events - dropped,
-            "filtered": sum(counts.filtered.values()) + dropped,
-            "rejected": dict(counts.rejected),
-        }
-        for name, value in found.items():
-            said = sum(told[name].values()) if name == "filtered" else told[name]
+        told = self._told(what)
+        for name, said, value in (
+            ("total", told.total, counts.total),
+            ("used", told.used, counts.events - dropped),
+            ("filtered", sum(told.filtered.values()), sum(counts.filtered.values()) + dropped),
+            ("rejected", told.rejected, dict(counts.rejected)),
+        ):
             self.findings.check(
                 _LINES, said == value, f"{what} {name}: {said}, the files have {value}"
             )
+
+    def _told(self, what: str) -> line_counts.Account:
+        """What the manifest says of the lines of a domain, of item files or of requests."""
+        return facts.from_json(line_counts.Account, self.manifest.lines[what])
 
     def _check_counts(self, domain: str) -> None:
         """Vocabularies and popularity are of the training period."""
@@ -219,20 +223,13 @@ class Logs:
                             f"{domain}: {missing[:3]}")  # fmt: skip
 
 
-def _counted(parsed: event_parser.Parsed) -> line_counts.LineCounts:
-    counts = line_counts.LineCounts(parsed.lines, len(parsed.events))
-    counts.filtered.update(parsed.filtered)
-    counts.rejected.update(reject.reason for reject in parsed.rejects)
-    return counts
-
-
 class ShardOfLogs:
     """A user shard's events against its records."""
 
     def __init__(self, logs: Logs, events: dict[str, _Events]) -> None:
         self._logs, self._events = logs, events
         self._job, self._check = logs.job, logs.findings.check
-        self._ids = {domain: found.ids for domain, found in events.items()}
+        self._ids = {domain: of_domain.ids for domain, of_domain in events.items()}
         # records are shuffled: a user comes again and again
         self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(_user, events))
         self._found: collections.Counter[tuple[Any, ...]] = collections.Counter()

@@ -6,7 +6,7 @@ from typing import Any
 
 import google_crc32c
 
-from pipelines.job.options import Job
+from pipelines.options import Job
 from pipelines.verification.findings import Findings
 from sitn_tf import schema
 
@@ -51,9 +51,9 @@ def parse_record(raw: bytes, stage: str) -> Record:
     lists = {"bytes": "bytes_list", "int64": "int64_list", "float32": "float_list"}
     record: Record = {}
     try:
-        found = tf.train.Example.FromString(raw).features.feature
+        features = tf.train.Example.FromString(raw).features.feature
         for feature in schema.STAGE_FEATURES[stage]:
-            values = list(getattr(found[feature.name], lists[feature.dtype]).value)
+            values = list(getattr(features[feature.name], lists[feature.dtype]).value)
             record[feature.name] = values if feature.ragged else values[0]
         record[schema.USER_ID.name] = record[schema.USER_ID.name].decode()
     except (DecodeError, IndexError) as error:
@@ -163,8 +163,8 @@ class RecordChecks:
 
     def settle(self) -> None:
         """With all requests seen: splits by last requests, and the cutoffs that they tell."""
-        for user, found in self._times.items():
-            train, validation, test = (found.get(n, []) for n in schema.STAGE2_SPLITS)
+        for user, times in self._times.items():
+            train, validation, test = (times.get(n, []) for n in schema.STAGE2_SPLITS)
             fine = len(validation) <= 1 and len(test) <= 1
             self._check("a user validates and tests once at most", fine, user)
             middle = validation or test

@@ -17,7 +17,8 @@ import zlib
 
 from absl import flags
 
-from pipelines.job import assembly
+from pipelines import manifest_entries
+from pipelines.job import tfds_metadata
 from sitn_tf import cli, quiet, schema
 from sitn_tf.errors import InputError
 
@@ -51,7 +52,7 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
     making = output.with_name(output.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(source, making)
-    checksums = json.loads((making / assembly.CHECKSUMS_FILE).read_text())
+    checksums = json.loads((making / manifest_entries.CHECKSUMS_FILE).read_text())
     shards = dict(manifest.shards)
     for shard in making.glob(schema.shard_glob(schema.STAGE2, schema.TRAIN)):
         records = tf.data.TFRecordDataset(str(shard)).as_numpy_iterator()
@@ -70,14 +71,14 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
     if not sum(lengths[schema.TRAIN]):
         shutil.rmtree(making)
         raise InputError(f"--share={share} leaves no training request: give a larger one")
-    assembly.write_tfds_metadata(str(making), schema.STAGE2, lengths, sizes)
-    (making / assembly.CHECKSUMS_FILE).write_text(json.dumps(checksums, indent=2) + "\n")
+    tfds_metadata.write(str(making), schema.STAGE2, lengths, sizes)
+    (making / manifest_entries.CHECKSUMS_FILE).write_text(json.dumps(checksums, indent=2) + "\n")
     for page in making.glob("statistics.*"):
         page.unlink()
     stage2 = manifest.records[schema.STAGE2] | {schema.TRAIN: sum(lengths[schema.TRAIN])}
     made = dataclasses.replace(
         manifest,
-        dataset_hash=assembly.dataset_hash(checksums),
+        dataset_hash=manifest_entries.dataset_hash(checksums),
         split=manifest.split | {"share_of_training_requests": share},
         records=manifest.records | {schema.STAGE2: stage2},
         shards=shards,

@@ -11,7 +11,7 @@ from export import client as clients
 from export import golden, native, requests, score_batch, signatures, verify, versions, warmup
 from export.export_model import ExportOptions, export
 from export.requests import Request
-from sitn_tf import runs, schema
+from sitn_tf import beam_runner, runs, schema
 from tests.commands import run_main
 from tests.export import batcher, test_fuzz, test_score_batch
 from tests.export.serving_double import serve
@@ -184,7 +184,7 @@ def test_fuzzed_requests(featured_session):
 
 def test_batch_scores_equal_served_ones(featured, featured_run, featured_session, tmp_path):
     pattern = f"{runs.read_info(featured_run).data_dir}/{schema.shard_glob('stage2', 'test')}"
-    with test_pipeline.TestPipeline(runner=score_batch.LOCAL_RUNNER) as pipeline:
+    with test_pipeline.TestPipeline(runner=beam_runner.LOCAL) as pipeline:
         output = str(tmp_path / "scores")
         score_batch.build(pipeline, str(featured / "1"), pattern, output, batch=7)
     found = test_score_batch.read(tmp_path, "scores")

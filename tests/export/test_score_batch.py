@@ -7,7 +7,7 @@ import tensorflow as tf
 from apache_beam.testing import test_pipeline
 
 from export import score_batch, signatures, versions
-from sitn_tf import cli, runs, schema
+from sitn_tf import beam_runner, cli, runs, schema
 from sitn_tf.errors import InputError
 from tests.small_dataset import example
 
@@ -22,7 +22,7 @@ def read(folder, prefix):
 def test_batch_scores_equal_served_ones(servable, run_dir, session, tmp_path):
     data_dir = runs.read_info(run_dir).data_dir
     pattern = f"{data_dir}/{schema.shard_glob(schema.STAGE2, schema.TEST)}"
-    with test_pipeline.TestPipeline(runner=score_batch.LOCAL_RUNNER) as pipeline:
+    with test_pipeline.TestPipeline(runner=beam_runner.LOCAL) as pipeline:
         score_batch.build(pipeline, str(servable / "1"), pattern, str(tmp_path / "scores"), batch=7)
     found = read(tmp_path, "scores")
     records = list(tf.data.TFRecordDataset(tf.io.gfile.glob(pattern)).as_numpy_iterator())

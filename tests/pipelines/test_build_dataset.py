@@ -69,14 +69,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_time(folder):
-    flags = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
-    return folder / "time", build(folder / "time", *flags)
+    return folder / "time", build(folder / "time", *logs.flags_of(folder))
 
 
 @pytest.fixture(scope="module")
 def by_last(folder):
-    flags = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
-    return folder / "last", build(folder / "last", "--split=last", *flags)
+    return folder / "last", build(folder / "last", "--split=last", *logs.flags_of(folder))
 
 
 def vocabulary(data_dir, domain):
@@ -142,8 +140,7 @@ def test_stage2_by_time(by_time, folder):
 def test_unknown_clicks_are_kept_when_asked_for(by_time, folder):
     _, manifest = by_time
     kept = build(
-        folder / "unknown", f"--source_log={folder}/source.jsonl",
-        f"--target_log={folder}/target.jsonl.gz", "--keep_unknown_clicks",
+        folder / "unknown", *logs.flags_of(folder), "--keep_unknown_clicks",
     )  # fmt: skip
     more = {s: n - manifest.records["stage2"][s] for s, n in kept.records["stage2"].items()}
     assert sum(more.values()) == manifest.lines["requests"]["filtered"]["clicked_item_unknown"]
@@ -202,8 +199,7 @@ def test_impressions(tmp_path):
     logs.write_lines(tmp_path / "source.jsonl", logs.clicks(1, 20, 50, 300, "s"))
     logs.write_lines(tmp_path / "target.jsonl.gz", shown)
     build(
-        tmp_path / "out", f"--source_log={tmp_path}/source.jsonl",
-        f"--target_log={tmp_path}/target.jsonl.gz", "--label_field=clicked",
+        tmp_path / "out", *logs.flags_of(tmp_path), "--label_field=clicked",
         "--request_field=request_id", "--score_field=score",
     )  # fmt: skip
     reference = Reference(tmp_path)
@@ -275,8 +271,7 @@ def test_options_of_another_run_do_not_linger(by_time, folder):
     _, manifest = by_time
     assert manifest.options["split"] == "time"
     again = build(
-        folder / "again", f"--source_log={folder}/source.jsonl",
-        f"--target_log={folder}/target.jsonl.gz",
+        folder / "again", *logs.flags_of(folder),
     )  # fmt: skip
     assert again.dataset_hash == manifest.dataset_hash
 
@@ -307,8 +302,7 @@ def test_item_files_of_another_shape(folder, tmp_path):
         r".*: check --items_item_field; that line has asin",
     ):
         build(
-            tmp_path / "out", f"--source_log={folder}/source.jsonl",
-            f"--target_log={folder}/target.jsonl.gz", f"--target_items={tmp_path}/items.jsonl",
+            tmp_path / "out", *logs.flags_of(folder), f"--target_items={tmp_path}/items.jsonl",
         )  # fmt: skip
 
 
@@ -318,7 +312,7 @@ def test_bad_rows_of_item_files_are_kept_rejects(folder, tmp_path):
     text = "item_id,title\n" + "".join(f"s{n},A\n" for n in range(40)) + "\ns40,A,B\n"
     (tmp_path / "source.csv").write_text(text)
     flags = [
-        f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz",
+        *logs.flags_of(folder),
         f"--target_items={tmp_path}/target.parquet", f"--source_items={tmp_path}/source.csv",
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"1 of 4\d lines of the \w+ item files were rejected"):
@@ -337,8 +331,7 @@ def test_bad_rows_of_item_files_are_kept_rejects(folder, tmp_path):
 
 def test_empty_validation_split(folder, tmp_path, capsys):
     manifest = build(
-        tmp_path / "out", f"--source_log={folder}/source.jsonl",
-        f"--target_log={folder}/target.jsonl.gz", "--validation_fraction=0", "--stage1_holdout=0",
+        tmp_path / "out", *logs.flags_of(folder), "--validation_fraction=0", "--stage1_holdout=0",
     )  # fmt: skip
     assert manifest.records["stage2"]["validation"] == 0
     assert "note: stage2 has no validation records" in capsys.readouterr().out
@@ -485,7 +478,7 @@ def test_missing_columns(tmp_path):
 
 
 def test_output_is_kept_unless_overwritten(by_time, folder, tmp_path):
-    flags = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
+    flags = logs.flags_of(folder)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
     with pytest.raises(InputError, match=r"--output=.*out is there already: give --overwrite"):
@@ -497,7 +490,7 @@ def test_output_is_kept_unless_overwritten(by_time, folder, tmp_path):
 
 
 def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch):
-    flags = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
+    flags = logs.flags_of(folder)
     assemble = assembly.assemble
 
     def overtaken(*arguments):
@@ -523,7 +516,7 @@ def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch
 def test_google_cloud_without_its_packages(folder, tmp_path, monkeypatch, flags):
     monkeypatch.setitem(sys.modules, "apache_beam.io.gcp.gcsfilesystem", None)
     monkeypatch.setitem(sys.modules, "apache_beam.runners.dataflow.internal.apiclient", None)
-    logs_of = [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
+    logs_of = logs.flags_of(folder)
     with pytest.raises(InputError, match=r"pip install 'apache-beam\[gcp\]'") as caught:
         build(tmp_path / "out", *logs_of, *flags)
     assert "\n" not in str(caught.value)

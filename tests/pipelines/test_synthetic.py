@@ -11,9 +11,15 @@ import pytest
 from absl import flags
 
 from pipelines import synthetic
+from pipelines.synthetic_logs import writing
+from pipelines.synthetic_logs.events import START_TIME, Events, make_source, make_target
+from pipelines.synthetic_logs.interests import Slots, make_items, make_users
+from pipelines.synthetic_logs.knobs import CHUNK_USERS, Knobs
+from pipelines.synthetic_logs.lines import format_events, word
+from pipelines.synthetic_logs.writing import auc_of_counts
 from sitn_tf.errors import InputError
 
-SMALL = synthetic.Knobs(
+SMALL = Knobs(
     users=1200, source_items=60, target_items=50, interests=5, source_clicks=4.0, candidates=4
 )
 FILES = ("source", "target", "source_items", "target_items")
@@ -24,7 +30,7 @@ def read(directory: pathlib.Path, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def theta(slots: synthetic.Slots, interests: int) -> np.ndarray:
+def theta(slots: Slots, interests: int) -> np.ndarray:
     users = np.arange(len(slots.interest))[:, None]
     return slots.theta(users, np.arange(interests)[None, :])
 
@@ -39,13 +45,13 @@ def pairwise_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[str, Any]]:
     directory = tmp_path_factory.mktemp("logs")
-    return directory, synthetic.write(SMALL, directory)
+    return directory, writing.write(SMALL, directory)
 
 
 class TestFiles:
     def test_equal_knobs_give_equal_bytes(self, logs, tmp_path):
         directory, summary = logs
-        assert synthetic.write(SMALL, tmp_path) == summary
+        assert writing.write(SMALL, tmp_path) == summary
         names = sorted(path.name for path in directory.iterdir())
         assert names == sorted([*(f"{name}.jsonl.gz" for name in FILES), "synthetic.json"])
         for name in names:
@@ -56,12 +62,12 @@ class TestFiles:
             assert (logs[0] / f"{name}.jsonl.gz").read_bytes()[4:8] == bytes(4)
 
     def test_another_seed_gives_other_logs(self, logs, tmp_path):
-        synthetic.write(dataclasses.replace(SMALL, seed=1), tmp_path)
+        writing.write(dataclasses.replace(SMALL, seed=1), tmp_path)
         for name in FILES:
             assert read(tmp_path, name) != read(logs[0], name)
 
     def test_plain_files_hold_the_same_lines(self, logs, tmp_path):
-        synthetic.write(SMALL, tmp_path, compressed=False)
+        writing.write(SMALL, tmp_path, compressed=False)
         for name in FILES:
             compressed = gzip.decompress((logs[0] / f"{name}.jsonl.gz").read_bytes())
             assert (tmp_path / f"{name}.jsonl").read_bytes() == compressed
@@ -70,8 +76,8 @@ class TestFiles:
     def test_more_users_leave_the_lines_of_earlier_ones(self, tmp_path, impressions):
         few = dataclasses.replace(SMALL, users=1100, source_impressions=impressions)
         many = dataclasses.replace(few, users=2100)
-        synthetic.write(few, tmp_path / "few")
-        synthetic.write(many, tmp_path / "many")
+        writing.write(few, tmp_path / "few")
+        writing.write(many, tmp_path / "many")
         for name in ("source", "target"):
             earlier = [
                 line for line in read(tmp_path / "many", name) if int(line["user_id"][1:]) < 1100
@@ -79,10 +85,10 @@ class TestFiles:
             assert read(tmp_path / "few", name) == earlier
 
     def test_every_chunk_has_draws_of_its_own(self):
-        first, second = (synthetic.make_users(SMALL, chunk)["target"] for chunk in (0, 1))
+        first, second = (make_users(SMALL, chunk)["target"] for chunk in (0, 1))
         assert not np.array_equal(first.interest, second.interest)
-        items = synthetic.make_items(SMALL, "target")
-        first, second = (synthetic.make_target(SMALL, items, first, chunk) for chunk in (0, 1))
+        items = make_items(SMALL, "target")
+        first, second = (make_target(SMALL, items, first, chunk) for chunk in (0, 1))
         assert not np.array_equal(first.time[:100], second.time[:100])
 
     def test_a_request_is_one_user_at_one_time(self, logs):
@@ -100,9 +106,9 @@ class TestFiles:
             users = np.array([int(line["user_id"][1:]) for line in lines])
             times = np.array([line["timestamp"] for line in lines])
             for chunk in range(2):
-                assert np.all(np.diff(times[users // synthetic.CHUNK_USERS == chunk]) >= 0)
-            assert times.min() >= synthetic.START_TIME
-            assert times.max() < synthetic.START_TIME + 30 * 86_400
+                assert np.all(np.diff(times[users // CHUNK_USERS == chunk]) >= 0)
+            assert times.min() >= START_TIME
+            assert times.max() < START_TIME + 30 * 86_400
             assert times.max() - times.min() > 29 * 86_400
 
     def test_summary_counts_what_the_files_hold(self, logs):
@@ -122,24 +128,24 @@ class TestFiles:
         def fail(*args: Any) -> None:
             raise RuntimeError("stop")
 
-        synthetic.write(SMALL, tmp_path)
-        monkeypatch.setattr(synthetic, "make_target", fail)
+        writing.write(SMALL, tmp_path)
+        monkeypatch.setattr(writing, "make_target", fail)
         before = (tmp_path / "target.jsonl.gz").read_bytes()
         with pytest.raises(RuntimeError, match="stop"):
-            synthetic.write(dataclasses.replace(SMALL, seed=1), tmp_path)
+            writing.write(dataclasses.replace(SMALL, seed=1), tmp_path)
         assert not list(tmp_path.glob("*.tmp"))
         assert not (tmp_path / "synthetic.json").exists()
         assert (tmp_path / "target.jsonl.gz").read_bytes() == before
 
     def test_an_empty_source_log_is_an_empty_file(self, tmp_path):
-        summary = synthetic.write(dataclasses.replace(SMALL, source_clicks=0.0), tmp_path)
+        summary = writing.write(dataclasses.replace(SMALL, source_clicks=0.0), tmp_path)
         assert read(tmp_path, "source") == []
         assert summary["lines"]["source"] == 0
 
 
 class TestFormat:
     def test_log_lines(self):
-        events = synthetic.Events(
+        events = Events(
             user=np.array([17, 3]),
             item=np.array([123, 0]),
             time=np.array([1_700_000_123, 1_700_000_124]),
@@ -147,7 +153,7 @@ class TestFormat:
             click=np.array([1, 0]),
             score=np.array([250_000, 7]),
         )
-        assert synthetic.format_events(events, "target").to_pybytes().decode() == (
+        assert format_events(events, "target").to_pybytes().decode() == (
             '{"user_id": "u17", "item_id": "t123", "timestamp": 1700000123, '
             '"request_id": "u17-2", "click": 1, "score": 0.25}\n'
             '{"user_id": "u3", "item_id": "t0", "timestamp": 1700000124, '
@@ -155,21 +161,19 @@ class TestFormat:
         )
 
     def test_clicks_alone_have_neither_request_nor_score(self):
-        events = synthetic.Events(
-            *(np.array([value]) for value in (1, 2, 3)), None, np.array([1]), None
-        )
-        assert synthetic.format_events(events, "source").to_pybytes() == (
+        events = Events(*(np.array([value]) for value in (1, 2, 3)), None, np.array([1]), None)
+        assert format_events(events, "source").to_pybytes() == (
             b'{"user_id": "u1", "item_id": "s2", "timestamp": 3, "click": 1}\n'
         )
 
     def test_words_are_distinct(self):
-        words = {synthetic.word(number) for number in range(0, 343_000, 7)}
+        words = {word(number) for number in range(0, 343_000, 7)}
         assert len(words) == 49_000
 
 
 class TestItems:
     def test_interests_have_equally_many_items(self):
-        items = synthetic.make_items(SMALL, "target")
+        items = make_items(SMALL, "target")
         assert np.bincount(items.interest).tolist() == [10] * 5
 
     def test_draw_follows_the_power_law_within_the_interest(self):
@@ -177,7 +181,7 @@ class TestItems:
         knobs = dataclasses.replace(
             SMALL, target_items=6, interests=2, candidates=1, popularity=1.0
         )
-        items = synthetic.make_items(knobs, "target")
+        items = make_items(knobs, "target")
         for interest in range(2):
             drawn = items.draw(np.full(100_000, interest), np.random.default_rng(0))
             assert set(items.interest[drawn]) == {interest}
@@ -189,15 +193,15 @@ class TestItems:
             def random(self, shape: tuple[int, ...]) -> np.ndarray:
                 return np.full(shape, np.nextafter(1.0, 0.0))  # plus 4 rounds to 5
 
-        items = synthetic.make_items(SMALL, "target")
+        items = make_items(SMALL, "target")
         drawn = items.draw(np.arange(5), Highest())
         np.testing.assert_array_equal(items.interest[drawn], np.arange(5))
 
     def test_side_information_is_of_the_interest_where_the_signal_is_whole(self, tmp_path):
-        synthetic.write(dataclasses.replace(SMALL, side_signal=1.0), tmp_path)
+        writing.write(dataclasses.replace(SMALL, side_signal=1.0), tmp_path)
         for line in read(tmp_path, "source_items"):
             own = range(line["interest"] * 30, line["interest"] * 30 + 30)
-            assert set(line["title"].split()) <= {synthetic.word(number) for number in own}
+            assert set(line["title"].split()) <= {word(number) for number in own}
             assert line["brand"] in {f"Brand {line['interest'] * 4 + n}" for n in range(4)}
             ((main, second),) = line["categories"]
             assert main == f"Main {line['interest'] // 4}"
@@ -205,7 +209,7 @@ class TestItems:
 
     def test_side_information_is_of_the_interest_as_often_as_the_signal_says(self, tmp_path):
         knobs = dataclasses.replace(SMALL, side_signal=0.4, source_items=5000)
-        synthetic.write(knobs, tmp_path)
+        writing.write(knobs, tmp_path)
         own = [
             line["categories"][0][1].startswith(f"Second {line['interest']}-")
             for line in read(tmp_path, "source_items")
@@ -237,10 +241,10 @@ class TestClicks:
 
     def test_auc_of_counts(self):
         # Clicked at scores 1 and 2, unclicked at 0 and 1: of four pairs three right, one tied.
-        assert synthetic.auc_of_counts(np.array([0, 1, 1]), np.array([1, 1, 0])) == 3.5 / 4
+        assert auc_of_counts(np.array([0, 1, 1]), np.array([1, 1, 0])) == 3.5 / 4
 
     def test_without_a_click_there_is_no_best_auc(self, tmp_path):
-        summary = synthetic.write(dataclasses.replace(SMALL, bias=-2000.0), tmp_path)
+        summary = writing.write(dataclasses.replace(SMALL, bias=-2000.0), tmp_path)
         assert summary["clicks"]["target"] == 0
         assert summary["best_auc"] is None
 
@@ -248,17 +252,17 @@ class TestClicks:
     def test_candidates_of_a_request_are_distinct(self, candidates):
         # 25 is half of all items, and with this exponent nearly all draws repeat.
         knobs = dataclasses.replace(SMALL, candidates=candidates, popularity=6.0)
-        items = synthetic.make_items(knobs, "target")
-        slots = synthetic.make_users(knobs, 0)["target"]
-        events = synthetic.make_target(knobs, items, slots, 0)
+        items = make_items(knobs, "target")
+        slots = make_users(knobs, 0)["target"]
+        events = make_target(knobs, items, slots, 0)
         requests = events.item.reshape(-1, candidates)
         assert all(len(set(row)) == candidates for row in requests.tolist())
         assert np.all(np.diff(events.request.reshape(-1, candidates), axis=1) == 0)
 
     def test_score_is_the_sigmoid_of_the_users_interest(self):
-        items = synthetic.make_items(SMALL, "target")
-        slots = synthetic.make_users(SMALL, 0)["target"]
-        events = synthetic.make_target(SMALL, items, slots, 0)
+        items = make_items(SMALL, "target")
+        slots = make_users(SMALL, 0)["target"]
+        events = make_target(SMALL, items, slots, 0)
         weights = theta(slots, SMALL.interests)
         for n in range(0, len(events), 97):
             item = events.item[n]
@@ -268,16 +272,16 @@ class TestClicks:
 
     def test_cold_users_make_one_request(self):
         knobs = dataclasses.replace(SMALL, cold=1.0)
-        users = synthetic.make_users(knobs, 0)["target"]
-        events = synthetic.make_target(knobs, synthetic.make_items(knobs, "target"), users, 0)
-        assert np.bincount(events.user).tolist() == [knobs.candidates] * synthetic.CHUNK_USERS
+        users = make_users(knobs, 0)["target"]
+        events = make_target(knobs, make_items(knobs, "target"), users, 0)
+        assert np.bincount(events.user).tolist() == [knobs.candidates] * CHUNK_USERS
 
     def test_source_impressions_are_the_same_clicks_among_others(self):
         knobs = dataclasses.replace(SMALL, source_impressions=True)
-        items = synthetic.make_items(knobs, "source")
-        slots = synthetic.make_users(knobs, 0)["source"]
-        alone = synthetic.make_source(SMALL, items, slots, 0)
-        shown = synthetic.make_source(knobs, items, slots, 0)
+        items = make_items(knobs, "source")
+        slots = make_users(knobs, 0)["source"]
+        alone = make_source(SMALL, items, slots, 0)
+        shown = make_source(knobs, items, slots, 0)
         clicked = shown.click == 1
         for column in ("user", "item", "time"):
             np.testing.assert_array_equal(getattr(shown, column)[clicked], getattr(alone, column))
@@ -290,7 +294,7 @@ class TestSharing:
     def test_agreement_of_the_domains_grows_with_the_knob(self):
         agreements = []
         for shared in (0.0, 0.25, 0.5, 0.75, 1.0):
-            users = synthetic.make_users(dataclasses.replace(SMALL, shared=shared), 0)
+            users = make_users(dataclasses.replace(SMALL, shared=shared), 0)
             source, target = (theta(users[domain], 5) for domain in ("source", "target"))
             np.testing.assert_allclose(source.sum(axis=1), 1.0)
             agreements.append(np.mean(np.minimum(source, target).sum(axis=1)))
@@ -301,12 +305,12 @@ class TestSharing:
         peaks = [
             np.mean(np.max(theta(users["source"], 5), axis=1))
             for shared in (0.0, 0.5, 1.0)
-            for users in [synthetic.make_users(dataclasses.replace(SMALL, shared=shared), 0)]
+            for users in [make_users(dataclasses.replace(SMALL, shared=shared), 0)]
         ]
         np.testing.assert_allclose(peaks, peaks[0], atol=0.03)
 
     def test_the_target_log_is_the_same_for_every_value(self, logs, tmp_path):
-        synthetic.write(dataclasses.replace(SMALL, shared=0.0), tmp_path)
+        writing.write(dataclasses.replace(SMALL, shared=0.0), tmp_path)
         name = "target.jsonl.gz"
         assert (tmp_path / name).read_bytes() == (logs[0] / name).read_bytes()
         assert read(tmp_path, "source") != read(logs[0], "source")
@@ -325,11 +329,11 @@ def history_aucs(shared: float) -> tuple[float, float]:
     Returns:
       With the clicks of both domains, and with those of the target alone.
     """
-    knobs = synthetic.Knobs(users=1024, shared=shared)
-    users = synthetic.make_users(knobs, 0)
-    source_items, target_items = (synthetic.make_items(knobs, d) for d in ("source", "target"))
-    source = synthetic.make_source(knobs, source_items, users["source"], 0)
-    target = synthetic.make_target(knobs, target_items, users["target"], 0)
+    knobs = Knobs(users=1024, shared=shared)
+    users = make_users(knobs, 0)
+    source_items, target_items = (make_items(knobs, d) for d in ("source", "target"))
+    source = make_source(knobs, source_items, users["source"], 0)
+    target = make_target(knobs, target_items, users["target"], 0)
     occasions = [
         (time, number, user, interest, click, domain)
         for domain, events, items in ((0, source, source_items), (1, target, target_items))
@@ -364,45 +368,45 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("knobs", "message"),
         [
-            ({"shared": 1.5}, "--shared=1.5 is not between 0 and 1"),
-            ({"shared": float("nan")}, "--shared=nan is not a finite number"),
-            ({"users": 0}, "--users=0 is not at least 1"),
-            ({"seed": -1}, "--seed=-1 is not between 0 and 4294967295"),
-            ({"source_clicks": -2.0}, "--source_clicks=-2.0 is not at least 0"),
-            ({"days": 0.0}, "--days=0.0 is not between"),
+            ({"shared": 1.5}, "shared=1.5 is not between 0 and 1"),
+            ({"shared": float("nan")}, "shared=nan is not a finite number"),
+            ({"users": 0}, "users=0 is not at least 1"),
+            ({"seed": -1}, "seed=-1 is not between 0 and 4294967295"),
+            ({"source_clicks": -2.0}, "source_clicks=-2.0 is not at least 0"),
+            ({"days": 0.0}, "days=0.0 is not between"),
             (
                 {"target_items": 10},
-                "--target_items=10 is less than --interests=16: every interest needs an item",
+                "target_items=10 is less than interests=16: every interest needs an item",
             ),
-            ({"candidates": 751}, "--candidates=751 is more than half of --target_items=1500"),
+            ({"candidates": 751}, "candidates=751 is more than half of target_items=1500"),
             (
                 {"candidates": 50, "source_items": 99, "source_impressions": True},
-                "--candidates=50 is more than half of --source_items=99",
+                "candidates=50 is more than half of source_items=99",
             ),
         ],
     )
     def test_bad_knobs(self, knobs, message):
         with pytest.raises(InputError) as error:
-            synthetic.Knobs(**knobs)
+            Knobs(**knobs)
         assert str(error.value).startswith(message)
         assert "\n" not in str(error.value)
 
     def test_a_directory_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(InputError, match=r"--output=.*file cannot be written: File exists"):
-            synthetic.write(SMALL, tmp_path / "file")
+        with pytest.raises(InputError, match=r"output=.*file cannot be written: File exists"):
+            writing.write(SMALL, tmp_path / "file")
 
     def test_files_of_others_are_not_overwritten(self, tmp_path):
         (tmp_path / "source.jsonl.gz").write_text("mine")
-        with pytest.raises(InputError, match=r"holds files that are no synthetic logs .*--overwr"):
-            synthetic.write(SMALL, tmp_path)
+        with pytest.raises(InputError, match=r"holds files that are no synthetic logs .*overwrite"):
+            writing.write(SMALL, tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["source.jsonl.gz"]
         assert (tmp_path / "source.jsonl.gz").read_text() == "mine"
-        synthetic.write(SMALL, tmp_path, overwrite=True)
-        synthetic.write(SMALL, tmp_path)  # its own: no question
+        writing.write(SMALL, tmp_path, overwrite=True)
+        writing.write(SMALL, tmp_path)  # its own: no question
 
     def test_every_knob_is_a_flag_of_the_same_default(self):
-        for field in dataclasses.fields(synthetic.Knobs):
+        for field in dataclasses.fields(Knobs):
             assert synthetic.FLAGS[field.name].default == field.default
             assert synthetic.FLAGS[field.name].help.startswith(field.metadata["meaning"])
 

@@ -57,9 +57,14 @@ def impressions(seed: int, users: int, items: int, requests: int) -> list[dict[s
 
 def two_logs(folder: pathlib.Path, count: int = 400) -> list[str]:
     """Writes a source and a target log; the flags that name them."""
-    source = write_lines(folder / "source.jsonl", clicks(1, 30, 50, count, "s"))
-    target = write_lines(folder / "target.jsonl.gz", clicks(2, 30, 40, count, "t"))
-    return [f"--source_log={source}", f"--target_log={target}"]
+    write_lines(folder / "source.jsonl", clicks(1, 30, 50, count, "s"))
+    write_lines(folder / "target.jsonl.gz", clicks(2, 30, 40, count, "t"))
+    return flags_of(folder)
+
+
+def flags_of(folder: pathlib.Path) -> list[str]:
+    """The flags that name the two logs of a folder."""
+    return [f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz"]
 
 
 def read_records(data_dir: pathlib.Path, stage: str, split: str) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import build_dataset
-from pipelines.job import parse_steps, shard_steps
+from pipelines.job import inputs, parse_steps, shard_steps
+from pipelines.job import run as job_run
 from pipelines.job.progress import Progress
 from pipelines.job.workspace import Work
 from pipelines.logs import files
@@ -38,7 +39,7 @@ def folder(tmp_path_factory):
 
 def flags(folder, output, *more):
     return [
-        f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl.gz",
+        *logs.flags_of(folder),
         f"--output={output}", *FLAGS, *more,
     ]  # fmt: skip
 
@@ -232,8 +233,7 @@ def test_pipeline_travels_as_a_proto(folder, tmp_path):
     """What any remote runner gets: the whole job, and nothing that it can't import."""
     job = build_dataset.job_of(flags(folder, tmp_path / "out"))
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
-    inputs = build_dataset.plan_inputs(job)
-    build_dataset.build(pipeline, Work(job, str(tmp_path)), inputs)
+    job_run.add_to(pipeline, Work(job, str(tmp_path)), inputs.plan(job))
     proto = pipeline.to_runner_api()
     assert b"__main__" not in proto.SerializeToString()
     assert proto.ByteSize() < 1 << 20
@@ -260,7 +260,7 @@ def test_dataflow_submission_without_sending(folder, tmp_path, monkeypatch):
     options = build_dataset.beam_options([*dataflow_flags(), "--dry_run=True", "--no_auth"])
     pipeline = beam.Pipeline(options=options)
     work = Work(job, "gs://some-bucket/out.tmp/work")
-    build_dataset.build(pipeline, work, build_dataset.plan_inputs(job))
+    job_run.add_to(pipeline, work, inputs.plan(job))
     submitted = pipeline.run().job
     client_type(options, submitted.root_staging_location).create_job_description(submitted)
     request = str(submitted.proto)

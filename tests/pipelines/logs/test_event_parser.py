@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.logs import event_parser, line_blocks
-from pipelines.logs.event_parser import LogFormat
+from pipelines.logs import event_parser, line_blocks, line_parser, text_lines
+from pipelines.logs.event_rules import MAX_ID_BYTES
+from pipelines.logs.log_format import LogFormat
 
 JSON = line_blocks.Unit("log.jsonl", 0, "jsonl", False, 0, 1 << 40)
 CSV = line_blocks.Unit(
@@ -265,7 +266,7 @@ def fuzz(name: str, lines: int, seed: int) -> int:
             made.insert(rng.randrange(count), rng.choice([b"", b" ", b"\r", b"\t \x0b"]))
             count += 1
         block = line_blocks.Block(1000, b"".join(text + b"\n" for text in made))
-        alone = event_parser.parse_line_by_line(block, unit, log)
+        alone = line_parser.parse_line_by_line(block, unit, log)
         with mock.patch.object(event_parser, "parse_line_by_line", return_value=alone) as fallback:
             together = event_parser.parse_block(block, unit, log)
         done += count
@@ -290,7 +291,7 @@ def check_event(event):
         if name in event:
             assert event[name]
             assert event[name].isprintable() or all(ord(c) > 159 for c in event[name])
-            assert len(event[name].encode()) <= event_parser.MAX_ID_BYTES
+            assert len(event[name].encode()) <= MAX_ID_BYTES
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -317,7 +318,7 @@ def test_lines_with_text_are_found_and_blank_ones_counted(data):
         else:
             blank += 1
         position += len(text) + 1
-    found = event_parser.lines_with_text(data)
+    found = text_lines.lines_with_text(data)
     assert (list(found), found.blank) == (expected, blank)
 
 

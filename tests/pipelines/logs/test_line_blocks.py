@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.job import parse_steps
-from pipelines.job.options import ItemFields
 from pipelines.logs import event_parser, line_blocks
+from pipelines.logs.log_format import LogFormat
+from pipelines.options import ItemFields
+from pipelines.records import item_files
 from sitn_tf.errors import InputError
 
 
@@ -89,7 +90,7 @@ def test_a_bomb_of_blank_lines_takes_little_memory(tmp_path, line):
     [unit] = line_blocks.plan("log", str(path), "jsonl", 16 << 20)
     counts = collections.Counter()
     tracemalloc.start()
-    for _, parsed in parse_steps.parse_unit(unit, event_parser.LogFormat(), 16 << 20, "source"):
+    for _, parsed in event_parser.parse_unit(unit, LogFormat(), 16 << 20, "source"):
         counts.update(parsed.filtered, lines=parsed.lines)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -115,14 +116,10 @@ def test_a_row_of_parquet_is_counted_in_the_file(tmp_path):
     pq.write_table(pa.table(rows), path, row_group_size=2)
     units = line_blocks.plan("log", str(path), "auto", 1000)
     assert len(units) == 4
-    parsed = [
-        p
-        for u in units
-        for _, p in parse_steps.parse_unit(u, event_parser.LogFormat(), 0, "source")
-    ]
+    parsed = [p for u in units for _, p in event_parser.parse_unit(u, LogFormat(), 0, "source")]
     assert [r.position for p in parsed for r in p.rejects] == [3, 5]
     described = [
-        p for u in units for _, p in parse_steps.parse_items(u, ItemFields(item="user_id"), 0)
+        p for u in units for _, p in item_files.parse_items(u, ItemFields(item="user_id"), 0)
     ]
     assert [r.position for p in described for r in p.rejects] == [3, 5]
 

@@ -1,5 +1,6 @@
 """Counts that merge to the same in any order, and sums that must add up."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.logs import line_counts
-from pipelines.logs.line_counts import LineCounts, TimeHistogram
+from pipelines.logs.line_counts import Account, LineCounts, TimeHistogram
 
 
 @settings(max_examples=100)
@@ -44,7 +45,7 @@ def test_counts_merge():
 
 
 def test_sums_are_checked():
-    fine = {"total": 3, "used": 1, "filtered": {"a": 1}, "rejected": {"b": 1}}
-    line_counts.check_sums(fine, "source")
+    fine = Account(total=3, used=1, filtered={"a": 1}, rejected={"b": 1})
+    fine.check("source")
     with pytest.raises(RuntimeError, match="source: 4 lines came in, 3 are accounted for"):
-        line_counts.check_sums(fine | {"total": 4}, "source")
+        dataclasses.replace(fine, total=4).check("source")

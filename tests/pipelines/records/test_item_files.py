@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.job.options import ItemFields
 from pipelines.logs import line_blocks
+from pipelines.options import ItemFields
 from pipelines.records import item_files, vocabulary
 from sitn_tf import schema
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from pipelines.job.options import Job
-from pipelines.logs.event_parser import LogFormat
+from pipelines.logs.log_format import LogFormat
+from pipelines.options import Job
 from pipelines.records import request_rules, shards, vocabulary
 from pipelines.records.request_rules import NO_SPLIT, Cutoffs
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.logs.event_parser import LogFormat
+from pipelines.logs.log_format import LogFormat
 from pipelines.records import shards
 
 SHOWN = LogFormat(label="clicked", request="request", score="score").schema

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipelines import build_dataset
+from pipelines import build_dataset, facts
 from pipelines.job import assembly, build_records
 from pipelines.statistics import charts, feature_statistics, page
 from pipelines.statistics.feature_statistics import Numbers
@@ -98,8 +98,8 @@ def test_a_shard_passes_on_the_name_of_its_statistics_only(tmp_path, monkeypatch
     monkeypatch.setattr(assembly, "assemble", looked_at)
     build_dataset.run([*logs.two_logs(tmp_path), "--shards=2", f"--output={tmp_path}/out"])
     [summary] = summaries
-    assert len(summary["shards"]) == 2
-    assert all(len(json.dumps(shard)) < 3000 for shard in summary["shards"])
+    assert len(summary.shards) == 2
+    assert all(len(json.dumps(facts.to_json(shard))) < 3000 for shard in summary.shards)
 
 
 def test_json_says_the_same(built, listed):

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from pipelines.logs import event_parser, line_blocks
+from pipelines.logs import line_blocks, log_format
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
@@ -38,7 +38,7 @@ class Job:
       items: patterns of the item files by domain; "" for none.
       output: the data set directory.
       formats: how to read each domain's log.
-      file_format: "auto" (by file name) or one of reading.KINDS.
+      file_format: "auto" (by file name) or one of line_blocks.KINDS.
       item_fields: names of the fields of item files.
       split: "time" or "last".
       train_until, validation_until: Unix seconds; None: from the fractions.
@@ -65,8 +65,8 @@ class Job:
     logs: dict[str, str]
     output: str
     items: dict[str, str] = dataclasses.field(default_factory=dict)
-    formats: dict[str, event_parser.LogFormat] = dataclasses.field(
-        default_factory=lambda: {d: event_parser.LogFormat() for d in schema.DOMAINS}
+    formats: dict[str, log_format.LogFormat] = dataclasses.field(
+        default_factory=lambda: {d: log_format.LogFormat() for d in schema.DOMAINS}
     )
     file_format: str = "auto"
     item_fields: ItemFields = ItemFields()
@@ -97,7 +97,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self._check_choice("split", self.split, SPLIT_KINDS)
-        self._check_choice("format", self.file_format, ("auto", *line_blocks.KINDS))
+        self._check_choice("file_format", self.file_format, ("auto", *line_blocks.KINDS))
         for name in ("max_history", "shards", "max_user_events", "max_candidates", "block_bytes",
                      "title_length", "min_item_count", "title_word_min_count"):  # fmt: skip
             self._check(name, getattr(self, name) >= 1, "at least 1")
@@ -113,45 +113,48 @@ class Job:
 
     def _check(self, name: str, fine: bool, accepted: str) -> None:
         if not fine:
-            raise InputError(f"--{name}={getattr(self, name)} is not {accepted}")
+            raise InputError(f"{name}={getattr(self, name)} is not {accepted}")
 
-    def _check_choice(self, flag: str, value: str, accepted: tuple[str, ...]) -> None:
+    def _check_choice(self, name: str, value: str, accepted: tuple[str, ...]) -> None:
         if value not in accepted:
-            raise InputError(f"--{flag}={value} is not one of: {', '.join(accepted)}")
+            raise InputError(f"{name}={value} is not one of: {', '.join(accepted)}")
 
     def _check_fields(self) -> None:
         for domain, log in self.formats.items():
-            names = list(log.fields.values())
+            option, names = f"formats.{domain}", list(log.fields.values())
             for name in names:
                 if not name:
                     raise InputError(f"a field of the {domain} log has an empty name")
                 if names.count(name) > 1:
                     raise InputError(f"the field {name} of the {domain} log is given two meanings")
-            if log.time_unit not in event_parser.TIME_UNITS:
-                accepted = ", ".join(event_parser.TIME_UNITS)
-                raise InputError(f"--time_unit={log.time_unit} is not one of: {accepted}")
+            if log.time_unit not in log_format.TIME_UNITS:
+                accepted = ", ".join(log_format.TIME_UNITS)
+                raise InputError(f"{option}.time_unit={log.time_unit} is not one of: {accepted}")
             if (log.request or log.score) and not log.label:
                 raise InputError(
-                    "--request_field and --score_field describe impressions: give --label_field too"
+                    f"{option}.request and {option}.score describe impressions: "
+                    f"give {option}.label too"
                 )
             if (log.rating is None) != (log.min_rating is None):
-                raise InputError("--rating_field and --min_rating go together: give both or none")
+                raise InputError(
+                    f"{option}.rating and {option}.min_rating go together: give both or none"
+                )
 
     def _check_cutoffs(self) -> None:
         if (self.train_until is None) != (self.validation_until is None):
-            raise InputError("--train_until and --validation_until go together: give both or none")
+            raise InputError("train_until and validation_until go together: give both or none")
         if self.train_until is not None and self.validation_until is not None:
             if self.split != "time":
-                raise InputError("--train_until is for --split=time only")
+                raise InputError("train_until is for split=time only")
             if not 0 < self.train_until <= self.validation_until:
                 raise InputError(
-                    f"--train_until={self.train_until} must be positive and not after "
-                    f"--validation_until={self.validation_until}"
+                    f"train_until={self.train_until} must be positive and not after "
+                    f"validation_until={self.validation_until}"
                 )
         if self.validation_fraction + self.test_fraction >= 1:
             raise InputError(
-                f"--validation_fraction={self.validation_fraction} and "
-                f"--test_fraction={self.test_fraction} leave nothing to train on"
+                f"validation_fraction={self.validation_fraction} and "
+                f"test_fraction={self.test_fraction} leave nothing to train on"
             )
 
     @property
@@ -160,4 +163,19 @@ class Job:
         return self.formats[schema.TARGET].label is not None
 
     def as_json(self) -> dict[str, Any]:
+        """The options in a manifest."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, options: dict[str, Any]) -> "Job":
+        """The job that a manifest's options describe.
+
+        Raises:
+          InputError, LookupError, TypeError, AttributeError: they describe none.
+        """
+        known = {
+            **options,
+            "formats": {d: log_format.LogFormat(**f) for d, f in options["formats"].items()},
+            "item_fields": ItemFields(**options["item_fields"]),
+        }
+        return cls(**known)

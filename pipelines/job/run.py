@@ -1,0 +1,111 @@
+"""A job to its data set directory: `build_dataset(Job(logs={...}, output=...))`."""
+
+import dataclasses
+import shlex
+import sys
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from pipelines.job import assembly, beam_errors, extension, inputs, progress, staging
+from pipelines.job.build_records import BuildRecords
+from pipelines.job.workspace import Work
+from pipelines.logs import files
+from pipelines.manifest_entries import LOG
+from pipelines.options import Job
+from sitn_tf import beam_runner, schema
+from sitn_tf.errors import InputError
+
+
+def build_dataset(
+    job: Job, options: PipelineOptions | None = None, *, overwrite: bool = False
+) -> schema.Manifest:
+    """Makes the data set directory and returns its manifest.
+
+    Args:
+      job: what to make of which logs.
+      options: Beam's; by default, and for DirectRunner, its local runner runs the job.
+      overwrite: replace what is at `job.output`.
+
+    Raises:
+      InputError: anything that the user can mend; nothing is left behind then.
+    """
+    options = PipelineOptions([]) if options is None else options
+    check_runner(options)
+    # a job that extends goes on keeping events: the next day will want them
+    keep = job.keep_events or bool(job.extends)
+    job = dataclasses.replace(job, keep_events=keep, output=job.output.rstrip("/"))
+    staging.clear_leftovers(job.output)
+    pipeline = _new_pipeline(options)
+    files.check_reachable("output", job.output)
+    if not overwrite:
+        staging.check_free(job.output)
+    carried = extension.load(job)
+    to_read = inputs.plan(job)
+    with staging.staging(job.output) as root:
+        work = Work(job, files.join(root, "work"), carried)
+        files.make_folder(work.folder)
+        blocks = sum(entry.kind == LOG for entry in to_read)
+        progressing = progress.Progress(work.folder, blocks, job.shards)
+        with beam_errors.of_workers(), beam_errors.of_runner(_runner(options)), progressing:
+            add_to(pipeline, work, to_read)
+            pipeline.run().wait_until_finish()
+        manifest = assembly.assemble(work, root, to_read)
+        files.delete_tree(work.folder)
+        staging.publish(root, job.output, manifest, overwrite=overwrite)
+    return manifest
+
+
+def add_to(pipeline: beam.Pipeline, work: Work, to_read: list[inputs.Input]) -> None:
+    """Adds the job to a pipeline."""
+    pipeline | "Build" >> BuildRecords(work, to_read)
+
+
+def check_runner(options: PipelineOptions) -> None:
+    """Sets the local runner where no other is asked for.
+
+    Raises:
+      InputError: a runner known to give wrong results.
+    """
+    if beam_runner.local_by_default(options) == "DaskRunner":
+        raise InputError(
+            "runner=DaskRunner silently gives wrong results for tagged outputs in this "
+            "version of Beam: use DirectRunner, DataflowRunner or a portable runner"
+        )
+
+
+def _runner(options: PipelineOptions) -> str:
+    return str(options.view_as(StandardOptions).runner)
+
+
+def _new_pipeline(options: PipelineOptions) -> beam.Pipeline:
+    """An empty pipeline; from here on Beam's filesystems know the options too.
+
+    Raises:
+      InputError: there is no such runner, or it lacks options.
+    """
+    runner = _runner(options)
+    with beam_errors.of_runner(runner):
+        try:
+            return beam.Pipeline(_quiet_runner(options), options)
+        except ValueError as error:
+            what, *details = filter(None, map(str.strip, str(error).splitlines()))
+            if details:  # the options that validation misses, a line each
+                raise InputError(
+                    f"runner={runner} needs other flags: {' '.join(details)} "
+                    "See the example in python -m pipelines.build_dataset --help"
+                ) from error
+            raise InputError(f"runner={runner}: {what}") from error
+
+
+def _quiet_runner(options: PipelineOptions) -> FnApiRunner | None:
+    """The local runner with worker processes of our own; None for any other runner."""
+    direct = options.view_as(DirectOptions)
+    local = _runner(options) == beam_runner.LOCAL
+    if not local or direct.direct_running_mode != "multi_processing":
+        return None
+    direct.direct_running_mode = "in_memory"  # else Beam starts workers of its own
+    command = f"{shlex.quote(sys.executable)} -m pipelines.job.local_worker"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))

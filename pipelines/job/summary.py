@@ -1,0 +1,113 @@
+"""What a job's steps tell the assembly of the data set: facts of lines, tables and shards."""
+
+import dataclasses
+
+from pipelines.logs.line_counts import LineCounts, TimeHistogram
+from pipelines.records.request_rules import Cutoffs
+from pipelines.records.vocabulary import VocabularyEntry
+from sitn_tf import schema
+
+
+@dataclasses.dataclass(frozen=True)
+class LineFacts:
+    """The lines of a domain's log, `<domain>`, or item files, `<domain>_items`."""
+
+    what: str
+    counts: LineCounts = dataclasses.field(default_factory=LineCounts)
+
+
+@dataclasses.dataclass(frozen=True)
+class CutoffFacts:
+    """The cutoffs and the times of all target clicks that they come from."""
+
+    cutoffs: Cutoffs
+    times: TimeHistogram
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedFile:
+    """A finished file, its place in the data set directory and its checksum."""
+
+    path: str
+    place: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TableFacts:
+    """A domain's vocabularies and item table.
+
+    Attributes:
+      vocabularies: by "<domain>.<feature>".
+      files: of the table and the vocabularies.
+      raw_items: the file of all items, where the job keeps events.
+      popularity: curve of the clicks of items.
+    """
+
+    domain: str
+    vocabularies: dict[str, VocabularyEntry]
+    files: tuple[PlacedFile, ...]
+    raw_items: str
+    popularity: list[list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenFile:
+    """A TFRecord file of one shard, stage and split."""
+
+    stage: str
+    split: str
+    path: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFacts:
+    """A shard after its second pass.
+
+    Attributes:
+      shard: its number.
+      events, rows: by domain, the file of sorted events and how many they are.
+      written: its records.
+      statistics: the file of its statistics: those of many shards are large.
+      requests: all of them; requests_filtered: by rule.
+      events_filtered: by domain and rule.
+    """
+
+    shard: int
+    events: dict[str, str]
+    rows: dict[str, int]
+    written: tuple[WrittenFile, ...]
+    statistics: str
+    requests: int
+    requests_filtered: dict[str, int]
+    events_filtered: dict[str, dict[str, int]]
+
+
+Fact = LineFacts | CutoffFacts | TableFacts | ShardFacts
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """All facts of a job: logs before item files, domains and shards in order."""
+
+    lines: tuple[LineFacts, ...]
+    cutoffs: CutoffFacts
+    tables: tuple[TableFacts, ...]
+    shards: tuple[ShardFacts, ...]
+
+    @classmethod
+    def of(cls, told: list[Fact]) -> "Summary":
+        """Of facts in any order."""
+        lines = (fact for fact in told if isinstance(fact, LineFacts))
+        [cutoffs] = (fact for fact in told if isinstance(fact, CutoffFacts))
+        tables = (fact for fact in told if isinstance(fact, TableFacts))
+        shards = (fact for fact in told if isinstance(fact, ShardFacts))
+        return cls(
+            tuple(sorted(lines, key=lambda fact: (fact.what not in schema.DOMAINS, fact.what))),
+            cutoffs,
+            tuple(sorted(tables, key=lambda fact: fact.domain)),
+            tuple(sorted(shards, key=lambda fact: fact.shard)),
+        )

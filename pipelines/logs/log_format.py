@@ -1,0 +1,101 @@
+"""How a domain's log is to be read: which field is what, and what an event's columns are."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from sitn_tf.errors import InputError
+
+TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+USER, ITEM, TIME = "user", "item", "time"
+CLICKED, REQUEST, SCORE, RATING = "clicked", "request", "score", "rating"
+
+EVENT_TYPES = {
+    USER: pa.string(),
+    ITEM: pa.string(),
+    TIME: pa.int64(),
+    CLICKED: pa.bool_(),
+    REQUEST: pa.string(),
+    SCORE: pa.float32(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LogFormat:
+    """How a domain's log is to be read: names of its fields and what is let through.
+
+    Attributes:
+      user, item, time: field names.
+      label: field that tells impressions clicked from not clicked; None: all are clicks.
+      request: field that names the request an impression belongs to.
+      score: field of the score the log gives a candidate.
+      rating, min_rating: lines of a lower rating are filtered.
+      time_unit: of the time field; events have seconds.
+      max_time: seconds; later times are rejected as far future.
+      max_line_bytes: longer lines are rejected.
+    """
+
+    user: str = "user_id"
+    item: str = "item_id"
+    time: str = "timestamp"
+    label: str | None = None
+    request: str | None = None
+    score: str | None = None
+    rating: str | None = None
+    min_rating: float | None = None
+    time_unit: str = "s"
+    max_time: int = 4_102_444_800
+    max_line_bytes: int = 1 << 20
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Names in the log by role, of the fields that are read."""
+        named = {
+            USER: self.user,
+            ITEM: self.item,
+            TIME: self.time,
+            CLICKED: self.label,
+            REQUEST: self.request,
+            SCORE: self.score,
+            RATING: self.rating,
+        }
+        return {role: name for role, name in named.items() if name is not None}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the events: user, item, time, clicked, and request and score if logged."""
+        optional = {REQUEST: self.request, SCORE: self.score}
+        return pa.schema(
+            [(c, t) for c, t in EVENT_TYPES.items() if optional.get(c, "") is not None]
+        )
+
+
+def option_names(log: LogFormat, domain: str) -> dict[str, str]:
+    """By field that is read, the job's option that names it: `formats.source.user`."""
+    return {
+        field: f"formats.{domain}.{'label' if role == CLICKED else role}"
+        for role, field in log.fields.items()
+    }
+
+
+def no_column(path: str, columns: Iterable[str], log: LogFormat, domain: str) -> InputError | None:
+    """The error of a file that lacks a column; None where it has all."""
+    columns = list(columns)
+    for field, option in option_names(log, domain).items():
+        if field not in columns:
+            return InputError(
+                f"{path} has no column {field}: it has {', '.join(columns)}: check {option}"
+            )
+    return None
+
+
+def missing(field: str) -> str:
+    """The reason of a line without a field."""
+    return f"missing field {field}"
+
+
+def far_future(field: str) -> str:
+    """The reason of a line whose time is past `LogFormat.max_time`."""
+    return f"{field} in the far future"

@@ -1,0 +1,52 @@
+"""Entries of manifest.json and checksums.json, as the job writes and verification reads them."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from pipelines.options import Job
+from sitn_tf import schema
+
+CHECKSUMS_FILE = "checksums.json"
+LOG, ITEMS, DATA_SET = "log", "items", "data set"
+"""Kinds of inputs; the last is a data set that was extended."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InputFile:
+    """What a data set was made of.
+
+    Attributes:
+      path, bytes: of the file or, of a data set, its folder and its kept events.
+      domain: "" of a data set.
+      kind: LOG, ITEMS or DATA_SET.
+      dataset_hash: of a data set.
+    """
+
+    path: str
+    domain: str
+    kind: str
+    bytes: int
+    dataset_hash: str | None = None
+
+
+def dataset_hash(checksums: dict[str, str]) -> str:
+    """Identity of a data set's content: of the checksums of its files."""
+    return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def negatives(job: Job, vocabularies: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How the negatives came to be (schema.Manifest)."""
+    if job.impressions:
+        return {"kind": "impressions", "per_click": None, "power": None, "seed": job.seed,
+                "sampling_rate": 1.0}  # fmt: skip
+    alternatives = vocabularies[schema.vocabulary_name(schema.TARGET, schema.ITEM)]["size"]
+    alternatives = max(1, alternatives - schema.FIRST_ID - 1)
+    return {
+        "kind": "sampled",
+        "per_click": job.negatives,
+        "power": job.negative_power,
+        "seed": job.seed,
+        "sampling_rate": min(1.0, job.negatives / alternatives),
+    }
