@@ -8,12 +8,13 @@ gradients is the gradient of one big batch.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from sitn_tf.errors import InputError
-from sitn_tf.optimizers.clipping import Gradient
+
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
 
 def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
@@ -178,17 +179,6 @@ def global_sum(value: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return tf.stop_gradient(value)
     return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, value))
-
-
-def read_rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
-    """`tf.gather(variable, rows)` that reads these rows only.
-
-    Of a mirrored variable `tf.gather` reads the whole, and copies it where a sparse update has
-    touched it: 200 ms a step beside 10^7 rows of 8 (BUILD_NOTES.md, "Training loop").
-    """
-    if isinstance(variable, tf.distribute.DistributedValues):
-        variable = variable._get_on_device_or_primary()
-    return variable.sparse_read(rows)
 
 
 def separate_replicas(variables: Iterable[tf.Variable]) -> None:
