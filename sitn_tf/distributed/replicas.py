@@ -32,13 +32,13 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
     cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
     if cluster.as_dict().get("worker", [])[1:]:
         if replicas:
-            raise InputError(f"--replicas={replicas}: with TF_CONFIG each worker uses all it has")
+            raise InputError(f"replicas={replicas}: with TF_CONFIG each worker uses all it has")
         return _worker_strategy()
     # Listing physical devices, unlike logical ones, leaves room to split the CPU.
     if tf.config.list_physical_devices("GPU"):
         gpus = tf.config.list_logical_devices("GPU")
         if replicas > len(gpus):
-            raise InputError(f"--replicas={replicas}: this machine has {len(gpus)} GPUs")
+            raise InputError(f"replicas={replicas}: this machine has {len(gpus)} GPUs")
         chosen = [d.name for d in gpus[: replicas or None]]
         return tf.distribute.MirroredStrategy(chosen, tf.distribute.NcclAllReduce())
     replicas = replicas or 1
@@ -87,7 +87,7 @@ def split_cpu(devices: int) -> None:
                 cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
             )
     except RuntimeError as error:
-        raise InputError(f"--replicas={devices}: TensorFlow was started with fewer") from error
+        raise InputError(f"replicas={devices}: TensorFlow was started with fewer") from error
 
 
 def split_rows(

@@ -27,7 +27,6 @@ def mark(table: tf.Variable, slots: Slots = "by_row") -> tf.Variable:
 
 def slots_of(variable: tf.Variable) -> Slots | None:
     """The mark of a variable; None of one that is no table."""
-    # Under mixed precision layers hold a wrapper, and optimisers may be given what is in it.
     slots: Slots | None = getattr(variable, _MARK, None)
     return slots
 
