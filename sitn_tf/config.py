@@ -45,14 +45,16 @@ class Config:
     stage2: Stage2Config = dataclasses.field(default_factory=Stage2Config)
 
     def __post_init__(self) -> None:
-        name = self.model.name
-        for section in _SECTION_TYPES.keys() - sections_of(name):
-            changed = _changed(getattr(self, section))
-            if changed:
-                raise _not_used(f"{section}.{changed[0]}", name)
-        if self.stage2.contrast_weight and "contrast" not in sections_of(name):
-            raise _not_used(f"stage2.contrast_weight={self.stage2.contrast_weight}", name)
-        if "encoder" in sections_of(name) and self.model.embedding_dim % self.encoder.heads:
+        used = sections_of(self.model.name)
+        for section, kind in _SECTION_TYPES.items():
+            for field in dataclasses.fields(kind) if section not in used else ():
+                value = getattr(getattr(self, section), field.name)
+                if value != field.default:
+                    raise _not_used(f"{section}.{field.name}={value}", section, self.model.name)
+        if self.stage2.contrast_weight and "contrast" not in used:
+            setting = f"stage2.contrast_weight={self.stage2.contrast_weight}"
+            raise _not_used(setting, "contrast", self.model.name)
+        if "encoder" in used and self.model.embedding_dim % self.encoder.heads:
             raise InputError(
                 f"model.embedding_dim={self.model.embedding_dim} is not a multiple of "
                 f"encoder.heads={self.encoder.heads}"
@@ -165,18 +167,18 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         if field not in hints or dataclasses.is_dataclass(hints[field]):
             raise InputError(f"{path}: no such field; did you mean {', '.join(_near(path))}?")
         sections.setdefault(section, {})[field] = _coerce(text, hints[field], path)
-    model = dataclasses.replace(config.model, **sections.get("model", {}))
-    used = sections_of(model.name)
-    values: dict[str, Any] = {"model": model, **sections.pop("", {})}
+    model = sections.get("model", {}).get("name", config.model.name)
+    used = sections_of(model)
+    values = sections.pop("", {})
     for section, kind in _SECTION_TYPES.items():
         changes = sections.get(section, {})
-        if section not in used and changes:
-            field, value = next(iter(changes.items()))
-            raise _not_used(f"{section}.{field}={value}", model.name)
-        if section not in used:
-            values[section] = kind()
-        elif section != "model":
+        if section in used:
             values[section] = dataclasses.replace(getattr(config, section), **changes)
+        elif changes:
+            field, value = next(iter(changes.items()))
+            raise _not_used(f"{section}.{field}={value}", section, model)
+        else:
+            values[section] = kind()
     return dataclasses.replace(config, **values)
 
 
@@ -203,20 +205,9 @@ def _near(path: str) -> list[str]:
     return elsewhere or difflib.get_close_matches(path, known, n=3, cutoff=0.5) or known
 
 
-def _changed(section: Any) -> list[str]:
-    """The fields of a section that differ from its defaults, as `field=value`."""
-    plain = type(section)()
-    names = (field.name for field in dataclasses.fields(section))
-    return [
-        f"{name}={getattr(section, name)}"
-        for name in names
-        if getattr(section, name) != getattr(plain, name)
-    ]
-
-
-def _not_used(setting: str, model: str) -> InputError:
+def _not_used(setting: str, section: str, model: str) -> InputError:
     return InputError(
-        f"{setting} is not used by model.name={model}, whose sections are "
+        f"{setting}: model.name={model} has no section {section}; it uses the sections "
         f"{', '.join(sections_of(model))}"
     )
 

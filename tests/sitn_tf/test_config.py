@@ -83,17 +83,20 @@ def test_unknown_fields_of_a_stored_configuration_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("setting", "named"),
+    ("setting", "section"),
     [
-        ("encoder.heads=8", "encoder.heads=8"),
-        ("encoder.heads=4", "encoder.heads=4"),  # the default, and still not what din has
-        ("sitn.target_attention=multi_head", "sitn.target_attention=multi_head"),
-        ("stage1.epochs=3", "stage1.epochs=3"),
-        ("stage2.contrast_weight=0.1", "stage2.contrast_weight=0.1"),
+        ("encoder.heads=8", "encoder"),
+        ("encoder.heads=4", "encoder"),  # the default, and still not what din has
+        ("sitn.target_attention=multi_head", "sitn"),
+        ("stage1.epochs=3", "stage1"),
+        ("stage2.contrast_weight=0.1", "contrast"),
     ],
 )
-def test_what_the_model_does_not_use_is_refused_by_name(setting, named):
-    message = f"{named} is not used by model.name=din, whose sections are model, items, stage2, mlp"
+def test_what_the_model_does_not_use_is_refused_by_name(setting, section):
+    message = (
+        f"{setting}: model.name=din has no section {section}; it uses the sections "
+        "model, items, stage2, mlp"
+    )
     for settings in (["model.name=din", setting], [setting, "model.name=din"]):
         with pytest.raises(InputError, match=re.escape(message)):
             config.override(config.default(), settings)
@@ -102,7 +105,7 @@ def test_what_the_model_does_not_use_is_refused_by_name(setting, named):
 def test_a_section_that_the_model_does_not_use_has_its_defaults():
     din = sections.ModelConfig(name="din")
     assert config.Config(model=din).encoder == sections.EncoderConfig()
-    with pytest.raises(InputError, match=r"encoder\.blocks=2 is not used by model\.name=din"):
+    with pytest.raises(InputError, match=r"encoder\.blocks=2: model\.name=din has no section"):
         config.Config(model=din, encoder=sections.EncoderConfig(blocks=2))
 
 
