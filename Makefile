@@ -61,7 +61,7 @@ line: | $(STAMP)
 	$(STAGE2) --workdir=$(OUT)/from_scratch --init=none
 	$(STAGE2) --workdir=$(OUT)/no_source --init=none --set model.use_source=false
 	$(STAGE2) --workdir=$(OUT)/mean_pool --init=none --set model.name=mean_pool \
-	    --set model.products=false
+	    --set mlp.products=false
 	$(RUN) sitn_tf.evaluate --run_dir=$(OUT)/sitn/stage2 --run_dir=$(OUT)/from_scratch/stage2 \
 	    --run_dir=$(OUT)/no_source/stage2 --run_dir=$(OUT)/mean_pool/stage2
 	$(RUN) export.export_model --run_dir=$(OUT)/sitn/stage2 --output=$(OUT)/servable

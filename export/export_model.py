@@ -153,11 +153,11 @@ class _Export:
         }
         for domain, vocabulary in self.vocabularies.items():
             _check_vocabulary(run, domain, self.vocabulary_files[domain], len(vocabulary))
-        self.context = [feature.name for feature in run.scorer.config.request_inputs]
+        self.context = [feature.name for feature in run.config.model.request_inputs]
         self.calibration = self._fit()
         self.graph = signatures.Servable(
             run.scorer,
-            {domain: fold(encoder.items) for domain, encoder in run.scorer.domains.items()},
+            fold(run.scorer),
             self.vocabulary_files,
             signatures.ServingOptions(
                 max_history=run.manifest.max_history,
@@ -301,7 +301,7 @@ class _Export:
                 "init": run.info.init,
                 "dataset_hash": run.manifest.dataset_hash,
                 "versions": run.info.versions,
-                "model": dataclasses.asdict(run.config.model),
+                "model": run.config.used("seed", "contrast", "stage1", "stage2"),
             },
             "metrics": run.metrics,
             "schema_hash": run.manifest.schema_hash,

@@ -148,7 +148,7 @@ def trained_logits(
         target = [reqs.ids(r.target_history[-max_history:], vocabularies[schema.TARGET])
                   for r in batch]  # fmt: skip
         shown = [reqs.ids(r.candidates, vocabularies[schema.TARGET]) for r in batch]
-        context = reqs.context_inputs(batch, [f.name for f in scorer.config.request_inputs])
+        context = reqs.context_inputs(batch, [f.name for f in scorer.config.model.request_inputs])
         logits = score(
             {
                 reqs.SOURCE_HISTORY: tf.constant(_pad_ids(source)),

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.options import TableKind
-from sitn_tf.layers.embedding import ItemEmbedding
+from sitn_tf.models.scorer import Scorer
 
 FOLD_ROWS = 8192
 """Items folded at once: bounds the memory that title words take."""
@@ -15,14 +15,18 @@ FOLD_ROWS = 8192
 INT8_LEVELS = 127.0
 
 
-def fold(items: ItemEmbedding) -> np.ndarray:
-    """The vector of every item id, `[V, D]` float32; row 0 (padding) is zero."""
-    rows = items.table.size
+def fold(scorer: Scorer) -> dict[str, np.ndarray]:
+    """The vector of every item id by domain, `[V, W]` float32; row 0 (padding) is zero."""
+    return {domain: _fold(scorer, domain) for domain in scorer.items}
+
+
+def _fold(scorer: Scorer, domain: str) -> np.ndarray:
+    rows = scorer.items[domain].table.size
     parts = [
-        items.vectors(tf.range(first, min(first + FOLD_ROWS, rows), dtype=tf.int64)).numpy()
+        tf.range(first, min(first + FOLD_ROWS, rows), dtype=tf.int64)
         for first in range(0, rows, FOLD_ROWS)
     ]
-    return np.concatenate(parts)
+    return np.concatenate([scorer.item_vectors(domain, part).numpy() for part in parts])
 
 
 def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,5 +61,5 @@ class ItemVectors(tf.Module):
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
         """`[...]` ids, each in `[0, V)` → `[..., D]` float32."""
-        found = tf.cast(tf.gather(self.table, ids), tf.float32)
-        return found if self.scale is None else found * tf.gather(self.scale, ids)
+        vectors = tf.cast(tf.gather(self.table, ids), tf.float32)
+        return vectors if self.scale is None else vectors * tf.gather(self.scale, ids)

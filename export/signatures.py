@@ -39,7 +39,7 @@ from export.item_vectors import ItemVectors
 from export.options import DEFAULT_MAX_CANDIDATES, TableKind
 from export.requests import CANDIDATES, SOURCE_HISTORY, TARGET_HISTORY, length_of
 from sitn_tf import data, schema
-from sitn_tf.models.scorer import Scorer
+from sitn_tf.models.scorer import History, Scorer
 
 SERVING_DEFAULT = "serving_default"
 SCORE = "score"
@@ -77,7 +77,7 @@ class Servable:
 
     Args:
       scorer: the trained model; its item embeddings are not used, `vectors` are.
-      vectors: `[V, D]` float32 item vectors by domain (`tables.fold`).
+      vectors: `[V, W]` float32 item vectors by domain (`item_vectors.fold`).
       vocabularies: vocabulary file of item ids by domain.
       options: bounds and calibration.
     """
@@ -92,17 +92,13 @@ class Servable:
         self.options = options
         self._scorer = scorer
         self._items = {
-            domain: ItemVectors(vectors[domain], options.tables, domain)
-            for domain in scorer.domains
+            domain: ItemVectors(vectors[domain], options.tables, domain) for domain in scorer.items
         }
-        self._lookups = {
-            domain: _lookup_table(vocabularies[domain])
-            for domain in {*scorer.domains, schema.TARGET}
-        }
+        self._lookups = {domain: _lookup_table(vocabularies[domain]) for domain in scorer.items}
         self.fingerprint = _fingerprint([*vectors.values(), *scorer.get_weights()])
         self._context_specs = {
             feature.name: tf.TensorSpec([None], data.TF_DTYPES[feature.dtype], feature.name)
-            for feature in scorer.config.request_inputs
+            for feature in scorer.config.model.request_inputs
         }
         one_user = tf.zeros([1, options.max_history], tf.int64)
         nothing = {name: tf.zeros([1], spec.dtype) for name, spec in self._context_specs.items()}
@@ -173,9 +169,9 @@ class Servable:
         if domain not in self._lookups:  # the control that sees no source history
             return tf.zeros_like(raw, tf.int64)
         # Line i of the file has id i + 2, and the table gives -1 for what it lacks.
-        found = self._lookups[domain].lookup(raw) + schema.FIRST_ID
+        known = self._lookups[domain].lookup(raw) + schema.FIRST_ID
         real = (tf.range(width) < length[:, tf.newaxis]) & (raw != "")
-        return tf.where(real, found, tf.constant(schema.PAD_ID, tf.int64))
+        return tf.where(real, known, tf.constant(schema.PAD_ID, tf.int64))
 
     def _context(self, tensors: Mapping[str, tf.Tensor]) -> Tensors:
         """What the scorer's request features are read from, `[R]` each."""
@@ -211,15 +207,12 @@ class Servable:
 
     def _encode(self, source: tf.Tensor, target: tf.Tensor, context: Tensors) -> Tensors:
         """Histories of ids `[R, S]`, `[R, T]`, and context → the scorer's encoded tensors."""
-        encoded = self._scorer.encode_request(context)
-        for domain, history in ((schema.SOURCE, source), (schema.TARGET, target)):
-            if domain not in self._items:
-                continue
-            parts = self._scorer.encode_domain(
-                domain, self._items[domain].lookup(history), history != schema.PAD_ID, False
-            )
-            encoded |= {f"{domain}_{what}": tensor for what, tensor in parts.items()}
-        return encoded
+        ids = {schema.SOURCE: source, schema.TARGET: target}
+        histories = {
+            domain: History(items.lookup(ids[domain]), ids[domain] != schema.PAD_ID)
+            for domain, items in self._items.items()
+        }
+        return dict(self._scorer.encode(histories, context))
 
     def _score(self, encoded: Tensors, candidates: tf.Tensor) -> Tensors:
         tf.debugging.assert_less_equal(
@@ -228,7 +221,7 @@ class Servable:
             f"a request has more than {self.options.max_candidates} candidates",
         )
         vectors = self._items[schema.TARGET].lookup(candidates)
-        raw = self._scorer.score_items(encoded, vectors, training=False)
+        raw = self._scorer.score(encoded, vectors)
         logit = self._finite(calibrated(raw, self.options.calibration), LOGIT)
         real = candidates != schema.PAD_ID
         return {

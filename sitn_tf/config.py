@@ -1,233 +1,105 @@
-"""What to train: frozen dataclasses, checked when made, written into every run directory.
+"""What to train: sections of settings, which of them a model uses, presets, and their changes.
 
 Flags say where and which (`--stage --data_dir --workdir --preset`); everything else is a
-field here, changed by `--set contrast.temperature=0.2`. Each gap that the paper leaves open
-is one field, with the paper's letter in `preset=paper` (BUILD_NOTES.md, "Gaps of the paper").
+field of a section (sitn_tf/sections.py), changed by `--set contrast.temperature=0.2` and
+written into every run directory.
 """
 
 import dataclasses
 import difflib
 import json
-import math
-import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from sitn_tf import schema
 from sitn_tf.errors import InputError
+from sitn_tf.sections import (
+    ContrastConfig,
+    EncoderConfig,
+    ItemsConfig,
+    MlpConfig,
+    ModelConfig,
+    SitnConfig,
+    Stage1Config,
+    Stage2Config,
+)
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The encoders of both stages and the scorer of stage 2."""
-
-    name: Literal["sitn", "din", "mean_pool"] = "sitn"
-    embedding_dim: int = 32  # D: of items, histories and clusters
-    heads: int = 4  # h of Eq. 1, in the encoders and in target attention
-    blocks: int = 1  # attention blocks an encoder
-    residual: bool = True  # a residual around attention; Eq. 1 has none
-    layer_norm: bool = False  # after attention; Eq. 1 has none
-    positions: bool = True  # learned recency positions; Eq. 1 has none
-    side_features: tuple[str, ...] = (
-        schema.TITLE_WORDS,
-        *schema.CATEGORICAL_ITEM_FEATURES,
-    )  # of the item tables, where the data set has them
-    title_words: int = 12  # first words of a title that count
-    id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
-    id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
-    id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
-    request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
-    user_buckets: int = 100_000  # rows that hashed users share, for the request feature user
-    target_attention: Literal["multi_head", "din"] = "multi_head"
-    products: bool = True  # u_f * v beside u_f and v in Eq. 8, which has neither product
-    mlp: tuple[int, ...] = (128, 64)  # hidden widths of Eq. 8
-    dropout: float = 0.0  # in the MLP of Eq. 8 and on encoded histories
-    use_source: bool = True  # False: the control that sees no source history
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
-
-    def __post_init__(self) -> None:
-        _at_least(self, "embedding_dim", 1)
-        _at_least(self, "heads", 1)
-        _at_least(self, "blocks", 1)
-        _at_least(self, "title_words", 1)
-        _at_least(self, "id_rows", 1)
-        _at_least(self, "user_buckets", 1)
-        _within(self, "dropout", 0.0, 0.99)
-        if any(width < 1 for width in self.mlp):
-            raise InputError(f"model.mlp={self.mlp} has a width below 1")
-        if self.embedding_dim % self.heads:
-            raise InputError(
-                f"model.embedding_dim={self.embedding_dim} is not a multiple of "
-                f"model.heads={self.heads}"
-            )
-        known = (schema.TITLE_WORDS, *schema.CATEGORICAL_ITEM_FEATURES)
-        for feature in self.side_features:
-            if feature not in known:
-                raise InputError(
-                    f"model.side_features: {feature!r} is not one of: {', '.join(known)}"
-                )
-        for feature in self.request_features:
-            if feature not in schema.INPUT_OF_REQUEST_FEATURE:
-                raise InputError(
-                    f"model.request_features: {feature!r} is not one of: "
-                    f"{', '.join(schema.INPUT_OF_REQUEST_FEATURE)}"
-                )
-        if len(set(self.request_features)) < len(self.request_features):
-            raise InputError(
-                f"model.request_features={','.join(self.request_features)} names one twice: "
-                "name each once"
-            )
-
-    @property
-    def request_inputs(self) -> tuple[schema.Feature, ...]:
-        """What the request features are read from, each once."""
-        inputs = map(schema.INPUT_OF_REQUEST_FEATURE.__getitem__, self.request_features)
-        return tuple(dict.fromkeys(inputs))
-
-
-@dataclasses.dataclass(frozen=True)
-class ContrastConfig:
-    """The contrastive losses of stage 1 (Eq. 3-7)."""
-
-    temperature: float = 0.1  # tau of Eq. 3, 4 and 7
-    similarity: Literal["cosine", "dot"] = "cosine"  # the paper's sim is the dot product
-    reduction: Literal["mean", "sum"] = "mean"  # over rows and granularities; printed as sums
-    i2i_weight: float = 1.0
-    i2c_weight: float = 1.0
-    granularities: tuple[int, ...] = (32, 64, 128, 256)  # K of each interest space
-    top_k: int = 2  # k of Eq. 6: views of a user
-    assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1
-    cluster_norm: Literal["l2", "mean", "none"] = "l2"  # of u in Eq. 5; printed as none
-    # of C; shared: orthogonal, and both domains start from the same
-    cluster_init: Literal["orthogonal", "shared", "normal"] = "orthogonal"
-    view: Literal["mean", "mlp"] = "mean"  # q of Eq. 6; printed as an MLP
-    negatives: Literal["clusters", "views"] = "clusters"  # of Eq. 7; views: other users' q
-    exclude_own: bool = False  # leave a user's own top-k clusters out of the negatives
-    stop_cluster_gradient: bool = False  # pi without a gradient
-    alike: float = 1.0  # users whose histories overlap more (Jaccard) are no negatives of Eq. 3, 4
-
-    def __post_init__(self) -> None:
-        _above(self, "temperature", 0.0)
-        _above(self, "assignment_temperature", 0.0)
-        _at_least(self, "i2i_weight", 0.0)
-        _at_least(self, "i2c_weight", 0.0)
-        _within(self, "alike", 0.0, 1.0)
-        if not self.i2i_weight and not self.i2c_weight:
-            raise InputError("contrast.i2i_weight and contrast.i2c_weight are both 0")
-        if self.i2c_weight and not self.granularities:
-            raise InputError("contrast.granularities is empty: name at least one K")
-        for clusters in self.granularities:
-            if not 1 <= self.top_k <= clusters:
-                raise InputError(
-                    f"contrast.top_k={self.top_k} is not between 1 and K={clusters}, "
-                    "one of contrast.granularities"
-                )
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """How weights move, in either stage."""
-
-    batch_size: int = 256  # records, over all replicas
-    epochs: int = 20  # at most
-    patience: int = 2  # epochs without a better objective before it stops
-    learning_rate: float = 1e-3  # the highest, where it changes
-    row_decay: float = 0.0  # decay of the embedding rows that a step touches
-    optimizer: Literal["adam", "adagrad"] = (
-        "adam"  # both row-sparse (sitn_tf/optimizers/row_sparse.py)
-    )
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
-    warmup_steps: int = 0  # over which the learning rate rises linearly
-    decay_steps: int = 0  # until the decay ends, warm-up included; 0: all epochs
-    final_rate: float = 0.0  # where the decay ends, as a share of learning_rate
-    clip_norm: float = 0.0  # bound of the gradients' global norm; 0: none
-
-    def __post_init__(self) -> None:
-        _at_least(self, "batch_size", 1)
-        _at_least(self, "epochs", 1)
-        _at_least(self, "patience", 1)
-        _above(self, "learning_rate", 0.0)
-        if not math.isfinite(self.learning_rate):
-            _refuse(self, "learning_rate", "finite")
-        _at_least(self, "row_decay", 0.0)
-        _at_least(self, "warmup_steps", 0)
-        _at_least(self, "decay_steps", 0)
-        _within(self, "final_rate", 0.0, 1.0)
-        _at_least(self, "clip_norm", 0.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage1Config(TrainingConfig):
-    """Training of stage 1, judged by held-out users."""
-
-    batch_size: int = 512  # users, over all replicas: the contrast's negatives
-    epochs: int = 30
-    patience: int = 3  # epochs without better held-out retrieval before it stops
-    train_ids: bool = False  # also the id embeddings of items that have side features
-    item_mask: float = 0.2  # probability that a history's item is hidden, in training
-    item_crop: float = 0.0  # share of a history cut off at its ends, in training
-    item_shuffle: float = 0.0  # how far items change places, as a share of the history
-    i2c_after: int = 0  # steps of i2i alone before i2c joins
-    micro_batches: int = 1  # parts of a replica's batch encoded one after the other
-    collapse: Literal["warn", "stop", "ignore"] = "warn"  # what collapsed clusters lead to
-    retrieval_users: int = 1024  # held-out users ranked against each other
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _within(self, "item_mask", 0.0, 0.95)
-        _within(self, "item_crop", 0.0, 0.95)
-        _within(self, "item_shuffle", 0.0, 1.0)
-        _at_least(self, "i2c_after", 0)
-        _at_least(self, "micro_batches", 1)
-        _at_least(self, "retrieval_users", 2)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage2Config(TrainingConfig):
-    """Training of stage 2, stopped by validation AUC; a batch's records are requests."""
-
-    encoders: Literal["fine_tune", "freeze"] = "fine_tune"  # what stage 1 trained
-    encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
-    # Odds of stage 1's held-out retrieval, as a multiple of chance's, below which there is
-    # nothing to transfer and stage 2 starts from scratch; 0: never
-    min_lift: float = 8.0
-    contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
-    log_q: bool = False  # correct logits for the popularity of sampled candidates
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _above(self, "encoder_rate", 0.0)
-        _at_least(self, "min_lift", 0.0)
-        _at_least(self, "contrast_weight", 0.0)
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything about a run but where it reads and writes."""
+    """Everything about a run but where it reads and writes.
+
+    A section that the model does not use (SECTIONS) has its defaults.
+    """
 
     seed: int = 0
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    items: ItemsConfig = dataclasses.field(default_factory=ItemsConfig)
+    mlp: MlpConfig = dataclasses.field(default_factory=MlpConfig)
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
+    sitn: SitnConfig = dataclasses.field(default_factory=SitnConfig)
     contrast: ContrastConfig = dataclasses.field(default_factory=ContrastConfig)
     stage1: Stage1Config = dataclasses.field(default_factory=Stage1Config)
     stage2: Stage2Config = dataclasses.field(default_factory=Stage2Config)
 
     def __post_init__(self) -> None:
+        used = sections_of(self.model.name)
+        for section, kind in _SECTION_TYPES.items():
+            for field in dataclasses.fields(kind) if section not in used else ():
+                value = getattr(getattr(self, section), field.name)
+                if value != field.default:
+                    raise _not_used(f"{section}.{field.name}={value}", section, self.model.name)
+        if self.stage2.contrast_weight and "contrast" not in used:
+            setting = f"stage2.contrast_weight={self.stage2.contrast_weight}"
+            raise _not_used(setting, "contrast", self.model.name)
+        if "encoder" in used and self.model.embedding_dim % self.encoder.heads:
+            raise InputError(
+                f"model.embedding_dim={self.model.embedding_dim} is not a multiple of "
+                f"encoder.heads={self.encoder.heads}"
+            )
         if self.model.precision == "float16" and self.stage1.micro_batches > 1:
             raise InputError(
                 "model.precision=float16 and stage1.micro_batches="
                 f"{self.stage1.micro_batches} don't go together, since cached gradients are not "
-                "scaled: give --set model.precision=bfloat16, or one micro-batch"
+                "scaled",
+                "give model.precision=bfloat16, or one micro-batch",
             )
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(self.used(), indent=2) + "\n"
+
+    def used(self, *but: str) -> dict[str, Any]:
+        """What the model uses, by section, without the sections `but`."""
+        used = {"seed", *sections_of(self.model.name)} - {*but}
+        return {name: value for name, value in dataclasses.asdict(self).items() if name in used}
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
         return _from_dict(cls, json.loads(text))
+
+
+ALL_MODELS = ("model", "items", "stage2")
+"""Sections that every model uses."""
+
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "sitn": ("mlp", "encoder", "sitn", "contrast", "stage1"),
+    "din": ("mlp",),
+    "mean_pool": ("mlp",),
+}
+"""The models, and the sections that each uses besides: their one home."""
+
+_SECTION_TYPES: dict[str, type] = {
+    name: kind for name, kind in typing.get_type_hints(Config).items() if name != "seed"
+}
+
+
+def sections_of(model: str) -> tuple[str, ...]:
+    """The sections that a model uses; raises InputError for a name that is not in SECTIONS."""
+    if model not in SECTIONS:
+        raise InputError(f"model.name={model} is not one of: {', '.join(SECTIONS)}")
+    return (*ALL_MODELS, *SECTIONS[model])
 
 
 def default() -> Config:
@@ -238,7 +110,8 @@ def default() -> Config:
 def paper() -> Config:
     """The equations to the letter: dot products, sums, an MLP over the views, attention alone."""
     return Config(
-        model=ModelConfig(residual=False, positions=False, products=False),
+        mlp=MlpConfig(products=False),
+        encoder=EncoderConfig(residual=False, positions=False),
         contrast=ContrastConfig(
             similarity="dot",
             reduction="sum",
@@ -255,7 +128,9 @@ def paper() -> Config:
 def tiny() -> Config:
     """Small enough for tests and a first look."""
     return Config(
-        model=ModelConfig(embedding_dim=8, heads=2, mlp=(16,)),
+        model=ModelConfig(embedding_dim=8),
+        mlp=MlpConfig(widths=(16,)),
+        encoder=EncoderConfig(heads=2),
         contrast=ContrastConfig(granularities=(4, 8)),
         stage1=Stage1Config(batch_size=64, epochs=2),
         stage2=Stage2Config(batch_size=64, epochs=2, min_lift=0.0),
@@ -268,43 +143,73 @@ PRESETS: dict[str, Callable[[], Config]] = {"default": default, "paper": paper, 
 def preset(name: str) -> Config:
     """Raises InputError for a name that is not in PRESETS."""
     if name not in PRESETS:
-        raise InputError(f"--preset={name} is not one of: {', '.join(PRESETS)}")
+        raise InputError(f"preset={name} is not one of: {', '.join(PRESETS)}")
     return PRESETS[name]()
 
 
 def override(config: Config, settings: Sequence[str]) -> Config:
-    """Applies `section.field=value` settings, each coerced to its field's type.
+    """Applies `section.field=value` settings together, each coerced to its field's type.
+
+    Another `model.name` leaves behind what it does not use: those sections of `config` fall
+    back to their defaults.
 
     Raises:
-      InputError: not of that form, an unknown field (near names are listed) or a value
-        that the field's type or check refuses.
+      InputError: not of that form, an unknown field (near names are listed), a value that
+        the field's type or check refuses, or a setting that the model does not use.
     """
+    sections: dict[str, dict[str, Any]] = {}
     for setting in settings:
-        path, equals, text = setting.partition("=")
+        path, equals, text = map(str.strip, setting.partition("="))
         if not equals:
-            raise InputError(f"--set={setting} is not of the form section.field=value")
-        config = _replace(config, path.strip().split("."), text.strip(), path.strip())
-    return config
+            raise InputError(f"set={setting} is not of the form section.field=value")
+        section, dot, field = path.rpartition(".")
+        hints = typing.get_type_hints(_SECTION_TYPES.get(section, object) if dot else Config)
+        if field not in hints or dataclasses.is_dataclass(hints[field]):
+            raise InputError(f"{path}: no such field; did you mean {', '.join(_near(path))}?")
+        sections.setdefault(section, {})[field] = _coerce(text, hints[field], path)
+    model = sections.get("model", {}).get("name", config.model.name)
+    used = sections_of(model)
+    values = sections.pop("", {})
+    for section, kind in _SECTION_TYPES.items():
+        changes = sections.get(section, {})
+        if section in used:
+            values[section] = dataclasses.replace(getattr(config, section), **changes)
+        elif changes:
+            field, value = next(iter(changes.items()))
+            raise _not_used(f"{section}.{field}={value}", section, model)
+        else:
+            values[section] = kind()
+    return dataclasses.replace(config, **values)
 
 
-def differences(ours: Config, theirs: Config) -> list[str]:
-    """The fields in which two configurations differ, as `path: ours, theirs`."""
+def differences(ours: Config, theirs: Config, within: Sequence[str] = ()) -> list[str]:
+    """The fields in which two configurations differ, as `path: ours, theirs`.
+
+    Args:
+      within: sections or fields (`model.embedding_dim`) to compare; all if empty.
+    """
     flat, other = _flatten(dataclasses.asdict(ours)), _flatten(dataclasses.asdict(theirs))
-    return [f"{path}: {flat[path]}, {other[path]}" for path in flat if flat[path] != other[path]]
+    return [
+        f"{path}: {flat[path]}, {other[path]}"
+        for path in flat
+        if flat[path] != other[path]
+        and (not within or path in within or path.partition(".")[0] in within)
+    ]
 
 
-def _replace(section: Any, path: list[str], text: str, full_path: str) -> Any:
-    hints = typing.get_type_hints(type(section))
-    head, rest = path[0], path[1:]
-    if head not in hints or bool(rest) != dataclasses.is_dataclass(hints[head]):
-        known = list(_flatten(dataclasses.asdict(Config())))
-        near = difflib.get_close_matches(full_path, known, n=3, cutoff=0.5) or known
-        raise InputError(f"--set {full_path}: no such field; did you mean {', '.join(near)}?")
-    if rest:
-        value = _replace(getattr(section, head), rest, text, full_path)
-    else:
-        value = _coerce(text, hints[head], full_path)
-    return dataclasses.replace(section, **{head: value})
+def _near(path: str) -> list[str]:
+    """Fields that may be meant by a path: of the same name elsewhere, or spelt alike."""
+    known = list(_flatten(dataclasses.asdict(Config())))
+    last = path.rpartition(".")[2]
+    elsewhere = [field for field in known if last in field.split(".")]
+    return elsewhere or difflib.get_close_matches(path, known, n=3, cutoff=0.5) or known
+
+
+def _not_used(setting: str, section: str, model: str) -> InputError:
+    return InputError(
+        f"{setting}: model.name={model} has no section {section}; it uses the sections "
+        f"{', '.join(sections_of(model))}"
+    )
 
 
 def _coerce(text: str, kind: Any, path: str) -> Any:
@@ -312,19 +217,19 @@ def _coerce(text: str, kind: Any, path: str) -> Any:
     if origin is Literal:
         choices = typing.get_args(kind)
         if text not in choices:
-            raise InputError(f"--set {path}={text} is not one of: {', '.join(choices)}")
+            raise InputError(f"{path}={text} is not one of: {', '.join(choices)}")
         return text
     if origin is tuple:
         element = typing.get_args(kind)[0]
         return tuple(_coerce(part.strip(), element, path) for part in text.split(",") if part)
     if kind is bool:
         if text.lower() not in ("true", "false"):
-            raise InputError(f"--set {path}={text} is not one of: true, false")
+            raise InputError(f"{path}={text} is not one of: true, false")
         return text.lower() == "true"
     try:
         return kind(text)
     except ValueError as error:
-        raise InputError(f"--set {path}={text} is not of type {kind.__name__}") from error
+        raise InputError(f"{path}={text} is not of type {kind.__name__}") from error
 
 
 def _from_dict(cls: type[T], values: dict[str, Any]) -> T:
@@ -351,33 +256,3 @@ def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-_SECTIONS = types.MappingProxyType(
-    {
-        "ModelConfig": "model",
-        "ContrastConfig": "contrast",
-        "Stage1Config": "stage1",
-        "Stage2Config": "stage2",
-    }
-)
-
-
-def _refuse(config: Any, field: str, accepted: str) -> typing.NoReturn:
-    section = _SECTIONS[type(config).__name__]
-    raise InputError(f"{section}.{field}={getattr(config, field)} is not {accepted}")
-
-
-def _at_least(config: Any, field: str, bound: float) -> None:
-    if not getattr(config, field) >= bound:
-        _refuse(config, field, f"at least {bound}")
-
-
-def _above(config: Any, field: str, bound: float) -> None:
-    if not getattr(config, field) > bound:
-        _refuse(config, field, f"above {bound}")
-
-
-def _within(config: Any, field: str, low: float, high: float) -> None:
-    if not low <= getattr(config, field) <= high:
-        _refuse(config, field, f"between {low} and {high}")

@@ -93,15 +93,14 @@ GAPS = {
     "i2c_after_100": Arm(("stage1.i2c_after=100",)),
     "no_mask": Arm(("stage1.item_mask=0",)),
     "crop_and_shuffle": Arm(("stage1.item_crop=0.3", "stage1.item_shuffle=0.3")),
-    "alike_half": Arm(("contrast.alike=0.5",)),
     "train_ids": Arm(("stage1.train_ids=true",)),
     "freeze": Arm(("stage2.encoders=freeze",)),
     "contrast_in_stage_2": Arm(("stage2.contrast_weight=0.01",)),
-    "no_residual": Arm(("model.residual=false",)),
-    "layer_norm": Arm(("model.layer_norm=true",)),
-    "no_positions": Arm(("model.positions=false",)),
-    "no_products": Arm(("model.products=false",)),
-    "din_unit": Arm(("model.target_attention=din",)),
+    "no_residual": Arm(("encoder.residual=false",)),
+    "layer_norm": Arm(("encoder.layer_norm=true",)),
+    "no_positions": Arm(("encoder.positions=false",)),
+    "no_products": Arm(("mlp.products=false",)),
+    "din_unit": Arm(("sitn.target_attention=din",)),
 }
 """The gaps of the paper, one change of the default at a time."""
 

@@ -21,7 +21,7 @@ from absl import flags
 
 from sitn_tf import cli, quiet, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.evaluation.collapse import Clusters, first_choice, unit_rows
+from sitn_tf.evaluation.collapse import Clusters, clusters_of, first_choice, unit_rows
 
 if TYPE_CHECKING:
     from sitn_tf.item_tables import ItemTable
@@ -258,11 +258,10 @@ def item_instances(model: "Pretrainer", domain: str) -> np.ndarray:
     """`[R, D]`: the instance of each item's one-item history; zeros for padding and unknown."""
     import tensorflow as tf
 
-    encoder = getattr(model, domain)
-    rows = encoder.items.table.size
+    rows = model.items[domain].table.size
     every = tf.range(rows, dtype=tf.int64)[:, None]
     parts = [
-        encoder.instance(every[first : first + SCORED_AT_ONCE], unit=True).numpy()
+        model.instance(domain, every[first : first + SCORED_AT_ONCE], unit=True).numpy()
         for first in range(0, rows, SCORED_AT_ONCE)
     ]
     instances = np.concatenate(parts)
@@ -281,7 +280,7 @@ def main(_: list[str]) -> None:
     model, data_dir = run.model, run.data_dir
     titles = {domain: shown_names(table) for domain, table in run.tables.items()}
     users = read_users(model, data_dir, schema.TRAIN, _USERS.value)
-    spaces = [space.clusters_of(users.instances) for space in model.i2c]
+    spaces = [clusters_of(space, users.instances) for space in model.i2c]
     if not spaces:
         raise InputError(
             f"{run_dir} has no interest spaces: it was trained with contrast.i2c_weight=0"

@@ -104,12 +104,12 @@ def versions() -> dict[str, str]:
 
 
 def read_tables(
-    data_dir: str | pathlib.Path, manifest: schema.Manifest, config: configs.ModelConfig
+    data_dir: str | pathlib.Path, manifest: schema.Manifest, config: configs.Config
 ) -> dict[str, ItemTable]:
     """The item tables of both domains, as the model's configuration wants them."""
     return {
         domain: read_item_table(
-            data_dir, manifest, domain, config.side_features, config.title_words
+            data_dir, manifest, domain, config.items.side_features, config.items.title_words
         )
         for domain in schema.DOMAINS
     }
@@ -230,9 +230,8 @@ def load_scorer(run_dir: str | pathlib.Path) -> Run:
     check_finished(run_dir, schema.STAGE2)
     config, info = read_config(run_dir), read_info(run_dir)
     manifest = schema.Manifest.from_json((run_dir / schema.MANIFEST_FILE).read_text())
-    tables = read_tables(run_dir, manifest, config.model)
-    exact = dataclasses.replace(config.model, precision="float32")
-    scorer = make_scorer(exact, tables, manifest.max_history)
+    tables = read_tables(run_dir, manifest, config)
+    scorer = make_scorer(_exact(config), tables, manifest.max_history)
     restore_best(run_dir, scorer)
     return Run(
         scorer=scorer,
@@ -266,11 +265,15 @@ def load_pretrainer(
             f"{data_dir} is the data set {manifest.dataset_hash}, {run_dir} was trained on "
             f"{info.dataset_hash}: give that one as --data_dir"
         )
-    tables = read_tables(data_dir, manifest, config.model)
-    exact = dataclasses.replace(config.model, precision="float32")
-    model = make_pretrainer(dataclasses.replace(config, model=exact), tables, manifest.max_history)
+    tables = read_tables(data_dir, manifest, config)
+    model = make_pretrainer(_exact(config), tables, manifest.max_history)
     restore_best(run_dir, model)
     return PretrainedRun(model, config, tables, info, data_dir)
+
+
+def _exact(config: configs.Config) -> configs.Config:
+    """The same model, computing in float32 whatever it was trained in."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, precision="float32"))
 
 
 def restore_best(run_dir: pathlib.Path, model: tf_keras.Model | tf.train.Checkpoint) -> None:

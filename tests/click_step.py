@@ -18,5 +18,5 @@ def make_click_step(
         strategy,
         scorer.trainable_variables,
         optimizer,
-        lambda batch, _: {"loss": stage2.mean_click_loss(scorer, batch)},
+        lambda batch, _: stage2.scorer_losses(scorer, batch),
     )

@@ -8,12 +8,13 @@ gradients is the gradient of one big batch.
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from sitn_tf.errors import InputError
-from sitn_tf.optimizers.clipping import Gradient
+
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
 
 def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
@@ -31,13 +32,13 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
     cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
     if cluster.as_dict().get("worker", [])[1:]:
         if replicas:
-            raise InputError(f"--replicas={replicas}: with TF_CONFIG each worker uses all it has")
+            raise InputError(f"replicas={replicas}: with TF_CONFIG each worker uses all it has")
         return _worker_strategy()
     # Listing physical devices, unlike logical ones, leaves room to split the CPU.
     if tf.config.list_physical_devices("GPU"):
         gpus = tf.config.list_logical_devices("GPU")
         if replicas > len(gpus):
-            raise InputError(f"--replicas={replicas}: this machine has {len(gpus)} GPUs")
+            raise InputError(f"replicas={replicas}: this machine has {len(gpus)} GPUs")
         chosen = [d.name for d in gpus[: replicas or None]]
         return tf.distribute.MirroredStrategy(chosen, tf.distribute.NcclAllReduce())
     replicas = replicas or 1
@@ -86,7 +87,7 @@ def split_cpu(devices: int) -> None:
                 cpu, [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
             )
     except RuntimeError as error:
-        raise InputError(f"--replicas={devices}: TensorFlow was started with fewer") from error
+        raise InputError(f"replicas={devices}: TensorFlow was started with fewer") from error
 
 
 def split_rows(
@@ -178,17 +179,6 @@ def global_sum(value: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return tf.stop_gradient(value)
     return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, value))
-
-
-def read_rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
-    """`tf.gather(variable, rows)` that reads these rows only.
-
-    Of a mirrored variable `tf.gather` reads the whole, and copies it where a sparse update has
-    touched it: 200 ms a step beside 10^7 rows of 8 (BUILD_NOTES.md, "Training loop").
-    """
-    if isinstance(variable, tf.distribute.DistributedValues):
-        variable = variable._get_on_device_or_primary()
-    return variable.sparse_read(rows)
 
 
 def separate_replicas(variables: Iterable[tf.Variable]) -> None:

@@ -7,10 +7,14 @@ Pure NumPy.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sitn_tf import schema
+
+if TYPE_CHECKING:
+    from sitn_tf.layers.contrast import InstanceToCluster
 
 DEAD_SHARE = 0.9
 ENTROPY = 0.2
@@ -34,6 +38,18 @@ class Clusters:
     new: Mapping[str, np.ndarray]
     instances: Mapping[str, np.ndarray]
     top_k: int
+
+
+def clusters_of(space: "InstanceToCluster", instances: Mapping[str, np.ndarray]) -> Clusters:
+    """The interest space of a contrast among n users, from their `[n, D]` instances by domain."""
+    encoders = {schema.SOURCE: space.source, schema.TARGET: space.target}
+    every = np.ones(len(instances[schema.SOURCE]), bool)
+    return Clusters(
+        assignment={d: e.assign(instances[d]).numpy() for d, e in encoders.items()},
+        new={d: e(instances[d], every).numpy() for d, e in encoders.items()},
+        instances=instances,
+        top_k=space.config.top_k,
+    )
 
 
 def examine(space: Clusters) -> dict[str, float]:

@@ -1,18 +1,15 @@
 """Stage 1's losses as Keras layers: Eq. 3-4 and Eq. 7, over the global batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import losses, schema
-from sitn_tf.config import ContrastConfig
+from sitn_tf import losses
 from sitn_tf.distributed.replicas import gather_rows
-from sitn_tf.evaluation.collapse import Clusters
-from sitn_tf.layers.minhash import likeness
 from sitn_tf.layers.prototypes import ClusterEncoder
+from sitn_tf.sections import ContrastConfig
 
 
 class Instances(NamedTuple):
@@ -24,7 +21,6 @@ class Instances(NamedTuple):
       user: `[N]` int64, equal for rows of the same user.
       valid: `[N]` bool, False for users without both histories; they take no part.
       own: `[n]` int32, rows of this replica.
-      signature: `[N, S]` int64 of the histories (layers/minhash.py), or None.
     """
 
     source: tf.Tensor
@@ -32,40 +28,25 @@ class Instances(NamedTuple):
     user: tf.Tensor
     valid: tf.Tensor
     own: tf.Tensor
-    signature: tf.Tensor | None = None
 
-    def other_users(self, alike: float = 1.0) -> tf.Tensor:
-        """`[n, N]` bool: rows that may be negatives of an own row.
-
-        Args:
-          alike: users whose histories are more alike than this may not.
-        """
+    def other_users(self) -> tf.Tensor:
+        """`[n, N]` bool: rows that may be negatives of an own row."""
         own_user = tf.gather(self.user, self.own)
-        others = (own_user[:, None] != self.user[None, :]) & self.valid[None, :]
-        if self.signature is None:
-            return others
-        return others & (likeness(tf.gather(self.signature, self.own), self.signature) <= alike)
+        return (own_user[:, None] != self.user[None, :]) & self.valid[None, :]
 
 
-def gather_instances(
-    encoded: Sequence[tf.Tensor],
-    user: tf.Tensor,
-    valid: tf.Tensor,
-    signature: tf.Tensor | None = None,
-) -> Instances:
+def gather_instances(encoded: Sequence[tf.Tensor], user: tf.Tensor, valid: tf.Tensor) -> Instances:
     """What each replica has of its own n rows → the instances of the global batch.
 
     Args:
       encoded: p^s and p^t, `[n, D]` each.
       user: `[n]` int64.
       valid: `[n]` bool.
-      signature: `[n, S]` int64, or None.
     """
-    columns = [*encoded, user, tf.cast(valid, tf.int32)]
-    if signature is not None:
-        columns.append(signature)
-    (source, target, users, all_valid, *rest), own = gather_rows(columns)
-    return Instances(source, target, users, all_valid > 0, own, rest[0] if rest else None)
+    (source, target, users, all_valid), own = gather_rows(
+        [*encoded, user, tf.cast(valid, tf.int32)]
+    )
+    return Instances(source, target, users, all_valid > 0, own)
 
 
 class InstanceToInstance(tf_keras.layers.Layer):
@@ -77,7 +58,7 @@ class InstanceToInstance(tf_keras.layers.Layer):
 
     def call(self, instances: Instances) -> tf.Tensor:
         """Returns `[n]`; rows that are not valid carry no meaning."""
-        others = instances.other_users(self.config.alike)
+        others = instances.other_users()
 
         def one_way(anchors: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
             own_anchors = tf.gather(anchors, instances.own)
@@ -113,17 +94,6 @@ class InstanceToCluster(tf_keras.layers.Layer):
         t2s = self._one_way(instances.target, instances.source, self.source, instances)
         return s2t + t2s
 
-    def clusters_of(self, instances: Mapping[str, np.ndarray]) -> Clusters:
-        """The interest space among n users, from their `[n, D]` instances by domain."""
-        encoders = {schema.SOURCE: self.source, schema.TARGET: self.target}
-        every = tf.ones([len(instances[schema.SOURCE])], tf.bool)
-        return Clusters(
-            assignment={d: e.assign(instances[d]).numpy() for d, e in encoders.items()},
-            new={d: e(instances[d], every).numpy() for d, e in encoders.items()},
-            instances=instances,
-            top_k=self.config.top_k,
-        )
-
     def _one_way(
         self, anchors: tf.Tensor, others: tf.Tensor, encoder: ClusterEncoder, instances: Instances
     ) -> tf.Tensor:
@@ -132,7 +102,7 @@ class InstanceToCluster(tf_keras.layers.Layer):
         u = encoder(others, instances.valid)
         q, top = encoder.views(others, u)
         if self.config.negatives == "views":
-            negatives, allowed = q, instances.other_users(self.config.alike)
+            negatives, allowed = q, instances.other_users()
         else:
             negatives, allowed = u, self._not_own_clusters(tf.gather(top, own), encoder.clusters)
         return losses.instance_to_cluster(

@@ -1,14 +1,17 @@
 """Item ids → item vectors: id embedding plus the side features of the item table."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
 from sitn_tf import schema
-from sitn_tf.config import ModelConfig
-from sitn_tf.distributed.replicas import read_rows
+from sitn_tf.distributed import tables
+from sitn_tf.distributed.tables import rows_of
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers import tensor_hashes
-from sitn_tf.sizing import table_rows
+from sitn_tf.sections import ItemsConfig
 
 ID_SHARE = 0.1
 """Start of id embeddings beside side features, relative to these: an item is first known by
@@ -24,18 +27,21 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
     Args:
       table: the domain's item table; its arrays become untrained variables.
-      config: D, and how ids have their embeddings (`id_embedding`).
+      config: how ids have their embeddings (`id_embedding`).
+      dim: D.
     """
 
-    def __init__(self, table: ItemTable, config: ModelConfig, name: str | None = None) -> None:
+    def __init__(
+        self, table: ItemTable, config: ItemsConfig, dim: int, name: str | None = None
+    ) -> None:
         super().__init__(name=name or f"{table.domain}_items")
         self.table = table
         self.config = config
-        self.dim = config.embedding_dim
+        self.dim = dim
 
     def build(self, input_shape: tf.TensorShape) -> None:
         share = ID_SHARE if self.table.features else 1.0
-        rows = table_rows(self.config.id_embedding, self.table.size, self.config.id_rows)
+        rows = self.config.table_rows(self.table.size)
         combined_by_sum = len(rows) == 2 and self.config.id_combination == "sum"
         # The sum of two tables starts with the spread of one.
         self.ids = self._weights("ids", rows[0], share * (0.5**0.5 if combined_by_sum else 1.0))
@@ -43,9 +49,7 @@ class ItemEmbedding(tf_keras.layers.Layer):
         if combined_by_sum:
             self.quotients = self._weights("quotients", rows[1], share * 0.5**0.5)
         elif len(rows) == 2:
-            self.quotients = self.add_weight(
-                f"{self.name}/quotients", shape=(rows[1], self.dim), initializer=_random_signs
-            )
+            self.quotients = add_table(self, "quotients", rows[1], self.dim, _random_signs)
         self.feature_ids = {}
         self.feature_weights = {}
         for feature, values in self.table.features.items():
@@ -62,17 +66,13 @@ class ItemEmbedding(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def _weights(self, name: str, rows: int, share: float = 1.0) -> tf.Variable:
-        return self.add_weight(
-            f"{self.name}/{name}",
-            shape=(rows, self.dim),
-            initializer=_SpareReservedRows(share * self.dim**-0.5),
-        )
+        return add_table(self, name, rows, self.dim, SpareReservedRows(share * self.dim**-0.5))
 
     @property
     def id_variables(self) -> list[tf.Variable]:
         """The tables that belong to ids, not to side features; of a sharded one its shards."""
-        tables = [self.ids] if self.quotients is None else [self.ids, self.quotients]
-        return [shard for table in tables for shard in getattr(table, "variables", [table])]
+        of_ids = [self.ids] if self.quotients is None else [self.ids, self.quotients]
+        return [part for table in of_ids for part in tables.parts_of(table)]
 
     def id_vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """`[U]` ids → `[U, D]` embeddings of the ids alone."""
@@ -97,30 +97,36 @@ class ItemEmbedding(tf_keras.layers.Layer):
         total *= tf.cast(ids != schema.PAD_ID, total.dtype)[:, None]
         return tf.cast(total, self.compute_dtype)
 
-    def lookup(self, *ids: tf.Tensor) -> list[tf.Tensor]:
-        """Vectors of several id tensors, each `[...]` → `[..., D]`, sharing the work."""
-        flat = tf.concat([tf.reshape(i, [-1]) for i in ids], axis=0)
-        distinct, place = tf.unique(flat)
-        parts = tf.split(place, [tf.size(i) for i in ids])
-        vectors = self.vectors(distinct)
-        return [
-            tf.reshape(tf.gather(vectors, part), tf.concat([tf.shape(i), [self.dim]], axis=0))
-            for i, part in zip(ids, parts, strict=True)
-        ]
-
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """`[...]` ids → `[..., D]`."""
-        return self.lookup(ids)[0]
+        return look_up(self.vectors, ids)[0]
 
 
-def rows_of(table: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
-    """The rows of a table; of one sharded over parameter servers only these travel."""
-    if isinstance(table, tf.Variable):
-        return read_rows(table, rows)
-    return tf.nn.embedding_lookup(table, rows)
+def look_up(vectors_of: Callable[[tf.Tensor], tf.Tensor], *ids: tf.Tensor) -> list[tf.Tensor]:
+    """Vectors of several id tensors, each `[...]` → `[..., W]`, sharing the work.
+
+    Args:
+      vectors_of: distinct ids `[U]` → their vectors `[U, W]`.
+    """
+    flat = tf.concat([tf.reshape(i, [-1]) for i in ids], axis=0)
+    distinct, place = tf.unique(flat)
+    parts = tf.split(place, [tf.size(i) for i in ids])
+    vectors = vectors_of(distinct)
+    return [
+        tf.reshape(tf.gather(vectors, part), [*tf.unstack(tf.shape(i)), vectors.shape[1]])
+        for i, part in zip(ids, parts, strict=True)
+    ]
 
 
-class _SpareReservedRows(tf_keras.initializers.Initializer):
+def add_table(
+    layer: tf_keras.layers.Layer, name: str, rows: int, width: int, initializer: Any
+) -> tf.Variable:
+    """A layer's trained variable `[rows, width]`, named `<layer>/<name>` and marked as a table."""
+    table = layer.add_weight(f"{layer.name}/{name}", shape=(rows, width), initializer=initializer)
+    return tables.mark(table)
+
+
+class SpareReservedRows(tf_keras.initializers.Initializer):
     """Normal rows, but zeros for padding and unknown.
 
     A shard of a table is given its shape and offset, so that no machine makes the whole.

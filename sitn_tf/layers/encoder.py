@@ -3,40 +3,54 @@
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf.config import ModelConfig
+from sitn_tf import losses, schema
+from sitn_tf.distributed import tables
 from sitn_tf.layers.attention import MultiHeadAttention
 from sitn_tf.layers.dropout import Dropout
+from sitn_tf.layers.embedding import ItemEmbedding, masked_mean
+from sitn_tf.sections import EncoderConfig
 
 
 class SequenceEncoder(tf_keras.layers.Layer):
     """Self-attention blocks over a history, with learned recency positions.
 
     Args:
-      config: D, heads, blocks, and whether there are positions and residuals.
+      config: heads, blocks, and whether there are positions and residuals.
+      dim: D.
       max_history: longest history; position 0 is the most recent item.
+      dropout: share of the encoded sequence that is dropped in training.
     """
 
-    def __init__(self, config: ModelConfig, max_history: int, name: str | None = None) -> None:
+    def __init__(
+        self,
+        config: EncoderConfig,
+        dim: int,
+        max_history: int,
+        dropout: float = 0.0,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         self.config = config
+        self.dim = dim
         self.max_history = max_history
         self.attentions = [
-            MultiHeadAttention(config.embedding_dim, config.heads, name=f"attention_{block}")
+            MultiHeadAttention(dim, config.heads, name=f"attention_{block}")
             for block in range(config.blocks)
         ]
         self.norms = [
             tf_keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{block}")
             for block in range(config.blocks if config.layer_norm else 0)
         ]
-        self.dropout = Dropout(config.dropout)
+        self.dropout = Dropout(dropout)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         if self.config.positions:
             self.positions = self.add_weight(
                 "positions",
-                shape=(self.max_history, self.config.embedding_dim),
+                shape=(self.max_history, self.dim),
                 initializer=tf_keras.initializers.RandomNormal(stddev=0.02),
             )
+            tables.mark(self.positions, slots="by_element")
         super().build(input_shape)
 
     def call(self, sequence: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -50,6 +64,23 @@ class SequenceEncoder(tf_keras.layers.Layer):
             if self.config.layer_norm:
                 encoded = self.norms[block](encoded)
         return self.dropout(encoded, training=training)
+
+
+def instance(
+    items: ItemEmbedding,
+    encoder: SequenceEncoder,
+    history: tf.Tensor,
+    unit: bool,
+    training: bool = False,
+) -> tf.Tensor:
+    """`[B, T]` ids of a domain → instances p `[B, D]` float32 (Eq. 2), of length 1 if `unit`.
+
+    An empty history gives zeros.
+    """
+    mask = history != schema.PAD_ID
+    encoded = encoder(items(history), mask, training=training)
+    pooled = masked_mean(tf.cast(encoded, tf.float32), mask)
+    return losses.unit(pooled) if unit else pooled
 
 
 def recency(mask: tf.Tensor, max_history: int) -> tf.Tensor:

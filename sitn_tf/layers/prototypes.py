@@ -4,8 +4,8 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import losses
-from sitn_tf.config import ContrastConfig
 from sitn_tf.layers.mlp import make_mlp
+from sitn_tf.sections import ContrastConfig
 
 
 class ClusterEncoder(tf_keras.layers.Layer):

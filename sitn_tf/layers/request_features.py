@@ -4,9 +4,10 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import schema
-from sitn_tf.config import ModelConfig
 from sitn_tf.data import Batch
-from sitn_tf.layers.embedding import rows_of
+from sitn_tf.distributed.tables import rows_of
+from sitn_tf.layers.embedding import add_table
+from sitn_tf.sections import ModelConfig
 
 HOURS = 24
 WEEKDAYS = 7
@@ -41,11 +42,7 @@ class RequestEmbedding(tf_keras.layers.Layer):
             schema.USER: self.config.user_buckets,
         }
         self.tables = {
-            feature: self.add_weight(
-                f"{self.name}/{feature}",
-                shape=(1 + rows[feature], self.config.embedding_dim),
-                initializer="zeros",
-            )
+            feature: add_table(self, feature, 1 + rows[feature], self.config.embedding_dim, "zeros")
             for feature in self.config.request_features
         }
         super().build(input_shape)

@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from sitn_tf.config import ModelConfig
+from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys
 from sitn_tf.layers.mlp import make_mlp
-from sitn_tf.models.scorer import Encoded, Scorer
+from sitn_tf.models.scorer import Encoded, History, Scorer
 
 
 class Din(Scorer):
@@ -15,23 +15,19 @@ class Din(Scorer):
     With `use_source=False` the model of its paper: the target history alone.
     """
 
-    def __init__(self, config: ModelConfig, tables: dict[str, ItemTable], max_history: int) -> None:
+    def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(config, tables, max_history)
-        self.units = {
-            domain: ActivationUnit(config.embedding_dim, name=f"{domain}_unit")
-            for domain in self.domains
-        }
+        dim = config.model.embedding_dim
+        self.units = {domain: ActivationUnit(dim, name=f"{domain}_unit") for domain in self.items}
         for unit in self.units.values():
-            unit.build([None, None, config.embedding_dim])
-        self.mlp = make_mlp(config.mlp, 1, config.dropout)
+            unit.build([None, None, dim])
+        self.mlp = make_mlp(config.mlp.widths, 1, config.model.dropout)
 
-    def encode_domain(
-        self, domain: str, items: tf.Tensor, mask: tf.Tensor, training: bool
-    ) -> Encoded:
+    def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """A history's item vectors as keys and values, as one head."""
-        return self.units[domain].project(items, mask)._asdict()
+        return self.units[domain].project(*history)._asdict()
 
-    def score_items(self, encoded: Encoded, candidates: tf.Tensor, training: bool) -> tf.Tensor:
+    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The MLP on what each candidate finds in the histories."""
         users = [
             unit.attend(candidates, Keys(*(encoded[f"{domain}_{part}"] for part in Keys._fields)))

@@ -2,30 +2,28 @@
 
 import tensorflow as tf
 
-from sitn_tf.config import ModelConfig
+from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import masked_mean
 from sitn_tf.layers.mlp import make_mlp
-from sitn_tf.models.scorer import Encoded, Scorer
+from sitn_tf.models.scorer import Encoded, History, Scorer
 
 
 class MeanPool(Scorer):
     """MLP(concat(mean source item, mean target item, v)): no attention, no encoder."""
 
-    def __init__(self, config: ModelConfig, tables: dict[str, ItemTable], max_history: int) -> None:
+    def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(config, tables, max_history)
-        self.mlp = make_mlp(config.mlp, 1, config.dropout)
+        self.mlp = make_mlp(config.mlp.widths, 1, config.model.dropout)
 
-    def encode_domain(
-        self, domain: str, items: tf.Tensor, mask: tf.Tensor, training: bool
-    ) -> Encoded:
+    def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """The mean item vector of a history, `[B, D]`."""
-        return {"mean": masked_mean(items, mask)}
+        return {"mean": masked_mean(*history)}
 
-    def score_items(self, encoded: Encoded, candidates: tf.Tensor, training: bool) -> tf.Tensor:
+    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Every candidate sees the same two means."""
         count = tf.shape(candidates)[1]
         users = [
-            tf.repeat(encoded[f"{domain}_mean"][:, None], count, axis=1) for domain in self.domains
+            tf.repeat(encoded[f"{domain}_mean"][:, None], count, axis=1) for domain in self.items
         ]
         return self.mlp(self.joined(users, encoded, candidates), training=training)[..., 0]

@@ -1,7 +1,7 @@
 """Stage 1 of SITN: both histories of each user → the contrastive loss (Eq. 1-7)."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -18,11 +18,9 @@ from sitn_tf.layers.contrast import (
     InstanceToInstance,
     gather_instances,
 )
-from sitn_tf.layers.minhash import minhash
+from sitn_tf.layers.embedding import ItemEmbedding
+from sitn_tf.layers.encoder import SequenceEncoder, instance
 from sitn_tf.layers.precision import layers_in
-from sitn_tf.models.domain import DomainEncoder
-from sitn_tf.optimizers.clipping import Gradient
-from sitn_tf.training.gradient_cache import cached_gradients
 
 
 class Stage1Loss(NamedTuple):
@@ -40,36 +38,51 @@ class Users(NamedTuple):
       histories: `[B, T]` int64 each, augmented, by feature name.
       user: `[B]` int64, a hash of the user's id.
       valid: `[B]` bool, whether both histories have items.
-      signature: `[B, S]` MinHash of both histories, or None where likeness plays no part.
     """
 
     histories: Batch
     user: tf.Tensor
     valid: tf.Tensor
-    signature: tf.Tensor | None
 
 
 class Pretrainer(tf_keras.Model):
-    """Two domain encoders with the losses that pull a user's two instances together.
+    """Items and sequence encoders of two domains, and losses that pull a user's instances together.
 
     Args:
       config: of the model, the contrast and stage 1.
       tables: item tables by domain.
       max_history: longest history in a record.
+
+    Attributes:
+      hands_over: names of the attributes, each a layer by domain, that a scorer may start from
+        (Scorer.takes_over), and the settings (sections or fields) that both must agree on.
     """
+
+    hands_over: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "items": ("model.embedding_dim", "items"),
+        "sequences": ("model.embedding_dim", "encoder"),
+    }
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name="pretrainer")
         self.config = config
+        contrast, dim = config.contrast, config.model.embedding_dim
         with layers_in(config.model.precision):
-            self.source = DomainEncoder(tables[schema.SOURCE], config.model, max_history)
-            self.target = DomainEncoder(tables[schema.TARGET], config.model, max_history)
-        contrast = config.contrast
+            self.items = {
+                domain: ItemEmbedding(tables[domain], config.items, dim)
+                for domain in schema.DOMAINS
+            }
+            self.sequences = {
+                domain: SequenceEncoder(
+                    config.encoder, dim, max_history, config.model.dropout, f"{domain}_encoder"
+                )
+                for domain in schema.DOMAINS
+            }
+        for items in self.items.values():
+            items.build([None])
         self.i2i = InstanceToInstance(contrast, name="i2i")
         self.i2c = [
-            InstanceToCluster(
-                clusters, config.model.embedding_dim, contrast, name=f"i2c_{clusters}"
-            )
+            InstanceToCluster(clusters, dim, contrast, name=f"i2c_{clusters}")
             for clusters in (contrast.granularities if contrast.i2c_weight else ())
         ]
 
@@ -81,26 +94,40 @@ class Pretrainer(tf_keras.Model):
         """
         kept = {
             id(variable)
-            for domain in (self.source, self.target)
-            if domain.items.table.features and not self.config.stage1.train_ids
-            for variable in domain.items.id_variables
+            for items in self.items.values()
+            if items.table.features and not self.config.stage1.train_ids
+            for variable in items.id_variables
         }
         return [v for v in self.trainable_variables if id(v) not in kept]
 
     def call(self, inputs: Batch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """Histories `[B, S]` and `[B, T]` → instances p^s and p^t, each `[B, D]` (Eq. 2).
+        """Histories `[B, S]` and `[B, T]` of ids → instances p^s and p^t, each `[B, D]` (Eq. 2).
 
         float32 whatever the precision of the encoders. With cosine similarity the instances
         are unit vectors; an empty history gives zeros.
         """
-        return (
-            self.source.instance(inputs[schema.SOURCE_HISTORY.name], self._unit, training),
-            self.target.instance(inputs[schema.TARGET_HISTORY.name], self._unit, training),
+        unit = self.config.contrast.similarity == "cosine"
+        source, target = (
+            self.instance(domain, inputs[history.name], unit, training)
+            for domain, history in schema.HISTORY_OF_DOMAIN.items()
         )
+        return source, target
 
-    @property
-    def _unit(self) -> bool:
-        return self.config.contrast.similarity == "cosine"
+    def instance(
+        self, domain: str, history: tf.Tensor, unit: bool, training: bool = False
+    ) -> tf.Tensor:
+        """`[B, T]` ids of one domain → its instances `[B, D]`, of length 1 if `unit`."""
+        return instance(self.items[domain], self.sequences[domain], history, unit, training)
+
+    def make_variables(self) -> None:
+        """Makes all variables, as far as the constructor has not."""
+        histories = schema.HISTORY_OF_DOMAIN.values()
+        self({feature.name: tf.zeros([1, 1], tf.int64) for feature in histories})
+        for space in self.i2c:
+            for encoder in (space.source, space.target):
+                encoder(tf.zeros([1, self.config.model.embedding_dim]), tf.zeros([1], tf.bool))
+            if self.config.contrast.cluster_init == "shared":
+                space.target.c.assign(space.source.c)
 
     def prepare(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> Users:
         """A replica's part of a batch of schema.STAGE1_FEATURES → its users, augmented.
@@ -111,14 +138,13 @@ class Pretrainer(tf_keras.Model):
         settings = self.config.stage1
         user = user_hash(inputs)
         histories = {f.name: inputs[f.name] for f in schema.HISTORY_OF_DOMAIN.values()}
-        signature = minhash(histories) if self.config.contrast.alike < 1.0 else None
         if training:
             draw = Draw(user, step, self.config.seed)
             for name, history in histories.items():
                 history = crop(history, draw, settings.item_crop)
                 history = shuffle(history, draw, settings.item_shuffle)
                 histories[name] = hide_items(history, draw, settings.item_mask)
-        return Users(histories, user, has_both_histories(histories), signature)
+        return Users(histories, user, has_both_histories(histories))
 
     def loss(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> Stage1Loss:
         """L_ssl = w_i2i L_i2i + w_i2c L_i2c over the global batch, this replica's share.
@@ -130,25 +156,9 @@ class Pretrainer(tf_keras.Model):
         users = self.prepare(inputs, step, training)
         return self.contrast(self(users.histories, training=training), users, step)
 
-    def cached_gradients(
-        self, inputs: Batch, step: tf.Tensor, variables: Sequence[tf.Variable]
-    ) -> tuple[Stage1Loss, list[Gradient | None]]:
-        """The loss and its gradients, the users encoded in `stage1.micro_batches` parts.
-
-        The same numbers as a tape over `loss`, in the memory of one part.
-        """
-        users = self.prepare(inputs, step)
-        return cached_gradients(
-            lambda histories: self(histories, training=True),
-            lambda encoded: self.contrast(encoded, users, step),
-            users.histories,
-            self.config.stage1.micro_batches,
-            variables,
-        )
-
     def contrast(self, encoded: Sequence[tf.Tensor], users: Users, step: tf.Tensor) -> Stage1Loss:
         """Instances p^s and p^t `[B, D]` of a replica's users → its share of the loss."""
-        instances = gather_instances(encoded, users.user, users.valid, users.signature)
+        instances = gather_instances(encoded, users.user, users.valid)
         return self._reduce(instances, users.valid, step)
 
     def _reduce(self, instances: Instances, valid: tf.Tensor, step: tf.Tensor) -> Stage1Loss:

@@ -1,10 +1,10 @@
-"""Model names → classes, and how a model is made and built."""
+"""Model names → scorers and pre-trainers, and how they are made and built."""
 
 import tensorflow as tf
 
-from sitn_tf import schema
-from sitn_tf.config import Config, ModelConfig
+from sitn_tf.config import Config
 from sitn_tf.data import TF_DTYPES
+from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.precision import layers_in
 from sitn_tf.models.din import Din
@@ -14,12 +14,16 @@ from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
 
 SCORERS: dict[str, type[Scorer]] = {"sitn": Sitn, "din": Din, "mean_pool": MeanPool}
+"""Stage 2 of each model of config.SECTIONS."""
+
+PRETRAINERS: dict[str, type[Pretrainer]] = {"sitn": Pretrainer}
+"""Stage 1 of the models that have one."""
 
 
-def make_scorer(config: ModelConfig, tables: dict[str, ItemTable], max_history: int) -> Scorer:
+def make_scorer(config: Config, tables: dict[str, ItemTable], max_history: int) -> Scorer:
     """A stage-2 model with all its variables made."""
-    with layers_in(config.precision):
-        scorer = SCORERS[config.name](config, tables, max_history)
+    with layers_in(config.model.precision):
+        scorer = SCORERS[config.model.name](config, tables, max_history)
     one_request = {
         feature.name: tf.zeros([1, 1] if feature.ragged else [1], TF_DTYPES[feature.dtype])
         for feature in scorer.reads
@@ -29,16 +33,32 @@ def make_scorer(config: ModelConfig, tables: dict[str, ItemTable], max_history: 
 
 
 def make_pretrainer(config: Config, tables: dict[str, ItemTable], max_history: int) -> Pretrainer:
-    """The stage-1 model with all its variables made."""
-    pretrainer = Pretrainer(config, tables, max_history)
-    one_user = {
-        feature.name: tf.zeros([1, 1], tf.int64) for feature in schema.HISTORY_OF_DOMAIN.values()
-    }
-    dim = config.model.embedding_dim
-    pretrainer(one_user)
-    for space in pretrainer.i2c:
-        for encoder in (space.source, space.target):
-            encoder(tf.zeros([1, dim]), tf.zeros([1], tf.bool))
-        if config.contrast.cluster_init == "shared":
-            space.target.c.assign(space.source.c)
+    """The stage-1 model with all its variables made.
+
+    Raises:
+      InputError: the model has no stage 1.
+    """
+    pretrainer = _pretrainer_of(config)(config, tables, max_history)
+    pretrainer.make_variables()
     return pretrainer
+
+
+def handed_over(stage1: Config, stage2: Config) -> dict[str, tuple[str, ...]]:
+    """What a pre-trainer hands over to a scorer: attributes of both → settings to agree on.
+
+    Args:
+      stage1, stage2: configurations of the two runs, maybe of different models.
+    """
+    takes_over = SCORERS[stage2.model.name].takes_over
+    offered = _pretrainer_of(stage1).hands_over
+    return {name: settings for name, settings in offered.items() if name in takes_over}
+
+
+def _pretrainer_of(config: Config) -> type[Pretrainer]:
+    name = config.model.name
+    if name not in PRETRAINERS:
+        raise InputError(
+            f"model.name={name} has no stage 1; these have: {', '.join(PRETRAINERS)}",
+            "train its stage 2 with init=none, or from the stage 1 of another model",
+        )
+    return PRETRAINERS[name]

@@ -1,44 +1,78 @@
-"""What every stage-2 model is: histories encoded once a request, then any candidates."""
+"""What every stage-2 model is: histories encoded once a request, then any candidates.
+
+Training, evaluation and export put a model together in the same way: item vectors
+(`Scorer.item_vectors`; an export looks them up in a table that it folded with the same method),
+then `Scorer.encode`, then `Scorer.score`. What a model overrides of the three holds everywhere.
+"""
 
 import abc
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 import tf_keras
 
 from sitn_tf import schema
-from sitn_tf.config import ModelConfig
+from sitn_tf.config import Config
 from sitn_tf.data import Batch
 from sitn_tf.item_tables import ItemTable
+from sitn_tf.layers.embedding import ItemEmbedding, look_up
 from sitn_tf.layers.mlp import join
 from sitn_tf.layers.request_features import RequestEmbedding
-from sitn_tf.models.domain import DomainEncoder
+
+
+class History(NamedTuple):
+    """A domain's history.
+
+    Attributes:
+      vectors: `[B, T, W]` of its items, oldest first.
+      mask: `[B, T]` bool, True for real ones.
+    """
+
+    vectors: tf.Tensor
+    mask: tf.Tensor
+
+
+Histories = Mapping[str, History]
+"""By domain; without the source in a control that doesn't see it."""
 
 Encoded = dict[str, tf.Tensor]
+"""What candidates need of a user: tensors of B rows, by name."""
 
 REQUEST_FEATURES = "request_features"
 """Their vectors' name in what is encoded."""
 
 
 class Scorer(tf_keras.Model, abc.ABC):
-    """Base of the click scorers. Subclasses say how to encode histories and how to score.
+    """Base of the click scorers. A subclass has `encode_history`, or its own `encode`, and `score`.
 
     Args:
-      config: sizes.
+      config: of the run; a model reads the sections that config.SECTIONS gives it.
       tables: item tables by domain.
       max_history: longest history in a record.
+
+    Attributes:
+      items: item embeddings by domain.
+      takes_over: names of the attributes that a pre-trainer may hand over
+        (models/registry.py), each a layer by domain.
     """
 
-    def __init__(self, config: ModelConfig, tables: dict[str, ItemTable], max_history: int) -> None:
-        super().__init__(name=config.name)
+    takes_over: ClassVar[tuple[str, ...]] = ("items",)
+
+    def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
+        super().__init__(name=config.model.name)
         self.config = config
-        self.domains = {
-            domain: DomainEncoder(tables[domain], config, max_history)
+        self.items = {
+            domain: ItemEmbedding(tables[domain], config.items, config.model.embedding_dim)
             for domain in schema.DOMAINS
-            if domain == schema.TARGET or config.use_source
+            if domain == schema.TARGET or config.model.use_source
         }
+        for items in self.items.values():
+            items.build([None])
         self.request_embedding = None
-        if config.request_features:
-            self.request_embedding = RequestEmbedding(config)
+        if config.model.request_features:
+            self.request_embedding = RequestEmbedding(config.model)
             self.request_embedding.build([None])
 
     @property
@@ -48,53 +82,85 @@ class Scorer(tf_keras.Model, abc.ABC):
             schema.SOURCE_HISTORY,
             schema.TARGET_HISTORY,
             schema.CANDIDATES,
-            *self.config.request_inputs,
+            *self.config.model.request_inputs,
         )
 
-    @property
-    def encoder_variables(self) -> list[tf.Variable]:
-        """What stage 1 may have trained."""
-        return [v for part in self.domains.values() for v in part.trainable_variables]
+    def variables_of(self, parts: Iterable[str]) -> list[tf.Variable]:
+        """The trained variables of some attributes that the model takes over."""
+        layers = (layer for part in parts for layer in getattr(self, part).values())
+        return [variable for layer in layers for variable in layer.trainable_variables]
 
-    @abc.abstractmethod
-    def encode_domain(
-        self, domain: str, items: tf.Tensor, mask: tf.Tensor, training: bool
-    ) -> Encoded:
-        """Item vectors `[B, T, D]` of a history, mask `[B, T]` → what candidates need of it."""
+    def item_vectors(self, domain: str, ids: tf.Tensor) -> tf.Tensor:
+        """Ids `[U]` of a domain → vectors `[U, W]`, of histories and candidates alike.
 
-    @abc.abstractmethod
-    def score_items(self, encoded: Encoded, candidates: tf.Tensor, training: bool) -> tf.Tensor:
-        """Encoded histories and item vectors `[B, C, D]` → logits `[B, C]`."""
+        A model may widen them: W is D here. Those of id 0 (padding) must be zero.
+        """
+        return self.items[domain].vectors(ids)
 
-    def encode(
-        self,
-        source_history: tf.Tensor,
-        target_history: tf.Tensor,
-        request: Batch | None = None,
-        training: bool = False,
-    ) -> Encoded:
-        """Ids `[B, S]` and `[B, T]`, 0 padded → tensors with B rows, keyed `<domain>_<what>`.
+    def encode(self, histories: Histories, request: Batch, training: bool = False) -> Encoded:
+        """Histories and request → what `score` needs of them, tensors of B rows by name.
+
+        In training it may hold more, for `auxiliary_losses` alone.
 
         Args:
-          request: what the request features are read from (`encode_request`), for a model
-            that has them.
+          request: ModelConfig.request_inputs by name, `[B]` each; others are not read.
         """
-        histories = {schema.SOURCE: source_history, schema.TARGET: target_history}
-        encoded = self.encode_request(request or {})
-        for domain, encoder in self.domains.items():
-            vectors = encoder.items(histories[domain])
-            mask = histories[domain] != schema.PAD_ID
-            encoded |= self._encode_named(domain, vectors, mask, training)
+        encoded: Encoded = {}
+        if self.request_embedding is not None:
+            encoded[REQUEST_FEATURES] = self.request_embedding(request)
+        for domain, history in histories.items():
+            parts = self.encode_history(domain, history, training)
+            encoded |= {f"{domain}_{what}": tensor for what, tensor in parts.items()}
         return encoded
 
-    def encode_request(self, inputs: Batch) -> Encoded:
-        """ModelConfig.request_inputs by name, `[B]` each → `request_features` `[B, F, D]`.
+    def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
+        """One domain's history → tensors of B rows, which `encode` names `<domain>_<what>`."""
+        raise NotImplementedError(f"{type(self).__name__} has neither encode nor encode_history")
 
-        Nothing for a model without request features.
+    @abc.abstractmethod
+    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Encoded histories and item vectors `[B, C, W]` → logits `[B, C]`.
+
+        Those of padding carry no meaning.
         """
-        if self.request_embedding is None:
-            return {}
-        return {REQUEST_FEATURES: self.request_embedding(inputs)}
+
+    def auxiliary_losses(
+        self, histories: Histories, encoded: Encoded, inputs: Batch
+    ) -> dict[str, tf.Tensor]:
+        """Losses beside the click loss, by name: scalars that are added to it and shown.
+
+        Each is already weighed, and this replica's share of a mean over the global batch: the
+        sum over the replica's own rows over `distributed.replicas.global_sum` of their number.
+
+        Args:
+          histories: of this replica's rows.
+          encoded: by `encode` in training.
+          inputs: as of `call`, with all of schema.STAGE2_FEATURES.
+        """
+        return {}
+
+    def call(self, inputs: Batch, training: bool = False, with_losses: bool = False) -> Any:
+        """What the model `reads` of schema.STAGE2_FEATURES → logits `[B, C]` float32.
+
+        Target items that are both in a history and candidates are embedded once.
+
+        Args:
+          with_losses: also return `auxiliary_losses`, from the same pass.
+        """
+        histories = {}
+        for domain in self.items:
+            history = inputs[schema.HISTORY_OF_DOMAIN[domain].name]
+            vectors_of = functools.partial(self.item_vectors, domain)
+            if domain == schema.TARGET:
+                vectors, candidates = look_up(vectors_of, history, inputs[schema.CANDIDATES.name])
+            else:
+                (vectors,) = look_up(vectors_of, history)
+            histories[domain] = History(vectors, history != schema.PAD_ID)
+        encoded = self.encode(histories, inputs, training=training)
+        logits = tf.cast(self.score(encoded, candidates, training=training), tf.float32)
+        if with_losses:
+            return logits, self.auxiliary_losses(histories, encoded, inputs)
+        return logits
 
     def joined(self, users: list[tf.Tensor], encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
         """Concat of Eq. 8, with the request features as further parts of the user.
@@ -110,37 +176,5 @@ class Scorer(tf_keras.Model, abc.ABC):
         if self.request_embedding is not None:
             count = tf.shape(candidates)[1]
             parts = tf.repeat(encoded[REQUEST_FEATURES][:, :, None], count, axis=2)
-            users = [*users, *tf.unstack(parts, len(self.config.request_features), axis=1)]
-        return join(users, candidates, self.config.products)
-
-    def score_encoded(
-        self, encoded: Encoded, candidates: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        """Candidate ids `[B, C]` → logits `[B, C]`; those of id 0 carry no meaning."""
-        return self.score_items(
-            encoded, self.domains[schema.TARGET].items(candidates), training=training
-        )
-
-    def call(self, inputs: Batch, training: bool = False) -> tf.Tensor:
-        """What the model `reads` of schema.STAGE2_FEATURES → logits `[B, C]`.
-
-        The same numbers as `score_encoded(encode(...))`; target items that are both in a
-        history and candidates are embedded once.
-        """
-        encoded = self.encode_request(inputs)
-        for domain, encoder in self.domains.items():
-            history = inputs[schema.HISTORY_OF_DOMAIN[domain].name]
-            if domain == schema.TARGET:
-                vectors, candidates = encoder.items.lookup(history, inputs[schema.CANDIDATES.name])
-            else:
-                vectors = encoder.items(history)
-            encoded |= self._encode_named(
-                domain, vectors, history != schema.PAD_ID, training=training
-            )
-        return tf.cast(self.score_items(encoded, candidates, training=training), tf.float32)
-
-    def _encode_named(
-        self, domain: str, vectors: tf.Tensor, mask: tf.Tensor, training: bool
-    ) -> Encoded:
-        parts = self.encode_domain(domain, vectors, mask, training)
-        return {f"{domain}_{what}": tensor for what, tensor in parts.items()}
+            users = [*users, *tf.unstack(parts, len(self.config.model.request_features), axis=1)]
+        return join(users, candidates, self.config.mlp.products)

@@ -2,36 +2,48 @@
 
 import tensorflow as tf
 
-from sitn_tf.config import ModelConfig
+from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys, MultiHeadAttention
+from sitn_tf.layers.encoder import SequenceEncoder
 from sitn_tf.layers.mlp import make_mlp
-from sitn_tf.models.scorer import Encoded, Scorer
+from sitn_tf.models.scorer import Encoded, History, Scorer
 
 
 class Sitn(Scorer):
-    """MLP(concat(u_f^s, u_f^t, v)), u_f by the candidate's attention over each history."""
+    """MLP(concat(u_f^s, u_f^t, v)), u_f by the candidate's attention over each history.
 
-    def __init__(self, config: ModelConfig, tables: dict[str, ItemTable], max_history: int) -> None:
+    Attributes:
+      sequences: sequence encoders by domain.
+    """
+
+    takes_over = ("items", "sequences")
+
+    def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(config, tables, max_history)
+        shared, dim = config.model, config.model.embedding_dim
+        self.sequences = {
+            domain: SequenceEncoder(
+                config.encoder, dim, max_history, shared.dropout, f"{domain}_encoder"
+            )
+            for domain in self.items
+        }
         self.attentions = {
-            domain: MultiHeadAttention(config.embedding_dim, config.heads, f"{domain}_attention")
-            if config.target_attention == "multi_head"
-            else ActivationUnit(config.embedding_dim, name=f"{domain}_attention")
-            for domain in self.domains
+            domain: MultiHeadAttention(dim, config.encoder.heads, f"{domain}_attention")
+            if config.sitn.target_attention == "multi_head"
+            else ActivationUnit(dim, name=f"{domain}_attention")
+            for domain in self.items
         }
         for attention in self.attentions.values():
-            attention.build([None, None, config.embedding_dim])
-        self.mlp = make_mlp(config.mlp, 1, config.dropout)
+            attention.build([None, None, dim])
+        self.mlp = make_mlp(config.mlp.widths, 1, shared.dropout)
 
-    def encode_domain(
-        self, domain: str, items: tf.Tensor, mask: tf.Tensor, training: bool
-    ) -> Encoded:
+    def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """Encoded sequence of a domain, projected to the keys and values of attention."""
-        encoded = self.domains[domain].sequence(items, mask, training=training)
-        return self.attentions[domain].project(encoded, mask)._asdict()
+        encoded = self.sequences[domain](*history, training=training)
+        return self.attentions[domain].project(encoded, history.mask)._asdict()
 
-    def score_items(self, encoded: Encoded, candidates: tf.Tensor, training: bool) -> tf.Tensor:
+    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Eq. 8 without the sigmoid."""
         users = [
             attention.attend(

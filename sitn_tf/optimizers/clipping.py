@@ -4,11 +4,10 @@ The work follows the rows in a sparse gradient, never the table it is of.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import tensorflow as tf
 
-Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
+from sitn_tf.distributed.replicas import Gradient
 
 
 def combine_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:

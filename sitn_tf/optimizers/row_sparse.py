@@ -6,11 +6,13 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf.config import TrainingConfig
-from sitn_tf.distributed.replicas import read_rows
+from sitn_tf.distributed import tables
+from sitn_tf.distributed.replicas import Gradient
+from sitn_tf.distributed.tables import read_rows
 from sitn_tf.errors import InputError
-from sitn_tf.optimizers.clipping import Gradient, with_distinct_rows
+from sitn_tf.optimizers.clipping import with_distinct_rows
 from sitn_tf.optimizers.schedules import WarmUpThenDecay
+from sitn_tf.sections import TrainingConfig, section_of
 
 
 class _RowSparse(tf_keras.optimizers.Optimizer):
@@ -135,7 +137,8 @@ class RowWiseAdagrad(_RowSparse):
         self._built = True
         self._accumulators = []
         for variable in var_list:
-            shape = variable.shape[:1] if is_table(variable) else variable.shape
+            by_row = tables.slots_of(variable) == "by_row"
+            shape = variable.shape[:1] if by_row else variable.shape
             self._accumulators.append(
                 self.add_variable_from_reference(
                     variable,
@@ -145,6 +148,22 @@ class RowWiseAdagrad(_RowSparse):
                     ),
                 )
             )
+
+    def apply_distinct(
+        self, gradients: Sequence[Gradient | None], variables: Sequence[tf.Variable]
+    ) -> None:
+        """As in the base class.
+
+        Raises:
+          ValueError: a variable is read by rows and not marked as a table, so that it has an
+            accumulator an element without anybody having said so.
+        """
+        for gradient, variable in zip(gradients, variables, strict=True):
+            if isinstance(gradient, tf.IndexedSlices) and tables.slots_of(variable) is None:
+                raise ValueError(
+                    f"{variable.name} is read by rows: make it with layers.embedding.add_table"
+                )
+        super().apply_distinct(gradients, variables)
 
     def update_step(self, gradient: tf.Tensor | tf.IndexedSlices, variable: tf.Variable) -> None:
         """Applies one variable's gradient; the rows of a sparse one are distinct."""
@@ -179,12 +198,6 @@ class RowWiseAdagrad(_RowSparse):
         }
 
 
-def is_table(variable: tf.Variable) -> bool:
-    """Whether it is a table of item or request embeddings (sitn_tf/layers), by its name."""
-    named = "_items/" in variable.name or "request_features/" in variable.name
-    return len(variable.shape) == 2 and named
-
-
 def make_optimizer(config: TrainingConfig, steps: int | None) -> _RowSparse:
     """The optimiser that a stage's configuration names.
 
@@ -207,10 +220,11 @@ def make_rate(config: TrainingConfig, steps: int | None) -> float | WarmUpThenDe
         return config.learning_rate
     decay_steps = config.decay_steps or (steps or 0) * config.epochs
     if config.schedule != "constant" and decay_steps <= config.warmup_steps:
+        section = section_of(type(config))
         raise InputError(
-            f"schedule={config.schedule} has {decay_steps} steps in all (decay_steps, or the "
-            f"steps of all epochs), no more than warmup_steps={config.warmup_steps}: give a "
-            "larger decay_steps, such as --set stage2.decay_steps=10000"
+            f"{section}.schedule={config.schedule} has {decay_steps} steps in all (decay_steps, or "
+            f"the steps of all epochs), no more than warmup_steps={config.warmup_steps}",
+            f"give a larger decay_steps, such as {section}.decay_steps=10000",
         )
     return WarmUpThenDecay(
         config.learning_rate,

@@ -6,9 +6,10 @@ import pathlib
 import tensorflow as tf
 
 from sitn_tf import runs, schema
-from sitn_tf.config import Config, TrainingConfig
+from sitn_tf.config import Config
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import make_optimizer
+from sitn_tf.sections import TrainingConfig
 from sitn_tf.training.stage2 import NO_INIT
 
 
@@ -19,16 +20,16 @@ def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> s
       init: of stage 2: "none", or a stage 1 that it starts from.
     """
     manifest = schema.read_manifest(data_dir)
-    tables = runs.read_tables(data_dir, manifest, config.model)
+    tables = runs.read_tables(data_dir, manifest, config)
     settings: TrainingConfig
     if stage == schema.STAGE1:
         settings, model = config.stage1, make_pretrainer(config, tables, manifest.max_history)
         trained = model.trained_variables()
     else:
-        settings, model = config.stage2, make_scorer(config.model, tables, manifest.max_history)
+        settings, model = config.stage2, make_scorer(config, tables, manifest.max_history)
         trained = model.trainable_variables
         if config.stage2.encoders == "freeze" and init != NO_INIT:
-            frozen = {id(variable) for variable in model.encoder_variables}
+            frozen = {id(variable) for variable in model.variables_of(model.takes_over)}
             trained = [v for v in trained if id(v) not in frozen]
     steps = manifest.steps(stage, schema.TRAIN, settings.batch_size)
     optimizer = make_optimizer(settings, steps)

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 import tensorflow as tf
 
 from sitn_tf.data import Batch
-from sitn_tf.optimizers.clipping import Gradient
+from sitn_tf.distributed.replicas import Gradient
 
 
 class _Loss(Protocol):
@@ -64,8 +64,8 @@ def cached_gradients(
             piece = {name: tf.identity(value) for name, value in piece.items()}
         with tf.GradientTape() as tape:
             again = list(encode(piece))
-        found = tape.gradient(again, variables, output_gradients=[c[s] for c in cached])
-        total = [add(a, b) for a, b in zip(total, found, strict=True)]
+        of_piece = tape.gradient(again, variables, output_gradients=[c[s] for c in cached])
+        total = [add(a, b) for a, b in zip(total, of_piece, strict=True)]
     return loss, total
 
 

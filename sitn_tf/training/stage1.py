@@ -1,20 +1,22 @@
 """Stage 1: self-supervised training of both encoders ("Two-stage Training Paradigm")."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from sitn_tf import data, runs, schema
 from sitn_tf.config import Config
+from sitn_tf.distributed.replicas import Gradient
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import collapse, retrieval
 from sitn_tf.layers.precision import LOSS_SCALE
 from sitn_tf.models.pretrainer import Pretrainer, Stage1Loss
 from sitn_tf.models.registry import make_pretrainer
-from sitn_tf.optimizers.clipping import Gradient
 from sitn_tf.optimizers.row_sparse import make_optimizer
 from sitn_tf.training import train_loop
+from sitn_tf.training.gradient_cache import cached_gradients
 
 EVALUATION_BATCH = 512
 
@@ -31,7 +33,7 @@ def run_stage1(
     info = runs.RunInfo(
         schema.STAGE1, str(data_dir), manifest.dataset_hash, "none", runs.versions()
     )
-    tables = runs.read_tables(data_dir, manifest, config.model)
+    tables = runs.read_tables(data_dir, manifest, config)
     steps = manifest.steps(schema.STAGE1, schema.TRAIN, config.stage1.batch_size)
     with strategy.scope():
         model = make_pretrainer(config, tables, manifest.max_history)
@@ -50,8 +52,8 @@ def run_stage1(
     def gradients(
         batch: data.Batch, step: tf.Tensor
     ) -> tuple[train_loop.Losses, list[Gradient | None]]:
-        loss, found = model.cached_gradients(batch, step, model.trained_variables())
-        return _named(loss), found
+        loss, by_variable = micro_batch_gradients(model, batch, step, model.trained_variables())
+        return _named(loss), by_variable
 
     known_signs: set[str] = set()
 
@@ -80,6 +82,23 @@ def run_stage1(
     return train_loop.fit(run_dir, strategy, model, optimizer, task, loop)
 
 
+def micro_batch_gradients(
+    model: Pretrainer, batch: data.Batch, step: tf.Tensor, variables: Sequence[tf.Variable]
+) -> tuple[Stage1Loss, list[Gradient | None]]:
+    """The loss and its gradients, the users encoded in `stage1.micro_batches` parts.
+
+    The same numbers as a tape over `model.loss`, in the memory of one part.
+    """
+    users = model.prepare(batch, step)
+    return cached_gradients(
+        lambda histories: model(histories, training=True),
+        lambda encoded: model.contrast(encoded, users, step),
+        users.histories,
+        model.config.stage1.micro_batches,
+        variables,
+    )
+
+
 def _named(loss: Stage1Loss) -> train_loop.Losses:
     return {"loss": loss.total, "i2i": loss.i2i, "i2c": loss.i2c}
 
@@ -97,9 +116,9 @@ def _report_collapse(measured: dict[str, float], action: str, known: set[str]) -
     known.update(signs)
     if signs and action == "stop":
         raise InputError(
-            f"stage 1 has collapsed ({'; '.join(signs.values())}): try another "
-            "contrast.temperature, fewer contrast.granularities or stage1.i2c_after, or "
-            "--set stage1.collapse=warn"
+            f"stage 1 has collapsed ({'; '.join(signs.values())})",
+            "try another contrast.temperature, fewer contrast.granularities or stage1.i2c_after, "
+            "or stage1.collapse=warn",
         )
 
 
@@ -119,15 +138,15 @@ def held_out(model: Pretrainer, batches: tf.data.Dataset) -> dict[str, float]:
         schema.SOURCE: np.concatenate(source)[:users],
         schema.TARGET: np.concatenate(target)[:users],
     }
-    found = retrieval.cross_domain_retrieval(*instances.values())
+    retrieved = retrieval.cross_domain_retrieval(*instances.values())
     measured = {
-        "recall": found.recall,
-        "chance": found.chance_recall,
-        "median_rank": found.median_rank,
-        "users": found.users,
+        "recall": retrieved.recall,
+        "chance": retrieved.chance_recall,
+        "median_rank": retrieved.median_rank,
+        "users": retrieved.users,
     }
     for space in model.i2c:
-        clusters = space.clusters_of(instances)
+        clusters = collapse.clusters_of(space, instances)
         measured |= {
             f"clusters_{space.source.clusters}/{name}": value
             for name, value in collapse.examine(clusters).items()

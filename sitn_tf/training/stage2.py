@@ -1,6 +1,5 @@
 """Stage 2: the click scorer, from stage 1's encoders or from scratch (Eq. 8 and 9)."""
 
-import dataclasses
 import math
 import pathlib
 
@@ -15,28 +14,16 @@ from sitn_tf.evaluation import metrics, retrieval
 from sitn_tf.evaluation.predictions import predict, scoring_graph
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
+from sitn_tf.layers.encoder import instance
 from sitn_tf.layers.precision import LOSS_SCALE
-from sitn_tf.models.registry import make_scorer
+from sitn_tf.models.registry import handed_over, make_scorer
 from sitn_tf.models.scorer import Scorer
+from sitn_tf.models.sitn import Sitn
 from sitn_tf.optimizers.row_sparse import make_optimizer
 from sitn_tf.training import train_loop
 
 NO_INIT = "none"
 EVALUATION_BATCH = 512
-
-_ENCODER_FIELDS = (
-    "embedding_dim",
-    "heads",
-    "blocks",
-    "residual",
-    "layer_norm",
-    "positions",
-    "side_features",
-    "title_words",
-    "id_embedding",
-    "id_rows",
-    "id_combination",
-)
 
 
 def run_stage2(
@@ -59,14 +46,14 @@ def run_stage2(
     manifest = schema.read_manifest(data_dir)
     if config.stage2.contrast_weight and not config.model.use_source:
         raise InputError(
-            f"stage2.contrast_weight={config.stage2.contrast_weight} needs both histories: "
-            "give --set stage2.contrast_weight=0 or --set model.use_source=true"
+            f"stage2.contrast_weight={config.stage2.contrast_weight} needs both histories",
+            "give stage2.contrast_weight=0 or model.use_source=true",
         )
     lift = None
     if init != NO_INIT:
         check_fits(pathlib.Path(init), config, manifest)
         lift = held_out_lift(pathlib.Path(init))
-    tables = runs.read_tables(data_dir, manifest, config.model)
+    tables = runs.read_tables(data_dir, manifest, config)
     log_q = (
         tf.constant(sampling_log_probability(manifest, tables[schema.TARGET]))
         if config.stage2.log_q
@@ -74,7 +61,7 @@ def run_stage2(
     )
     steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
     with strategy.scope():
-        scorer = make_scorer(config.model, tables, manifest.max_history)
+        scorer = make_scorer(config, tables, manifest.max_history)
         optimizer = make_optimizer(config.stage2, steps)
     start = init
     if lift is not None and lift < config.stage2.min_lift:
@@ -99,12 +86,12 @@ def run_stage2(
     i2i = InstanceToInstance(config.contrast)
 
     def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
-        click = mean_click_loss(scorer, batch, log_q)
+        parts = scorer_losses(scorer, batch, log_q)
         if not config.stage2.contrast_weight:
-            return {"loss": click}
+            return parts
         contrast = mean_contrast_loss(scorer, i2i, batch)
-        total = click + config.stage2.contrast_weight * contrast
-        return {"loss": total, "click": click, "i2i": contrast}
+        total = parts["loss"] + config.stage2.contrast_weight * contrast
+        return {"click": parts["loss"], **parts, "loss": total, "i2i": contrast}
 
     def batches(epoch: int, skip: int) -> tf.data.Dataset:
         return data.read_epoch(
@@ -116,8 +103,8 @@ def run_stage2(
     score = scoring_graph(scorer)
 
     def validate() -> dict[str, float]:
-        found = predict(scorer, validation, score)
-        return metrics.click_metrics(found.label, found.probability, found.request)
+        scored = predict(scorer, validation, score)
+        return metrics.click_metrics(scored.label, scored.probability, scored.request)
 
     task = train_loop.Task(
         batches=batches,
@@ -135,14 +122,31 @@ def run_stage2(
     return train_loop.fit(run_dir, strategy, scorer, optimizer, task, loop)
 
 
-def mean_click_loss(scorer: Scorer, batch: data.Batch, log_q: tf.Tensor | None = None) -> tf.Tensor:
+def scorer_losses(
+    scorer: Scorer, batch: data.Batch, log_q: tf.Tensor | None = None
+) -> train_loop.Losses:
+    """A replica's share of the loss; beside it its parts, if there is more than the click loss.
+
+    Args:
+      log_q: see `mean_click_loss`.
+    """
+    logits, auxiliary = scorer(batch, training=True, with_losses=True)
+    click = mean_click_loss(logits, batch, log_q)
+    if not auxiliary:
+        return {"loss": click}
+    return {"loss": tf.add_n([click, *auxiliary.values()]), "click": click, **auxiliary}
+
+
+def mean_click_loss(
+    logits: tf.Tensor, batch: data.Batch, log_q: tf.Tensor | None = None
+) -> tf.Tensor:
     """A replica's share of the mean cross-entropy (Eq. 9) over the global batch's candidates.
 
     Args:
+      logits: `[B, C]` of the batch's candidates.
       log_q: `[R]` of the target items, see `sampling_log_probability`; no correction if None.
     """
     candidates = batch[schema.CANDIDATES.name]
-    logits = scorer(batch, training=True)
     if log_q is not None:
         logits -= tf.gather(log_q, candidates)
     real = candidates != schema.PAD_ID
@@ -151,7 +155,7 @@ def mean_click_loss(scorer: Scorer, batch: data.Batch, log_q: tf.Tensor | None =
     return tf.math.divide_no_nan(total, count)
 
 
-def mean_contrast_loss(scorer: Scorer, i2i: InstanceToInstance, batch: data.Batch) -> tf.Tensor:
+def mean_contrast_loss(scorer: Sitn, i2i: InstanceToInstance, batch: data.Batch) -> tf.Tensor:
     """A replica's share of the mean L_i2i (Eq. 3 and 4) over the global batch's requests.
 
     Requests of one user are no negatives of each other; those without both histories take
@@ -159,7 +163,9 @@ def mean_contrast_loss(scorer: Scorer, i2i: InstanceToInstance, batch: data.Batc
     """
     unit = i2i.config.similarity == "cosine"
     encoded = [
-        scorer.domains[domain].instance(batch[history.name], unit, training=True)
+        instance(
+            scorer.items[domain], scorer.sequences[domain], batch[history.name], unit, training=True
+        )
         for domain, history in schema.HISTORY_OF_DOMAIN.items()
     ]
     valid = data.has_both_histories(batch)
@@ -186,7 +192,8 @@ def sampling_log_probability(manifest: schema.Manifest, table: ItemTable) -> np.
     if negatives.get("kind") != "sampled":
         raise InputError(
             f"stage2.log_q=True: the negatives of this data set are {negatives.get('kind')}, not "
-            "sampled; give --set stage2.log_q=false"
+            "sampled",
+            "give stage2.log_q=false",
         )
     weight = np.maximum(table.count, 0).astype(np.float64) ** float(negatives["power"])
     weight[: schema.FIRST_ID] = 0.0
@@ -200,17 +207,17 @@ def check_fits(stage1_dir: pathlib.Path, config: Config, manifest: schema.Manife
     trained_on = runs.read_info(stage1_dir).dataset_hash
     if trained_on != manifest.dataset_hash:
         raise InputError(
-            f"--init={stage1_dir} was trained on the data set {trained_on}, this one is "
-            f"{manifest.dataset_hash}: train stage 1 on it, or give --init=none"
+            f"init={stage1_dir} was trained on the data set {trained_on}, this one is "
+            f"{manifest.dataset_hash}",
+            "train stage 1 on it, or give init=none",
         )
-    theirs = runs.read_config(stage1_dir).model
-    encoders = {field: getattr(theirs, field) for field in _ENCODER_FIELDS}
-    same = dataclasses.replace(config, model=dataclasses.replace(config.model, **encoders))
-    changed = differences(same, config)
+    theirs = runs.read_config(stage1_dir)
+    settings = [name for names in handed_over(theirs, config).values() for name in names]
+    changed = differences(theirs, config, within=settings)
     if changed:
         raise InputError(
-            f"--init={stage1_dir} has other encoders (there, here: {'; '.join(changed)}): "
-            "give the same --preset and --set to both stages, or --init=none"
+            f"init={stage1_dir} has other encoders (there, here: {'; '.join(changed)})",
+            "give the same preset and settings to both stages, or init=none",
         )
 
 
@@ -225,8 +232,10 @@ def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
     """
     if init == NO_INIT:
         return []
-    runs.restore_best(pathlib.Path(init), tf.train.Checkpoint(**scorer.domains))
-    return scorer.encoder_variables
+    parts = handed_over(runs.read_config(pathlib.Path(init)), scorer.config)
+    taken = {part: getattr(scorer, part) for part in parts}
+    runs.restore_best(pathlib.Path(init), tf.train.Checkpoint(**taken))
+    return scorer.variables_of(parts)
 
 
 def describe_start(
@@ -258,8 +267,8 @@ def describe_start(
 
 def held_out_lift(stage1_dir: pathlib.Path) -> float:
     """`retrieval.lift` of a finished stage-1 run's best epoch."""
-    found = runs.read_json(stage1_dir / runs.METRICS_FILE, None)[schema.VALIDATION]
-    return retrieval.lift(found["recall"], found["chance"])
+    measured = runs.read_json(stage1_dir / runs.METRICS_FILE, None)[schema.VALIDATION]
+    return retrieval.lift(measured["recall"], measured["chance"])
 
 
 def describe(variable: tf.Variable) -> str:

@@ -22,12 +22,11 @@ import tqdm
 
 from sitn_tf import runs, whole_files
 from sitn_tf.data import Batch
-from sitn_tf.distributed.replicas import separate_replicas, split_rows, sum_gradients
+from sitn_tf.distributed.replicas import Gradient, separate_replicas, split_rows, sum_gradients
 from sitn_tf.errors import InputError
 from sitn_tf.layers import randomness
 from sitn_tf.layers.dropout import number_layers
 from sitn_tf.optimizers import clipping, row_sparse
-from sitn_tf.optimizers.clipping import Gradient
 from sitn_tf.training import non_finite
 from sitn_tf.training.checkpoints import Checkpoints
 from sitn_tf.training.signals import StoppedError, StopRequest

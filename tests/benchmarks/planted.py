@@ -45,12 +45,12 @@ def main(_: list[str]) -> None:
     vectors, planted = {}, {}
     for domain in schema.DOMAINS:
         of_item = read_planted(logs, domain)
-        ids = getattr(model, domain).items.table.ids
+        ids = model.items[domain].table.ids
         rows = [row for row, item in enumerate(ids) if item in of_item]
         vectors[domain] = interests.item_instances(model, domain)[rows]
         planted[domain] = np.array([of_item[ids[row]] for row in rows])
     for space in model.i2c:
-        clusters = space.clusters_of(users.instances)
+        clusters = collapse.clusters_of(space, users.instances)
         nearest = {d: collapse.first_choice(vectors[d], clusters.new[d]) for d in schema.DOMAINS}
         alone = [information(planted[d], nearest[d]) for d in schema.DOMAINS]
         matched = interests.match(clusters.new[schema.SOURCE], clusters.new[schema.TARGET])

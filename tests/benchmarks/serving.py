@@ -76,8 +76,8 @@ def write_run(folder: pathlib.Path, items: int, max_history: int) -> pathlib.Pat
     info = runs.RunInfo(schema.STAGE2, str(folder), "made up", "none", runs.versions())
     run_dir = folder / "stage2"
     runs.prepare(run_dir, settings, manifest, info)
-    tables = runs.read_tables(run_dir, manifest, settings.model)
-    scorer = make_scorer(settings.model, tables, max_history)
+    tables = runs.read_tables(run_dir, manifest, settings)
+    scorer = make_scorer(settings, tables, max_history)
     tf.train.Checkpoint(model=scorer).save(str(run_dir / runs.BEST / "ckpt"))
     whole_files.write_json(run_dir / runs.METRICS_FILE, {})
     return run_dir

@@ -21,9 +21,10 @@ import tensorflow as tf
 from absl import flags
 
 from sitn_tf import cli
-from sitn_tf.config import Stage2Config
-from sitn_tf.distributed.replicas import make_strategy, read_rows, separate_replicas, split_rows
+from sitn_tf.distributed import tables
+from sitn_tf.distributed.replicas import make_strategy, separate_replicas, split_rows
 from sitn_tf.optimizers.row_sparse import make_optimizer
+from sitn_tf.sections import Stage2Config
 from sitn_tf.training import train_loop
 
 FLAGS = flags.FlagValues()
@@ -62,7 +63,7 @@ class Trainer:
         separate_replicas([table, kernel, *self.optimizer.variables])
 
         def losses(batch: dict[str, tf.Tensor], step: tf.Tensor) -> train_loop.Losses:
-            logits = tf.reduce_mean(read_rows(table, batch["ids"]), axis=1) @ kernel
+            logits = tf.reduce_mean(tables.read_rows(table, batch["ids"]), axis=1) @ kernel
             return {"loss": tf.reduce_sum(tf.square(logits - batch["label"])) / BATCH}
 
         self.step = train_loop.traced_once(

@@ -150,20 +150,21 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
         return make_reader(data_dir, batch_size) if program == "records" else make_trainer()
 
     def make_trainer():
-        from sitn_tf import config, runs
+        from sitn_tf import config, runs, sections
         from sitn_tf.distributed import replicas
         from sitn_tf.models.registry import make_scorer
         from sitn_tf.optimizers.row_sparse import RowSparseAdam
         from sitn_tf.training import train_loop
         from tests.click_step import make_click_step
 
-        settings = config.ModelConfig(
-            name="sitn" if program == "sitn" else "din",
-            embedding_dim=DIM,
-            heads=HEADS,
-            mlp=MLP,
-            side_features=(),
-            use_source=program != "din",
+        sitn = program == "sitn"
+        settings = config.Config(
+            model=sections.ModelConfig(
+                name="sitn" if sitn else "din", embedding_dim=DIM, use_source=program != "din"
+            ),
+            items=sections.ItemsConfig(side_features=()),
+            mlp=sections.MlpConfig(widths=MLP),
+            encoder=sections.EncoderConfig(**{"heads": HEADS} if sitn else {}),
         )
         manifest = schema.read_manifest(data_dir)
         strategy = replicas.make_strategy()
@@ -396,11 +397,11 @@ def compare_encoders(rounds: int, heads: int, dim: int = 64, batch: int = 1024) 
     """
     import tensorflow as tf
 
-    from sitn_tf.config import ModelConfig
     from sitn_tf.layers.encoder import SequenceEncoder
+    from sitn_tf.sections import EncoderConfig
 
     length = SYNTHETIC_HISTORY
-    encoder = SequenceEncoder(ModelConfig(embedding_dim=dim, heads=heads), length)
+    encoder = SequenceEncoder(EncoderConfig(heads=heads), dim, length)
     sequence = tf.random.normal([batch, length, dim])
     mask = tf.ones([batch, length], tf.bool)
     encoder(sequence, mask)

@@ -1,6 +1,5 @@
 """A finished stage-2 run directory without training: random weights, whole in every file."""
 
-import dataclasses
 import pathlib
 
 import tensorflow as tf
@@ -11,14 +10,16 @@ from tests.small_dataset import write_small_dataset
 
 
 def write_small_run(
-    folder: pathlib.Path, seed: int = 0, dataset: pathlib.Path | None = None, **model: object
+    folder: pathlib.Path, *settings: str, seed: int = 0, dataset: pathlib.Path | None = None
 ) -> pathlib.Path:
-    """Writes a data set (unless given) and a run over it; returns the run directory."""
+    """Writes a data set (unless given) and a run over it; returns the run directory.
+
+    Args:
+      *settings: `section.field=value`, of what differs from config.tiny.
+    """
     data_dir = dataset or write_small_dataset(folder / "dataset")
     manifest = schema.read_manifest(data_dir)
-    settings = dataclasses.replace(
-        config.tiny(), model=dataclasses.replace(config.tiny().model, **model)
-    )
+    chosen = config.override(config.tiny(), settings)
     run_dir = folder / "stage2"
     info = runs.RunInfo(
         stage=schema.STAGE2,
@@ -27,10 +28,10 @@ def write_small_run(
         init="none",
         versions=runs.versions(),
     )
-    runs.prepare(run_dir, settings, manifest, info)
+    runs.prepare(run_dir, chosen, manifest, info)
     tf.keras.utils.set_random_seed(seed)
-    tables = runs.read_tables(data_dir, manifest, settings.model)
-    scorer = make_scorer(settings.model, tables, manifest.max_history)
+    tables = runs.read_tables(data_dir, manifest, chosen)
+    scorer = make_scorer(chosen, tables, manifest.max_history)
     _spread(scorer)
     tf.train.Checkpoint(model=scorer).save(str(run_dir / runs.BEST / "ckpt"))
     whole_files.write_json(run_dir / runs.METRICS_FILE, {"validation": {"auc": 0.5}})

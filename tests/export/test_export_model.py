@@ -123,21 +123,21 @@ def test_metadata_says_what_was_exported(servable, run_dir):
 
 
 @pytest.mark.parametrize(
-    "model",
+    "settings",
     [
-        {"use_source": False},
-        {"name": "mean_pool"},
-        {"name": "din"},
-        {"id_embedding": "quotient_remainder", "id_rows": 4},
-        pytest.param({"id_embedding": "hash", "id_rows": 4}, marks=pytest.mark.slow),
-        pytest.param({"target_attention": "din"}, marks=pytest.mark.slow),
-        pytest.param({"blocks": 2, "positions": False}, marks=pytest.mark.slow),
-        pytest.param({"residual": False, "products": False}, marks=pytest.mark.slow),
+        ["model.use_source=false"],
+        ["model.name=mean_pool"],
+        ["model.name=din"],
+        ["items.id_embedding=quotient_remainder", "items.id_rows=4"],
+        pytest.param(["items.id_embedding=hash", "items.id_rows=4"], marks=pytest.mark.slow),
+        pytest.param(["sitn.target_attention=din"], marks=pytest.mark.slow),
+        pytest.param(["encoder.blocks=2", "encoder.positions=false"], marks=pytest.mark.slow),
+        pytest.param(["encoder.residual=false", "mlp.products=false"], marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_every_model_is_served_as_trained(tmp_path, model):
-    made, _ = export(write_small_run(tmp_path, **model), tmp_path / "servable", FEW)
+def test_every_model_is_served_as_trained(tmp_path, settings):
+    made, _ = export(write_small_run(tmp_path, *settings), tmp_path / "servable", FEW)
     assert verified(made)
 
 
@@ -174,7 +174,7 @@ def test_runs_that_cannot_be_exported(run_dir, tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(run_dir, tmp_path):
     other = shutil.copytree(run_dir, tmp_path / "stage2")
     config = runs.read_json(other / runs.CONFIG_FILE, None)
-    config["model"]["mlp"] = [17]
+    config["mlp"]["widths"] = [17]
     whole_files.write_json(other / runs.CONFIG_FILE, config)
     with pytest.raises(InputError, match=r"best/ckpt-\d+ does not load \(.*of another model than"):
         export(other, tmp_path / "servable", FEW)

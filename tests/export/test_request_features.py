@@ -18,7 +18,7 @@ from tests.export.serving_double import serve
 from tests.export.small_run import write_small_run
 from tests.small_dataset import example
 
-FEATURES = {"request_features": ("hour", "weekday", "user"), "user_buckets": 50}
+FEATURES = ("model.request_features=hour,weekday,user", "model.user_buckets=50")
 MONDAY_NOON = 1_717_416_000
 
 BARE = Request(("s2", "s3", "s9"), ("t5",), ("t2", "t3", "never seen", "t9"))
@@ -37,7 +37,7 @@ IDS = {"source_history": [2, 3, 9], "target_history": [5], "candidates": [2, 3, 
 
 @pytest.fixture(scope="module")
 def featured_run(tmp_path_factory):
-    return write_small_run(tmp_path_factory.mktemp("featured_run"), **FEATURES)
+    return write_small_run(tmp_path_factory.mktemp("featured_run"), *FEATURES)
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +98,21 @@ def test_the_export_is_verified(featured, featured_run, capsys):
 
 
 @pytest.mark.parametrize(
-    "model",
+    "settings",
     [
-        {"name": "din", "request_features": ("user",)},
-        {"name": "mean_pool", "use_source": False, "request_features": ("weekday", "hour")},
-        pytest.param({"target_attention": "din", **FEATURES}, marks=pytest.mark.slow),
+        ["model.name=din", "model.request_features=user"],
+        [
+            "model.name=mean_pool",
+            "model.use_source=false",
+            "model.request_features=weekday,hour",
+        ],
+        pytest.param(["sitn.target_attention=din", *FEATURES], marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_every_model_is_served_as_trained(tmp_path, model):
+def test_every_model_is_served_as_trained(tmp_path, settings):
     made, _ = export(
-        write_small_run(tmp_path, **model), tmp_path / "servable", ExportOptions(goldens=64)
+        write_small_run(tmp_path, *settings), tmp_path / "servable", ExportOptions(goldens=64)
     )
     with native.Session(made) as opened:
         report = verify.replay_goldens(opened, made)

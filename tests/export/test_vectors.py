@@ -26,7 +26,7 @@ def stage1(tmp_path_factory):
     )
     run_dir = folder / "stage1"
     runs.prepare(run_dir, settings, manifest, info)
-    tables = runs.read_tables(data_dir, manifest, settings.model)
+    tables = runs.read_tables(data_dir, manifest, settings)
     model = make_pretrainer(settings, tables, manifest.max_history)
     tf.train.Checkpoint(model=model).save(str(run_dir / runs.BEST / "ckpt"))
     whole_files.write_json(run_dir / runs.METRICS_FILE, {})

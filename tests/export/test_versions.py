@@ -101,8 +101,8 @@ def grown_run(run_dir, folder):
     with (grown / schema.vocabulary_path(schema.TARGET, schema.ITEM)).open("a") as vocabulary:
         vocabulary.write("new item\n")
     before = runs.load_scorer(run_dir)
-    tables = runs.read_tables(grown, before.manifest, before.config.model)
-    scorer = make_scorer(before.config.model, tables, before.manifest.max_history)
+    tables = runs.read_tables(grown, before.manifest, before.config)
+    scorer = make_scorer(before.config, tables, before.manifest.max_history)
     for old, wider in zip(before.scorer.variables, scorer.variables, strict=True):
         wider.assign(tf.concat([old, wider[old.shape[0] :]], axis=0))
     shutil.rmtree(grown / runs.BEST)

@@ -1,9 +1,10 @@
 import dataclasses
+import json
 import re
 
 import pytest
 
-from sitn_tf import config
+from sitn_tf import config, sections
 from sitn_tf.errors import InputError
 
 
@@ -21,7 +22,7 @@ def test_override_coerces_by_type():
             "contrast.temperature=0.2",
             "contrast.granularities=16,32",
             "model.use_source=false",
-            "model.target_attention=din",
+            "sitn.target_attention=din",
             "model.request_features=hour,user",
         ],
     )
@@ -29,7 +30,7 @@ def test_override_coerces_by_type():
     assert made.contrast.temperature == 0.2
     assert made.contrast.granularities == (16, 32)
     assert made.model.use_source is False
-    assert made.model.target_attention == "din"
+    assert made.sitn.target_attention == "din"
     assert made.model.request_features == ("hour", "user")
     assert config.Config.from_json(made.to_json()) == made
 
@@ -38,13 +39,13 @@ def test_override_coerces_by_type():
     ("setting", "message"),
     [
         ("contrast.temprature=1", "no such field; did you mean contrast.temperature"),
-        ("temperature", "--set=temperature is not of the form section.field=value"),
+        ("temperature", "set=temperature is not of the form section.field=value"),
         ("contrast.temperature=hot", "contrast.temperature=hot is not of type float"),
         ("contrast.temperature=0", "contrast.temperature=0.0 is not above 0.0"),
         ("contrast.similarity=l1", "contrast.similarity=l1 is not one of: cosine, dot"),
         ("model.use_source=2", "model.use_source=2 is not one of: true, false"),
-        ("model.heads=5", "model.embedding_dim=32 is not a multiple of model.heads=5"),
-        ("model.side_features=colour", "'colour' is not one of: title_words, brand"),
+        ("encoder.heads=5", "model.embedding_dim=32 is not a multiple of encoder.heads=5"),
+        ("items.side_features=colour", "'colour' is not one of: title_words, brand"),
         ("model.request_features=minute", "'minute' is not one of: hour, weekday, user"),
         ("model.request_features=hour,hour", "request_features=hour,hour names one twice: name"),
         ("model.user_buckets=0", "model.user_buckets=0 is not at least 1"),
@@ -52,7 +53,10 @@ def test_override_coerces_by_type():
         ("stage1.batch_size=0", "stage1.batch_size=0 is not at least 1"),
         ("stage1.item_mask=1", "stage1.item_mask=1.0 is not between 0.0 and 0.95"),
         ("model=sitn", "no such field"),
-        ("model.mlp=-3", "model.mlp=(-3,) has a width below 1"),
+        ("mlp.widths=-3", "mlp.widths=(-3,) has a width below 1"),
+        ("model.name=esmm", "model.name=esmm is not one of: sitn, din, mean_pool"),
+        ("model.heads=4", "model.heads: no such field; did you mean encoder.heads?"),
+        ("model.mlp=8", "model.mlp: no such field; did you mean mlp.widths, mlp.products?"),
         ("stage2.learning_rate=inf", "stage2.learning_rate=inf is not finite"),
     ],
 )
@@ -62,7 +66,7 @@ def test_bad_settings(setting, message):
 
 
 def test_unknown_preset():
-    with pytest.raises(InputError, match="--preset=big is not one of: default, paper, tiny"):
+    with pytest.raises(InputError, match="preset=big is not one of: default, paper, tiny"):
         config.preset("big")
 
 
@@ -76,3 +80,39 @@ def test_differences_name_the_fields():
 def test_unknown_fields_of_a_stored_configuration_are_refused():
     with pytest.raises(InputError, match="unknown fields: colour"):
         config.Config.from_json('{"colour": 1}')
+
+
+@pytest.mark.parametrize(
+    ("setting", "section"),
+    [
+        ("encoder.heads=8", "encoder"),
+        ("encoder.heads=4", "encoder"),  # the default, and still not what din has
+        ("sitn.target_attention=multi_head", "sitn"),
+        ("stage1.epochs=3", "stage1"),
+        ("stage2.contrast_weight=0.1", "contrast"),
+    ],
+)
+def test_what_the_model_does_not_use_is_refused_by_name(setting, section):
+    message = (
+        f"{setting}: model.name=din has no section {section}; it uses the sections "
+        "model, items, stage2, mlp"
+    )
+    for settings in (["model.name=din", setting], [setting, "model.name=din"]):
+        with pytest.raises(InputError, match=re.escape(message)):
+            config.override(config.default(), settings)
+
+
+def test_a_section_that_the_model_does_not_use_has_its_defaults():
+    din = sections.ModelConfig(name="din")
+    assert config.Config(model=din).encoder == sections.EncoderConfig()
+    with pytest.raises(InputError, match=r"encoder\.blocks=2: model\.name=din has no section"):
+        config.Config(model=din, encoder=sections.EncoderConfig(blocks=2))
+
+
+@pytest.mark.parametrize("preset", sorted(config.PRESETS))
+@pytest.mark.parametrize("name", sorted(config.SECTIONS))
+def test_every_preset_takes_every_model(preset, name):
+    made = config.override(config.preset(preset), [f"model.name={name}"])
+    assert made.mlp == config.preset(preset).mlp
+    assert set(json.loads(made.to_json())) == {"seed", *config.sections_of(name)}
+    assert config.Config.from_json(made.to_json()) == made

@@ -118,4 +118,4 @@ def test_a_study_continues_and_shows_its_table(tmp_path, capsys):
     assert table == [line for line in first.splitlines() if line.startswith("|")]
     (tmp_path / "runs/ssl/0/stage2/metrics.json").unlink()
     with pytest.raises(InputError, match=r"ended with status 2; see .*log\.txt"):
-        run_main(experiments, *flags, "--set=model.heads=4")
+        run_main(experiments, *flags, "--set=encoder.heads=4")

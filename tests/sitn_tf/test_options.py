@@ -7,9 +7,11 @@ import pytest
 import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
+from sitn_tf.distributed import tables
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
 from sitn_tf.layers.contrast import InstanceToInstance
+from sitn_tf.layers.encoder import instance
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
 from sitn_tf.training import stage1, stage2
@@ -31,7 +33,7 @@ def pretrained(small, tmp_path_factory, two_cpus):
 
 
 def _tables(small, chosen):
-    return runs.read_tables(small, schema.read_manifest(small), chosen.model)
+    return runs.read_tables(small, schema.read_manifest(small), chosen)
 
 
 def _train(small, pretrained, folder, two_cpus, *changes):
@@ -39,7 +41,7 @@ def _train(small, pretrained, folder, two_cpus, *changes):
     chosen = config.override(config.tiny(), ["stage2.epochs=1", *changes])
     stage2.run_stage2(chosen, small, folder / "stage2", cpu_strategy(two_cpus[:1]), str(pretrained))
     after = runs.load_scorer(folder / "stage2").scorer
-    before = make_scorer(chosen.model, _tables(small, chosen), MAX_HISTORY)
+    before = make_scorer(chosen, _tables(small, chosen), MAX_HISTORY)
     stage2.restore_encoders(before, str(pretrained))
     moved = {
         kind: sum(
@@ -47,8 +49,8 @@ def _train(small, pretrained, folder, two_cpus, *changes):
             for a, b in zip(*map(pick, (before, after)), strict=True)
         )
         for kind, pick in {
-            "encoders": lambda s: [v for d in s.domains.values() for v in d.trainable_variables],
-            "target": lambda s: s.domains["target"].trainable_variables,
+            "encoders": lambda s: s.variables_of(s.takes_over),
+            "target": lambda s: s.items["target"].trainable_variables,
         }.items()
     }
     return moved
@@ -73,7 +75,8 @@ def test_encoders_freeze_or_go_slower(small, pretrained, tmp_path, two_cpus):
 def test_a_share_of_the_rate_is_a_share_of_the_step(make):
     moved = {}
     for share in (1.0, 0.25):
-        dense, table = tf.Variable([[1.0, 2.0]]), tf.Variable(tf.ones([3, 2]))
+        dense = tf.Variable([[1.0, 2.0]])
+        table = tables.mark(tf.Variable(tf.ones([3, 2])), slots="by_element")
         optimizer = make(learning_rate=0.1)
         optimizer.build([dense, table])
         optimizer.slow_down([dense, table], share)
@@ -86,13 +89,13 @@ def test_a_share_of_the_rate_is_a_share_of_the_step(make):
 
 def test_the_contrast_kept_in_stage_2_is_equations_3_and_4(small):
     chosen = config.tiny()
-    scorer = make_scorer(chosen.model, _tables(small, chosen), MAX_HISTORY)
+    scorer = make_scorer(chosen, _tables(small, chosen), MAX_HISTORY)
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 12)))
     assert len(np.unique(batch["user_id"].numpy())) == 12, "the reference knows no equal users"
     i2i = InstanceToInstance(chosen.contrast)
     found = float(stage2.mean_contrast_loss(scorer, i2i, batch))
     p_s, p_t = (
-        scorer.domains[d].instance(batch[f.name], unit=True).numpy()
+        instance(scorer.items[d], scorer.sequences[d], batch[f.name], unit=True).numpy()
         for d, f in schema.HISTORY_OF_DOMAIN.items()
     )
     tau = chosen.contrast.temperature
@@ -134,9 +137,9 @@ def test_log_q_golden(small):
 
 def test_log_q_is_taken_from_the_logits_in_training(small):
     chosen = config.tiny()
-    scorer = make_scorer(chosen.model, _tables(small, chosen), MAX_HISTORY)
+    scorer = make_scorer(chosen, _tables(small, chosen), MAX_HISTORY)
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 12)))
-    log_q = np.linspace(-3.0, 1.0, scorer.domains[schema.TARGET].items.table.size)
+    log_q = np.linspace(-3.0, 1.0, scorer.items[schema.TARGET].table.size)
     candidates, labels = batch["candidates"].numpy(), batch["labels"].numpy()
     logits = scorer(batch).numpy() - log_q[candidates]
     expected = [
@@ -144,7 +147,7 @@ def test_log_q_is_taken_from_the_logits_in_training(small):
         for y, x, item in zip(labels.flat, logits.flat, candidates.flat, strict=True)
         if item
     ]
-    found = stage2.mean_click_loss(scorer, batch, tf.constant(log_q, tf.float32))
+    found = stage2.scorer_losses(scorer, batch, tf.constant(log_q, tf.float32))["loss"]
     assert float(found) == pytest.approx(np.mean(expected), rel=1e-4)
 
 

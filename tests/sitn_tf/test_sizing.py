@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sitn_tf import sizing
-from sitn_tf.config import ModelConfig
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import ItemEmbedding
+from sitn_tf.sections import ItemsConfig
 
 
 def test_gibibytes_golden():
@@ -21,10 +21,11 @@ def test_gibibytes_golden():
 @pytest.mark.parametrize("size", [2, 12, 13])
 def test_rows_are_those_of_the_tables_that_are_made(kind, size):
     table = ItemTable("source", [""] * size, [""] * size, np.zeros(size), {}, {})
-    layer = ItemEmbedding(table, ModelConfig(embedding_dim=4, id_embedding=kind, id_rows=5))
+    config = ItemsConfig(id_embedding=kind, id_rows=5)
+    layer = ItemEmbedding(table, config, 4)
     layer.build(None)
     made = tuple(variable.shape[0] for variable in layer.id_variables)
-    assert made == sizing.table_rows(kind, size, 5)
+    assert made == config.table_rows(size)
 
 
 def test_report_of_the_papers_items():

@@ -17,6 +17,7 @@ from sitn_tf.evaluation.predictions import predict
 from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
 from sitn_tf.training import stage1, stage2
 from tests import commands
+from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import write_small_dataset
 
 PARAMETERS_OF_TINY = 2265
@@ -154,39 +155,42 @@ def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path
 def test_initialising_copies_stage_1_values(workdir, small, tmp_path):
     manifest = schema.read_manifest(small)
     settings = config.tiny()
-    tables = runs.read_tables(small, manifest, settings.model)
-    scorer = make_scorer(settings.model, tables, manifest.max_history)
+    tables = runs.read_tables(small, manifest, settings)
+    scorer = make_scorer(settings, tables, manifest.max_history)
     stage2.restore_encoders(scorer, str(workdir / "stage1"))
     pretrainer = make_pretrainer(settings, tables, manifest.max_history)
     runs.restore_best(workdir / "stage1", pretrainer)
     for domain in schema.DOMAINS:
-        ours, theirs = scorer.domains[domain], getattr(pretrainer, domain)
-        for a, b in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
-            np.testing.assert_array_equal(a.numpy(), b.numpy())
+        for part in ("items", "sequences"):
+            ours, theirs = getattr(scorer, part)[domain], getattr(pretrainer, part)[domain]
+            for a, b in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def test_stage_1_leaves_the_ids_of_items_known_by_features(small):
     manifest = schema.read_manifest(small)
     for change, trained in (([], False), (["stage1.train_ids=true"], True)):
         settings = config.override(config.tiny(), change)
-        tables = runs.read_tables(small, manifest, settings.model)
+        tables = runs.read_tables(small, manifest, settings)
         model = make_pretrainer(settings, tables, manifest.max_history)
-        assert any(v is model.source.items.ids for v in model.trained_variables()) == trained
-    settings = config.override(config.tiny(), ["model.side_features="])
-    tables = runs.read_tables(small, manifest, settings.model)
+        assert (
+            any(v is model.items[schema.SOURCE].ids for v in model.trained_variables()) == trained
+        )
+    settings = config.override(config.tiny(), ["items.side_features="])
+    tables = runs.read_tables(small, manifest, settings)
     model = make_pretrainer(settings, tables, manifest.max_history)
-    assert any(v is model.source.items.ids for v in model.trained_variables())
+    assert any(v is model.items[schema.SOURCE].ids for v in model.trained_variables())
 
 
 @pytest.mark.parametrize("kind", ["hash", "quotient_remainder"])
 def test_both_stages_train_with_shared_id_rows(small, tmp_path, kind):
-    shared = ("--preset=tiny", f"--set=model.id_embedding={kind}", "--set=model.id_rows=4")
+    shared = ("--preset=tiny", f"--set=items.id_embedding={kind}", "--set=items.id_rows=4")
     for stage in ("1", "2"):
         _train(stage, small, tmp_path, *shared, f"--set=stage{stage}.epochs=1")
     described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
     assert any("source_items/ids:0 [6, 8]" in name for name in described["restored"])
     assert any("quotients" in name for name in described["restored"]) == (kind != "hash")
-    more = (*shared[:2], "--set=model.id_rows=5", f"--init={tmp_path / 'stage1'}")
+    more = (*shared[:2], "--set=items.id_rows=5", f"--init={tmp_path / 'stage1'}")
     with pytest.raises(InputError, match=r"other encoders .*id_rows: 4, 5"):
         _train("2", small, tmp_path / "other", *more)
 
@@ -194,15 +198,15 @@ def test_both_stages_train_with_shared_id_rows(small, tmp_path, kind):
 def test_stage_1_leaves_all_tables_of_ids_alone(small):
     settings = dataclasses.replace(
         config.tiny(),
-        model=dataclasses.replace(config.tiny().model, id_embedding="quotient_remainder"),
+        items=dataclasses.replace(config.tiny().items, id_embedding="quotient_remainder"),
     )
     manifest = schema.read_manifest(small)
-    tables = runs.read_tables(small, manifest, settings.model)
+    tables = runs.read_tables(small, manifest, settings)
     model = make_pretrainer(settings, tables, manifest.max_history)
     trained = {id(v) for v in model.trained_variables()}
-    for domain in (model.source, model.target):
-        assert len(domain.items.id_variables) == 2
-        assert not trained & {id(v) for v in domain.items.id_variables}
+    for items in model.items.values():
+        assert len(items.id_variables) == 2
+        assert not trained & {id(v) for v in items.id_variables}
 
 
 def test_number_of_parameters_of_tiny(workdir):
@@ -214,11 +218,9 @@ def test_encoding_once_gives_the_same_scores(workdir, small):
     scorer = runs.load_scorer(workdir / "stage2").scorer
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TEST, 16)))
     direct = scorer(batch).numpy()
-    encoded = scorer.encode(batch["source_history"], batch["target_history"])
-    np.testing.assert_allclose(
-        scorer.score_encoded(encoded, batch["candidates"]), direct, rtol=1e-5, atol=1e-6
-    )
-    row_each = scorer.score_encoded(encoded, batch["candidates"][:, :1])
+    apart = encode_and_score(scorer, batch)
+    np.testing.assert_allclose(apart, direct, rtol=1e-5, atol=1e-6)
+    row_each = encode_and_score(scorer, batch, batch["candidates"][:, :1])
     np.testing.assert_allclose(row_each, direct[:, :1], rtol=1e-5, atol=1e-6)
 
 
@@ -233,15 +235,13 @@ def test_scores_do_not_depend_on_padding_or_batch(workdir, small):
 def test_every_weight_gets_a_gradient(small):
     manifest = schema.read_manifest(small)
     for name in SCORERS:
-        settings = dataclasses.replace(config.tiny().model, name=name)
+        settings = config.override(config.tiny(), [f"model.name={name}"])
         tables = runs.read_tables(small, manifest, settings)
         scorer = make_scorer(settings, tables, manifest.max_history)
         batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 64)))
         with tf.GradientTape() as tape:
-            loss = stage2.mean_click_loss(scorer, batch)
+            loss = stage2.scorer_losses(scorer, batch)["loss"]
         used = scorer.trainable_variables
-        if name != "sitn":
-            used = [v for v in used if "attention" not in v.name and "encoder" not in v.name]
         for variable, gradient in zip(used, tape.gradient(loss, used), strict=True):
             assert gradient is not None, variable.name
             assert np.isfinite(tf.convert_to_tensor(gradient)).all()

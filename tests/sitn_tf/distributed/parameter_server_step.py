@@ -29,7 +29,7 @@ def step(cluster: dict, data_dir: str, checkpoint: str, output: pathlib.Path) ->
     coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
     loss = coordinator.schedule(train, args=(batch,)).fetch()["loss"]
     saved = state.save(str(output / "trained"))
-    shards = [v for d in scorer.domains.values() for v in d.items.id_variables]
+    shards = [v for items in scorer.items.values() for v in items.id_variables]
     graph = train.get_concrete_function(batch).graph
     report = {
         "loss": float(loss),
@@ -47,7 +47,7 @@ def make(data_dir: str):
     from sitn_tf.optimizers.row_sparse import RowSparseAdam
 
     manifest = schema.read_manifest(data_dir)
-    settings = config.tiny().model
+    settings = config.tiny()
     scorer = make_scorer(
         settings, runs.read_tables(data_dir, manifest, settings), manifest.max_history
     )

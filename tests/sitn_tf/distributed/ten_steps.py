@@ -9,7 +9,7 @@ from sitn_tf import config, data, runs, schema
 from sitn_tf.distributed.replicas import split_rows
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam
-from sitn_tf.training import stage2, train_loop
+from sitn_tf.training import stage1, stage2, train_loop
 
 STEPS = 10
 ROWS = 11
@@ -34,14 +34,14 @@ class Trial:
     def __init__(self, small, stage, strategy, chosen=None):
         chosen = chosen or settings()
         manifest = schema.read_manifest(small)
-        tables = runs.read_tables(small, manifest, chosen.model)
+        tables = runs.read_tables(small, manifest, chosen)
         self.strategy = strategy
         tf.keras.utils.set_random_seed(1)
         with strategy.scope():
             if stage == schema.STAGE1:
                 self.model = make_pretrainer(chosen, tables, manifest.max_history)
             else:
-                self.model = make_scorer(chosen.model, tables, manifest.max_history)
+                self.model = make_scorer(chosen, tables, manifest.max_history)
             self.optimizer = RowSparseAdam(learning_rate=0.01, epsilon=1e-3)
             self.optimizer.build(self.model.trainable_variables)
         self.stage = stage
@@ -51,10 +51,12 @@ class Trial:
     def losses(self, batch, step):
         if self.stage == schema.STAGE1:
             return {"loss": self.model.loss(batch, step).total}
-        return {"loss": stage2.mean_click_loss(self.model, batch)}
+        return stage2.scorer_losses(self.model, batch)
 
     def cached(self, batch, step):
-        loss, found = self.model.cached_gradients(batch, step, self.model.trainable_variables)
+        loss, found = stage1.micro_batch_gradients(
+            self.model, batch, step, self.model.trainable_variables
+        )
         return {"loss": loss.total}, found
 
     def _run(self, batch):

@@ -25,7 +25,7 @@ def four_cpus(two_cpus):
 
 READINGS = [
     {},
-    {"negatives": "views", "stop_cluster_gradient": True, "alike": 0.5},
+    {"negatives": "views", "stop_cluster_gradient": True},
     {"view": "mlp", "similarity": "dot", "reduction": "sum", "cluster_norm": "none"},
 ]
 

@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf.config import ContrastConfig, ModelConfig
 from sitn_tf.item_tables import ItemTable, pad_lists
 from sitn_tf.layers.attention import ActivationUnit, MultiHeadAttention, masked_attention
 from sitn_tf.layers.contrast import Instances, InstanceToCluster, InstanceToInstance
 from sitn_tf.layers.embedding import (
     ItemEmbedding,
     hashed_rows,
+    look_up,
     masked_mean,
     quotient_and_remainder,
 )
 from sitn_tf.layers.encoder import SequenceEncoder, recency
 from sitn_tf.layers.mlp import join
 from sitn_tf.layers.prototypes import ClusterEncoder, spread_directions
+from sitn_tf.sections import ContrastConfig, EncoderConfig, ItemsConfig
 from tests.sitn_tf import reference
 
 D = 8
@@ -135,7 +136,7 @@ def test_masked_mean_is_equation_2(rng):
 
 
 def test_encoder_does_not_see_padding(rng):
-    layer = SequenceEncoder(ModelConfig(embedding_dim=D, heads=2, blocks=2), max_history=10)
+    layer = SequenceEncoder(EncoderConfig(heads=2, blocks=2), D, max_history=10)
     x, mask, _ = _sequence(rng)
     plain = layer(x, tf.constant(mask)).numpy()
     wider = np.concatenate([x, np.ones((3, 3, D), np.float32)], axis=1)
@@ -145,10 +146,8 @@ def test_encoder_does_not_see_padding(rng):
 
 
 def test_encoder_of_the_paper_is_attention_alone(rng):
-    config = ModelConfig(
-        embedding_dim=D, heads=2, residual=False, positions=False, layer_norm=False
-    )
-    layer = SequenceEncoder(config, max_history=10)
+    config = EncoderConfig(heads=2, residual=False, positions=False, layer_norm=False)
+    layer = SequenceEncoder(config, D, max_history=10)
     x, mask, lengths = _sequence(rng, rows=1)
     out = layer(x, tf.constant(mask)).numpy()
     attention = layer.attentions[0]
@@ -174,7 +173,7 @@ def _table(words=True):
 
 
 def test_item_vector_is_the_sum_of_its_parts():
-    layer = ItemEmbedding(_table(), ModelConfig(embedding_dim=D))
+    layer = ItemEmbedding(_table(), ItemsConfig(), D)
     layer.build(None)
     ids, brand = layer.ids.numpy(), layer.feature_weights["brand"].numpy()
     words = layer.feature_weights["title_words"].numpy()
@@ -189,17 +188,17 @@ def test_item_vector_is_the_sum_of_its_parts():
 
 
 def test_lookup_shares_the_work_and_gives_the_same():
-    layer = ItemEmbedding(_table(), ModelConfig(embedding_dim=D))
+    layer = ItemEmbedding(_table(), ItemsConfig(), D)
     layer.build(None)
     first, second = tf.constant([[2, 3]], tf.int64), tf.constant([[4], [2]], tf.int64)
     for together, alone in zip(
-        layer.lookup(first, second), (layer(first), layer(second)), strict=True
+        look_up(layer.vectors, first, second), (layer(first), layer(second)), strict=True
     ):
         np.testing.assert_array_equal(together, alone)
 
 
 def test_item_gradient_touches_only_the_rows_of_the_batch():
-    layer = ItemEmbedding(_table(), ModelConfig(embedding_dim=D))
+    layer = ItemEmbedding(_table(), ItemsConfig(), D)
     layer.build(None)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(layer(tf.constant([2, 3, 3], tf.int64)))
@@ -210,7 +209,7 @@ def test_item_gradient_touches_only_the_rows_of_the_batch():
 
 def _id_embedding(items, **options):
     table = ItemTable("source", [""] * items, [""] * items, np.zeros(items), {}, {})
-    layer = ItemEmbedding(table, ModelConfig(embedding_dim=D, **options))
+    layer = ItemEmbedding(table, ItemsConfig(**options), D)
     layer.build(None)
     return layer
 

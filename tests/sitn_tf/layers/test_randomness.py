@@ -56,11 +56,11 @@ def test_dropout_keeps_the_mean_and_the_step_decides():
 def test_no_layer_keeps_random_state_that_no_checkpoint_holds(tmp_path):
     data_dir = write_small_dataset(tmp_path)
     manifest = schema.read_manifest(data_dir)
-    settings = config.override(config.tiny(), ["model.dropout=0.5"])
-    tables = runs.read_tables(data_dir, manifest, settings.model)
+    settings = config.override(config.tiny(), ["model.dropout=0.5", "mlp.widths=16,8"])
+    tables = runs.read_tables(data_dir, manifest, settings)
     models = [make_pretrainer(settings, tables, manifest.max_history)]
     for name in SCORERS:
-        named = config.override(settings, [f"model.name={name}"]).model
+        named = config.override(settings, [f"model.name={name}"])
         models.append(make_scorer(named, tables, manifest.max_history))
     stateful = type(tf_keras.layers.Dropout(0.5)).__mro__[1]
     assert stateful.__name__ == "BaseRandomLayer"

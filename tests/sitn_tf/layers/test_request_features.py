@@ -13,6 +13,7 @@ from sitn_tf.layers.request_features import hour_row, user_row, weekday_row
 from sitn_tf.models.registry import SCORERS, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
 from sitn_tf.training import stage2
+from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import example, write_small_dataset
 
 ALL = ("hour", "weekday", "user")
@@ -28,7 +29,10 @@ def small(tmp_path_factory):
 
 def make(small, **model):
     manifest = schema.read_manifest(small)
-    settings = dataclasses.replace(config.tiny().model, user_buckets=BUCKETS, **model)
+    chosen = config.override(config.tiny(), [f"model.name={model.pop('name', 'sitn')}"])
+    settings = dataclasses.replace(
+        chosen, model=dataclasses.replace(chosen.model, user_buckets=BUCKETS, **model)
+    )
     tf.keras.utils.set_random_seed(3)
     return make_scorer(settings, runs.read_tables(small, manifest, settings), manifest.max_history)
 
@@ -109,9 +113,7 @@ def test_every_feature_tells_requests_apart_and_the_unknown_are_scored(scorer):
 def test_encoding_once_and_other_rows_change_no_score(scorer):
     batch = requests([MONDAY_NOON, 0, MONDAY_NOON + 5 * HOUR], ["u1", "u2", ""])
     logits = scorer(batch).numpy()
-    histories = (batch["source_history"], batch["target_history"])
-    encoded = scorer.encode(*histories, batch)
-    again = scorer.score_encoded(encoded, batch["candidates"])
+    again = encode_and_score(scorer, batch)
     np.testing.assert_allclose(again, logits, rtol=1e-5, atol=1e-6)
     for row in range(3):
         alone = scorer({name: value[row : row + 1] for name, value in batch.items()})
@@ -124,14 +126,11 @@ def test_a_row_of_the_table_is_a_further_part_of_the_concatenation(small):
     for table in scorer.request_embedding.tables.values():
         table.assign(tf.random.normal(table.shape))
     batch = requests([MONDAY_NOON], ["u1"])
-    users = [
-        tf.reduce_mean(scorer.domains[d].items(batch[f"{d}_history"]), axis=1)
-        for d in schema.DOMAINS
-    ]
+    users = [tf.reduce_mean(scorer.items[d](batch[f"{d}_history"]), axis=1) for d in schema.DOMAINS]
     tables = scorer.request_embedding.tables
     users += [tables["user"][int(user_row(batch["user_id"], BUCKETS)[0])][None]]
     users += [tables["hour"][13][None]]
-    item = scorer.domains[schema.TARGET].items(batch["candidates"])[:, 0]
+    item = scorer.items[schema.TARGET](batch["candidates"])[:, 0]
     joined = tf.concat([*users, item, *(user * item for user in users)], axis=-1)
     np.testing.assert_allclose(scorer(batch)[0, :1], scorer.mlp(joined)[0], rtol=1e-5)
 
@@ -141,7 +140,7 @@ def test_rows_that_training_never_touched_add_nothing(small):
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 16)))
     optimizer = RowSparseAdam(learning_rate=0.1)
     with tf.GradientTape() as tape:
-        loss = stage2.mean_click_loss(scorer, batch)
+        loss = stage2.scorer_losses(scorer, batch)["loss"]
     variables = scorer.trainable_variables
     gradients = tape.gradient(loss, variables)
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
@@ -159,7 +158,7 @@ def test_updates_follow_the_rows_touched(small, precision):
     tables = list(scorer.request_embedding.tables.values())
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 16)))
     with tf.GradientTape() as tape:
-        loss = stage2.mean_click_loss(scorer, batch)
+        loss = stage2.scorer_losses(scorer, batch)["loss"]
     for gradient in tape.gradient(loss, tables):
         assert isinstance(gradient, tf.IndexedSlices)
         assert gradient.values.shape == (16, 8)

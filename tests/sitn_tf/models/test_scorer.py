@@ -1,7 +1,5 @@
 """The scorer against a NumPy loop of Eq. 8, one candidate at a time."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +7,7 @@ import tensorflow as tf
 from sitn_tf import config, runs, schema
 from sitn_tf.models.registry import SCORERS, make_scorer
 from tests.sitn_tf import reference
+from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import write_small_dataset
 
 
@@ -29,12 +28,12 @@ def _dense(mlp):
 
 def _reference_logit(scorer, histories, candidate):
     """Eq. 8 for one candidate, from the paper: attention, attention by the candidate, MLP."""
-    heads = scorer.config.heads
-    v = scorer.domains[schema.TARGET].items(tf.constant([candidate], tf.int64)).numpy()
+    heads = scorer.config.encoder.heads
+    v = scorer.items[schema.TARGET](tf.constant([candidate], tf.int64)).numpy()
     users = []
     for domain, history in histories.items():
-        x = scorer.domains[domain].items(tf.constant(history, tf.int64)).numpy()
-        encoder = _attention_weights(scorer.domains[domain].sequence.attentions[0])
+        x = scorer.items[domain](tf.constant(history, tf.int64)).numpy()
+        encoder = _attention_weights(scorer.sequences[domain].attentions[0])
         z = reference.multi_head_attention(x, x, *encoder, heads=heads)
         block = _attention_weights(scorer.attentions[domain])
         users.append(reference.multi_head_attention(v, z, *block, heads=heads))
@@ -44,8 +43,9 @@ def _reference_logit(scorer, histories, candidate):
 
 def test_scorer_is_equation_8(small):
     manifest = schema.read_manifest(small)
-    settings = dataclasses.replace(
-        config.paper().model, embedding_dim=8, heads=2, mlp=(16,), title_words=3
+    settings = config.override(
+        config.paper(),
+        ["model.embedding_dim=8", "encoder.heads=2", "mlp.widths=16", "items.title_words=3"],
     )
     tables = runs.read_tables(small, manifest, settings)
     tf.keras.utils.set_random_seed(4)
@@ -66,13 +66,13 @@ def test_scorer_is_equation_8(small):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-6)
 
 
-MODELS = [{"name": name} for name in SCORERS] + [{"target_attention": "din"}]
+MODELS = [f"model.name={name}" for name in SCORERS] + ["sitn.target_attention=din"]
 
 
-@pytest.fixture(params=MODELS, ids=str)
+@pytest.fixture(params=MODELS)
 def scorer(request, small):
     manifest = schema.read_manifest(small)
-    settings = dataclasses.replace(config.tiny().model, **request.param)
+    settings = config.override(config.tiny(), [request.param])
     tables = runs.read_tables(small, manifest, settings)
     return make_scorer(settings, tables, manifest.max_history)
 
@@ -96,7 +96,5 @@ def test_padding_other_candidates_and_encoding_once_change_no_score(scorer):
     wider = {name: tf.pad(ids, [[0, 0], [0, 4]]) for name, ids in batch.items()}
     one = scorer(wider | {"candidates": candidates[:, 1:2]}).numpy()
     np.testing.assert_allclose(one, logits[:, 1:2], rtol=1e-5, atol=1e-6)
-    encoded = scorer.encode(**wider)
-    np.testing.assert_allclose(
-        scorer.score_encoded(encoded, candidates), logits, rtol=1e-5, atol=1e-6
-    )
+    apart = encode_and_score(scorer, wider, candidates)
+    np.testing.assert_allclose(apart, logits, rtol=1e-5, atol=1e-6)

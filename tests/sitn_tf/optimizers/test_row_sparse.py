@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from sitn_tf import config
+from sitn_tf.distributed import tables
 from sitn_tf.distributed.replicas import cpu_strategy, sum_gradients
 from sitn_tf.optimizers.clipping import with_distinct_rows
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad, make_optimizer
@@ -66,45 +67,45 @@ def _adagrad_loop(rows, gradients, rate, row_wise, decay=0.0, start=0.0, epsilon
     return rows
 
 
-def _table(values, name="source_items/ids"):
-    return tf.Variable(values, name=name)
+def _table(values, slots="by_row"):
+    return tables.mark(tf.Variable(values), slots)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("name", ["source_items/ids", "encoder/positions"])
-def test_adagrad_changes_touched_rows_only(name, decay):
+@pytest.mark.parametrize("slots", ["by_row", "by_element"])
+def test_adagrad_changes_touched_rows_only(slots, decay):
     rng = np.random.default_rng(0)
     start = rng.normal(size=(6, 3)).astype(np.float32)
-    table = _table(start, name)
+    table = _table(start, slots)
     optimizer = RowWiseAdagrad(learning_rate=0.05, row_decay=decay)
     optimizer.build([table])
     gradients = [rng.normal(size=(2, 3)).astype(np.float32) for _ in range(3)]
     for g in gradients:
         optimizer.apply_gradients([(tf.IndexedSlices(g, tf.constant([4, 1]), (6, 3)), table)])
     expected = start.copy()
-    row_wise = name == "source_items/ids"
+    row_wise = slots == "by_row"
     expected[[4, 1]] = _adagrad_loop(start[[4, 1]], gradients, 0.05, row_wise, decay)
     np.testing.assert_allclose(table, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["source_items/ids", "mlp/kernel"])
-def test_adagrad_of_a_dense_gradient(name):
+@pytest.mark.parametrize("slots", ["by_row", "by_element"])
+def test_adagrad_of_a_dense_gradient(slots):
     start = np.ones((2, 2), np.float32)
-    weights = _table(start, name)
+    weights = _table(start, slots)
     optimizer = RowWiseAdagrad(learning_rate=0.05)
     optimizer.build([weights])
     gradients = [np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)] * 3
     for g in gradients:
         optimizer.apply_gradients([(tf.constant(g), weights)])
-    row_wise = name == "source_items/ids"
+    row_wise = slots == "by_row"
     np.testing.assert_allclose(weights, _adagrad_loop(start, gradients, 0.05, row_wise), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["source_items/ids", "mlp/kernel"])
-def test_adagrad_moves_as_far_for_a_mean_as_for_a_sum(name):
+@pytest.mark.parametrize("slots", ["by_row", "by_element"])
+def test_adagrad_moves_as_far_for_a_mean_as_for_a_sum(slots):
     ends = []
     for scale in (1.0, 1 / 2560):
-        weights = _table(np.ones((3, 2), np.float32), name)
+        weights = _table(np.ones((3, 2), np.float32), slots)
         optimizer = RowWiseAdagrad(learning_rate=0.05)
         optimizer.build([weights])
         for g in ([[1.0, 2.0]], [[-3.0, 0.5]]):

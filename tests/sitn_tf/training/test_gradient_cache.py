@@ -9,6 +9,7 @@ import tensorflow as tf
 from sitn_tf import config, data, runs, schema
 from sitn_tf.models.registry import make_pretrainer
 from sitn_tf.training.gradient_cache import add
+from sitn_tf.training.stage1 import micro_batch_gradients
 from tests.small_dataset import write_small_dataset
 
 
@@ -27,11 +28,11 @@ def _model(small, parts, contrast):
     manifest = schema.read_manifest(small)
     tf.keras.utils.set_random_seed(1)
     return make_pretrainer(
-        settings, runs.read_tables(small, manifest, settings.model), manifest.max_history
+        settings, runs.read_tables(small, manifest, settings), manifest.max_history
     )
 
 
-OTHER = {"view": "mlp", "alike": 0.5, "negatives": "views"}
+OTHER = {"view": "mlp", "negatives": "views"}
 
 
 @pytest.mark.parametrize(("parts", "contrast"), [(1, {}), (3, {}), (12, {}), (3, OTHER)])
@@ -43,7 +44,7 @@ def test_cached_gradients_equal_those_of_the_large_batch(small, parts, contrast)
     with tf.GradientTape() as tape:
         expected = model.loss(batch, step)
     plain = tape.gradient(expected.total, variables)
-    loss, found = tf.function(lambda: model.cached_gradients(batch, step, variables))()
+    loss, found = tf.function(lambda: micro_batch_gradients(model, batch, step, variables))()
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     for one, other in zip(plain, found, strict=True):
         assert (one is None) == (other is None)

@@ -25,7 +25,7 @@ TEMPERATURES = (0.05, 1.0)
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     small = write_small_dataset(tmp_path_factory.mktemp("small"))
-    return runs.read_tables(small, schema.read_manifest(small), config.tiny().model)
+    return runs.read_tables(small, schema.read_manifest(small), config.tiny())
 
 
 def _settings(temperature, precision):
@@ -33,7 +33,8 @@ def _settings(temperature, precision):
     chosen = config.default()
     return dataclasses.replace(
         chosen,
-        model=dataclasses.replace(chosen.model, embedding_dim=8, heads=2, precision=precision),
+        model=dataclasses.replace(chosen.model, embedding_dim=8, precision=precision),
+        encoder=dataclasses.replace(chosen.encoder, heads=2),
         contrast=dataclasses.replace(
             chosen.contrast, temperature=temperature, granularities=(4, 16)
         ),
@@ -116,7 +117,7 @@ def test_stage_1_is_finite(pretrainers, rows, repeats, longest, temperature, pre
 @pytest.mark.parametrize("rows", [1, 32, 2048])
 @pytest.mark.parametrize("longest", [0, 1, MAX_HISTORY])
 def test_stage_2_is_finite(tables, precision, rows, longest):
-    scorer = make_scorer(_settings(0.1, precision).model, tables, MAX_HISTORY)
+    scorer = make_scorer(_settings(0.1, precision), tables, MAX_HISTORY)
     rng = np.random.default_rng(rows)
     batch = {
         "source_history": _histories(rng, rows, SOURCE_ITEMS, longest),
@@ -124,7 +125,7 @@ def test_stage_2_is_finite(tables, precision, rows, longest):
         "candidates": tf.constant(rng.integers(0, TARGET_ITEMS, size=(rows, 5))),
         "labels": tf.constant(rng.integers(0, 2, size=(rows, 5))),
     }
-    _assert_finite(*_gradients(scorer, lambda: stage2.mean_click_loss(scorer, batch)))
+    _assert_finite(*_gradients(scorer, lambda: stage2.scorer_losses(scorer, batch)["loss"]))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])

@@ -1,0 +1,54 @@
+"""Embedding tables: variables that a step reads and updates by a few rows of many.
+
+A table is marked where it is made (`layers.embedding.add_table`), so that the optimiser gives it
+slots by row and complains of a variable that is read by rows but carries no mark.
+"""
+
+from typing import Literal
+
+import tensorflow as tf
+
+Slots = Literal["by_row", "by_element"]
+"""What an optimiser that can do with one number a row keeps of a variable."""
+
+_MARK = "slots_of_table"
+
+
+def mark(table: tf.Variable, slots: Slots = "by_row") -> tf.Variable:
+    """Says that gradients of a variable name rows; returns it. A sharded one's shards have it too.
+
+    Args:
+      slots: by_element for a few rows that all steps touch, such as positions.
+    """
+    for part in (table, *parts_of(table)):
+        setattr(part, _MARK, slots)
+    return table
+
+
+def slots_of(variable: tf.Variable) -> Slots | None:
+    """The mark of a variable; None of one that is no table."""
+    slots: Slots | None = getattr(variable, _MARK, None)
+    return slots
+
+
+def parts_of(table: tf.Variable) -> list[tf.Variable]:
+    """The shards of a table over parameter servers; of another the table itself."""
+    return list(getattr(table, "variables", [table]))
+
+
+def rows_of(table: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    """The rows of a table; of one sharded over parameter servers only these travel."""
+    if isinstance(table, tf.Variable):
+        return read_rows(table, rows)
+    return tf.nn.embedding_lookup(table, rows)
+
+
+def read_rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
+    """`tf.gather(variable, rows)` that reads these rows only.
+
+    Of a mirrored variable `tf.gather` reads the whole, and copies it where a sparse update has
+    touched it: 200 ms a step beside 10^7 rows of 8 (BUILD_NOTES.md, "Training loop").
+    """
+    if isinstance(variable, tf.distribute.DistributedValues):
+        variable = variable._get_on_device_or_primary()
+    return variable.sparse_read(rows)

@@ -1,0 +1,257 @@
+"""The sections of a configuration: frozen dataclasses, checked when made.
+
+Each gap that the paper leaves open is one field, with the paper's letter in `config.paper`
+(BUILD_NOTES.md, "Gaps of the paper").
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
+
+from sitn_tf import schema
+from sitn_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What every model has."""
+
+    name: str = "sitn"  # one of config.SECTIONS
+    embedding_dim: int = 32  # D: of items, histories and clusters
+    request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
+    user_buckets: int = 100_000  # rows that hashed users share, for the request feature user
+    dropout: float = 0.0  # in the MLP of Eq. 8 and on encoded histories
+    use_source: bool = True  # False: the control that sees no source history
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
+
+    def __post_init__(self) -> None:
+        _at_least(self, "embedding_dim", 1)
+        _at_least(self, "user_buckets", 1)
+        _within(self, "dropout", 0.0, 0.99)
+        _each_of(self, "request_features", tuple(schema.INPUT_OF_REQUEST_FEATURE))
+        if len(set(self.request_features)) < len(self.request_features):
+            raise InputError(
+                f"model.request_features={','.join(self.request_features)} names one twice",
+                "name each once",
+            )
+
+    @property
+    def request_inputs(self) -> tuple[schema.Feature, ...]:
+        """What the request features are read from, each once."""
+        inputs = map(schema.INPUT_OF_REQUEST_FEATURE.__getitem__, self.request_features)
+        return tuple(dict.fromkeys(inputs))
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemsConfig:
+    """The item embeddings: what an item's vector is made of."""
+
+    side_features: tuple[str, ...] = (
+        schema.TITLE_WORDS,
+        *schema.CATEGORICAL_ITEM_FEATURES,
+    )  # of the item tables, where the data set has them
+    title_words: int = 12  # first words of a title that count
+    id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
+    id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
+    id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
+
+    def __post_init__(self) -> None:
+        _at_least(self, "title_words", 1)
+        _at_least(self, "id_rows", 1)
+        _each_of(self, "side_features", (schema.TITLE_WORDS, *schema.CATEGORICAL_ITEM_FEATURES))
+
+    def table_rows(self, size: int) -> tuple[int, ...]:
+        """Rows of the table, or tables, of the ids.
+
+        Args:
+          size: of the vocabulary, with the two reserved ids.
+
+        Returns:
+          One number; for quotient_remainder those of remainders and of quotients.
+        """
+        if self.id_embedding == "full":
+            return (size,)
+        if self.id_embedding == "hash":
+            return (self.id_rows + schema.FIRST_ID,)
+        quotients = -(-(size - schema.FIRST_ID) // self.id_rows)
+        return (self.id_rows + schema.FIRST_ID, quotients + schema.FIRST_ID)
+
+
+@dataclasses.dataclass(frozen=True)
+class MlpConfig:
+    """The multi-layer perceptron that makes a logit of user and candidate (Eq. 8)."""
+
+    widths: tuple[int, ...] = (128, 64)  # of the hidden layers
+    products: bool = True  # u_f * v beside u_f and v in Eq. 8, which has neither product
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.widths):
+            raise InputError(f"mlp.widths={self.widths} has a width below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The sequence encoder f of Eq. 1 and 2."""
+
+    heads: int = 4  # h of Eq. 1, in the encoders and in target attention
+    blocks: int = 1  # attention blocks an encoder
+    residual: bool = True  # a residual around attention; Eq. 1 has none
+    layer_norm: bool = False  # after attention; Eq. 1 has none
+    positions: bool = True  # learned recency positions; Eq. 1 has none
+
+    def __post_init__(self) -> None:
+        _at_least(self, "heads", 1)
+        _at_least(self, "blocks", 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SitnConfig:
+    """What only SITN's scorer has."""
+
+    target_attention: Literal["multi_head", "din"] = "multi_head"
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastConfig:
+    """The contrastive losses of stage 1 (Eq. 3-7)."""
+
+    temperature: float = 0.1  # tau of Eq. 3, 4 and 7
+    similarity: Literal["cosine", "dot"] = "cosine"  # the paper's sim is the dot product
+    reduction: Literal["mean", "sum"] = "mean"  # over rows and granularities; printed as sums
+    i2i_weight: float = 1.0
+    i2c_weight: float = 1.0
+    granularities: tuple[int, ...] = (32, 64, 128, 256)  # K of each interest space
+    top_k: int = 2  # k of Eq. 6: views of a user
+    assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1
+    cluster_norm: Literal["l2", "mean", "none"] = "l2"  # of u in Eq. 5; printed as none
+    # of C; shared: orthogonal, and both domains start from the same
+    cluster_init: Literal["orthogonal", "shared", "normal"] = "orthogonal"
+    view: Literal["mean", "mlp"] = "mean"  # q of Eq. 6; printed as an MLP
+    negatives: Literal["clusters", "views"] = "clusters"  # of Eq. 7; views: other users' q
+    exclude_own: bool = False  # leave a user's own top-k clusters out of the negatives
+    stop_cluster_gradient: bool = False  # pi without a gradient
+
+    def __post_init__(self) -> None:
+        _above(self, "temperature", 0.0)
+        _above(self, "assignment_temperature", 0.0)
+        _at_least(self, "i2i_weight", 0.0)
+        _at_least(self, "i2c_weight", 0.0)
+        if not self.i2i_weight and not self.i2c_weight:
+            raise InputError("contrast.i2i_weight and contrast.i2c_weight are both 0")
+        if self.i2c_weight and not self.granularities:
+            raise InputError("contrast.granularities is empty: name at least one K")
+        for clusters in self.granularities:
+            if not 1 <= self.top_k <= clusters:
+                raise InputError(
+                    f"contrast.top_k={self.top_k} is not between 1 and K={clusters}, "
+                    "one of contrast.granularities"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How weights move, in either stage."""
+
+    batch_size: int = 256  # records, over all replicas
+    epochs: int = 20  # at most
+    patience: int = 2  # epochs without a better objective before it stops
+    learning_rate: float = 1e-3  # the highest, where it changes
+    row_decay: float = 0.0  # decay of the embedding rows that a step touches
+    # both row-sparse (sitn_tf/optimizers/row_sparse.py)
+    optimizer: Literal["adam", "adagrad"] = "adam"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
+    warmup_steps: int = 0  # over which the learning rate rises linearly
+    decay_steps: int = 0  # until the decay ends, warm-up included; 0: all epochs
+    final_rate: float = 0.0  # where the decay ends, as a share of learning_rate
+    clip_norm: float = 0.0  # bound of the gradients' global norm; 0: none
+
+    def __post_init__(self) -> None:
+        _at_least(self, "batch_size", 1)
+        _at_least(self, "epochs", 1)
+        _at_least(self, "patience", 1)
+        _above(self, "learning_rate", 0.0)
+        if not math.isfinite(self.learning_rate):
+            _refuse(self, "learning_rate", "finite")
+        _at_least(self, "row_decay", 0.0)
+        _at_least(self, "warmup_steps", 0)
+        _at_least(self, "decay_steps", 0)
+        _within(self, "final_rate", 0.0, 1.0)
+        _at_least(self, "clip_norm", 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage1Config(TrainingConfig):
+    """Training of stage 1, judged by held-out users."""
+
+    batch_size: int = 512  # users, over all replicas: the contrast's negatives
+    epochs: int = 30
+    patience: int = 3  # epochs without better held-out retrieval before it stops
+    train_ids: bool = False  # also the id embeddings of items that have side features
+    item_mask: float = 0.2  # probability that a history's item is hidden, in training
+    item_crop: float = 0.0  # share of a history cut off at its ends, in training
+    item_shuffle: float = 0.0  # how far items change places, as a share of the history
+    i2c_after: int = 0  # steps of i2i alone before i2c joins
+    micro_batches: int = 1  # parts of a replica's batch encoded one after the other
+    collapse: Literal["warn", "stop", "ignore"] = "warn"  # what collapsed clusters lead to
+    retrieval_users: int = 1024  # held-out users ranked against each other
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _within(self, "item_mask", 0.0, 0.95)
+        _within(self, "item_crop", 0.0, 0.95)
+        _within(self, "item_shuffle", 0.0, 1.0)
+        _at_least(self, "i2c_after", 0)
+        _at_least(self, "micro_batches", 1)
+        _at_least(self, "retrieval_users", 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage2Config(TrainingConfig):
+    """Training of stage 2, stopped by validation AUC; a batch's records are requests."""
+
+    encoders: Literal["fine_tune", "freeze"] = "fine_tune"  # what stage 1 trained
+    encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
+    # Odds of stage 1's held-out retrieval, as a multiple of chance's, below which there is
+    # nothing to transfer and stage 2 starts from scratch; 0: never
+    min_lift: float = 8.0
+    contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
+    log_q: bool = False  # correct logits for the popularity of sampled candidates
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _above(self, "encoder_rate", 0.0)
+        _at_least(self, "min_lift", 0.0)
+        _at_least(self, "contrast_weight", 0.0)
+
+
+def section_of(kind: type) -> str:
+    """The name of a section in a configuration, by its class: MlpConfig is `mlp`."""
+    return kind.__name__.removesuffix("Config").lower()
+
+
+def _refuse(config: Any, field: str, accepted: str) -> NoReturn:
+    where = f"{section_of(type(config))}.{field}"
+    raise InputError(f"{where}={getattr(config, field)} is not {accepted}")
+
+
+def _each_of(config: Any, field: str, known: Sequence[str]) -> None:
+    for value in getattr(config, field):
+        if value not in known:
+            where = f"{section_of(type(config))}.{field}"
+            raise InputError(f"{where}: {value!r} is not one of: {', '.join(known)}")
+
+
+def _at_least(config: Any, field: str, bound: float) -> None:
+    if not getattr(config, field) >= bound:
+        _refuse(config, field, f"at least {bound}")
+
+
+def _above(config: Any, field: str, bound: float) -> None:
+    if not getattr(config, field) > bound:
+        _refuse(config, field, f"above {bound}")
+
+
+def _within(config: Any, field: str, low: float, high: float) -> None:
+    if not low <= getattr(config, field) <= high:
+        _refuse(config, field, f"between {low} and {high}")
