@@ -269,6 +269,7 @@ def _described(manifest: schema.Manifest) -> list[str]:
 def _flags_of_options() -> dict[str, str]:
     """By option of a job, the flag that sets it where it is not simply of its name."""
     named = {"file_format=": "--format=", "runner=": "--runner="}
+    named["python -m pipelines.build_dataset --help"] = "--help"
     named |= {
         f"item_fields.{f.name}": f"--items_{f.name}_field" for f in dataclasses.fields(ItemFields)
     }
