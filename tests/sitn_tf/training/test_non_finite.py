@@ -58,19 +58,19 @@ def test_gradients_parts_and_weights_are_named():
 def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind):
     data_dir = write_small_dataset(tmp_path / "data")
     settings = config.override(config.tiny(), ["stage2.batch_size=16"])
-    original = stage2.mean_click_loss
+    original = stage2.scorer_losses
 
     def poisoned(scorer, batch, log_q=None):
         """Harmful where user 7 is in the batch."""
-        loss = original(scorer, batch)
+        loss = original(scorer, batch)["loss"]
         there = tf.reduce_any(batch["user_id"] == b"u7")
         if kind == "loss":
-            return loss + tf.where(there, np.nan, 0.0)
+            return {"loss": loss + tf.where(there, np.nan, 0.0)}
         kernel = scorer.mlp.trainable_variables[0]
         zero = tf.reduce_sum(tf.where(there, kernel * 0.0, tf.ones_like(kernel)))
-        return loss + 1e-9 * tf.sqrt(zero)
+        return {"loss": loss + 1e-9 * tf.sqrt(zero)}
 
-    monkeypatch.setattr(stage2, "mean_click_loss", poisoned)
+    monkeypatch.setattr(stage2, "scorer_losses", poisoned)
     with pytest.raises(InputError) as error:
         stage2.run_stage2(
             settings,
