@@ -16,7 +16,6 @@ from absl import flags
 
 from export import calibration as calibrations
 from export import metadata, versions
-from export.exporting import export, same_as_newest  # noqa: F401
 from export.options import DEFAULT_MAX_CANDIDATES, TABLE_KINDS, ExportOptions, TableKind
 from sitn_tf import cli, quiet
 from sitn_tf.errors import InputError
@@ -76,14 +75,17 @@ def main(_: list[str]) -> None:
         calibrate=typing.cast(calibrations.Kind, _CALIBRATE.value),
         undo_sampling=_UNDO_SAMPLING.value,
         max_candidates=_MAX_CANDIDATES.value,
-        max_drift=None if _ALLOW_DRIFT.value else _MAX_DRIFT.value,
+        max_drift=_MAX_DRIFT.value,
+        allow_drift=_ALLOW_DRIFT.value,
         data_dir=pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None,
         force=_FORCE.value,
     )
     servable = pathlib.Path(_OUTPUT.value)
     quiet.import_tensorflow()
+    from export import exporting
+
     before = versions.present(servable)
-    made, described = export(pathlib.Path(_RUN_DIR.value), servable, options, _VERSION.value)
+    made, described = exporting.export(_RUN_DIR.value, servable, options, _VERSION.value)
     print(metadata.summary(described))
     if int(made.name) in before:
         print(f"{made} is the same already: nothing written (--force writes another)")

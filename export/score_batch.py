@@ -137,9 +137,10 @@ def check_same_ids(version: str, first_file: str) -> None:
         for number, (theirs, ours) in enumerate(pairs, start=schema.FIRST_ID):
             if theirs != ours:
                 raise InputError(
-                    f"--input={first_file}: its {domain} id {number} is {theirs!r}, that of "
-                    f"{version} is {ours!r}: give records of the data set that the version was "
-                    "trained on, or of one that extends it"
+                    f"input={first_file}: its {domain} id {number} is {theirs!r}, that of "
+                    f"{version} is {ours!r}",
+                    "give records of the data set that the version was trained on, or of one "
+                    "that extends it",
                 )
 
 

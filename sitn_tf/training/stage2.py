@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from sitn_tf import data, losses, runs, schema, whole_files
+from sitn_tf import checkpoints, data, losses, runs, schema, whole_files
 from sitn_tf.config import Config, differences
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.errors import InputError
@@ -225,7 +225,7 @@ def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
     """
     if init == NO_INIT:
         return []
-    runs.restore_best(pathlib.Path(init), tf.train.Checkpoint(**scorer.domains))
+    checkpoints.restore_best(pathlib.Path(init), tf.train.Checkpoint(**scorer.domains))
     return scorer.encoder_variables
 
 

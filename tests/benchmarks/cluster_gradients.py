@@ -25,10 +25,10 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     import tensorflow as tf
 
-    from sitn_tf import data, runs
+    from sitn_tf import data, trained_models
     from sitn_tf.models.registry import make_pretrainer
 
-    run = runs.load_pretrainer(run_dir)
+    run = trained_models.load_pretrainer(run_dir)
     manifest = schema.read_manifest(run.data_dir)
     fresh = make_pretrainer(run.config, run.tables, manifest.max_history)
     size = run.config.stage1.batch_size

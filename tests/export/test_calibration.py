@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from export import calibration as calibrations
 from export import native, reliability, requests, verify
 from export.calibration import Calibration
-from export.export_model import ExportOptions, export
+from export.exporting import export
 from export.metadata import summary
+from export.options import ExportOptions
 from export.signatures import calibrated
 from sitn_tf import runs, schema, whole_files
 from sitn_tf.errors import InputError

@@ -20,8 +20,9 @@ from export import (
     verify,
     versions,
 )
-from export.export_model import ExportOptions, export
+from export.exporting import export
 from export.metadata import summary
+from export.options import ExportOptions
 from sitn_tf import runs, schema, whole_files
 from sitn_tf.errors import InputError
 from tests.commands import run_main

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from export import native, requests, versions
-from export.export_model import ExportOptions, export
-from sitn_tf import runs, schema, whole_files
+from export.exporting import export
+from export.options import ExportOptions
+from sitn_tf import runs, schema, trained_models, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
 
@@ -85,7 +86,7 @@ def test_a_version_that_drifts_too_far_is_refused(servable, other_run_dir, tmp_p
     with pytest.raises(InputError, match=r"log-odds drift by \d+\.\d+ on average .* --allow_drift"):
         export(other_run_dir, folder, ExportOptions(goldens=64))
     assert versions.present(folder) == [1]
-    options = ExportOptions(goldens=64, max_drift=None)
+    options = ExportOptions(goldens=64, allow_drift=True)
     made, metadata = export(other_run_dir, folder, options, version=3)
     assert made == folder / "3"
     assert metadata["drift"]["mean"] > 0.5
@@ -100,7 +101,7 @@ def grown_run(run_dir, folder):
     pq.write_table(pa.concat_tables([table, new]), path)
     with (grown / schema.vocabulary_path(schema.TARGET, schema.ITEM)).open("a") as vocabulary:
         vocabulary.write("new item\n")
-    before = runs.load_scorer(run_dir)
+    before = trained_models.load_scorer(run_dir)
     tables = runs.read_tables(grown, before.manifest, before.config.model)
     scorer = make_scorer(before.config.model, tables, before.manifest.max_history)
     for old, wider in zip(before.scorer.variables, scorer.variables, strict=True):
@@ -155,7 +156,7 @@ def test_a_damaged_newest_version_is_named(servable, run_dir, tmp_path):
     (folder / "1/assets.extra/golden.jsonl").unlink()
     with pytest.raises(InputError, match="/1 is damaged, its golden requests cannot be read"):
         export(run_dir, folder, ExportOptions(goldens=64))
-    assert export(run_dir, folder, ExportOptions(goldens=64, max_drift=None))[0].name == "2"
+    assert export(run_dir, folder, ExportOptions(goldens=64, allow_drift=True))[0].name == "2"
 
 
 @pytest.mark.parametrize("bound", [float("nan"), -0.1])

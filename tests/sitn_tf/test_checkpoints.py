@@ -1,8 +1,8 @@
 import pytest
 import tensorflow as tf
 
+from sitn_tf.checkpoints import Checkpoints
 from sitn_tf.errors import InputError
-from sitn_tf.training.checkpoints import Checkpoints
 
 
 def _checkpoints(directory, keep=2):
