@@ -26,6 +26,7 @@ setuptools.setup(
         "numpy>=2.0",
         "protobuf>=5",
         "pyarrow>=18",
+        "scipy>=1.12",
         "tensorflow==2.21.*",
         "tensorflow-datasets==4.9.*",
         "tensorflow-metadata>=1.17",

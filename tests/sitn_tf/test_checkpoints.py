@@ -67,7 +67,7 @@ def test_when_all_are_damaged_the_error_names_them_and_the_remedy(tmp_path):
     for path in tmp_path.glob("*.data-*"):
         _truncate(path)
     with pytest.raises(
-        InputError, match=r"no checkpoint of .*/ckpt-2 \(.*/ckpt-1 \(.*--overwrite"
+        InputError, match=r"no checkpoint of .*/ckpt-2 \(.*/ckpt-1 \(.*overwrite=True"
     ) as e:
         kept.restore()
     assert "\n" not in str(e.value)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from sitn_tf import interests, schema
+from sitn_tf import interests, schema, train
 from sitn_tf.evaluation import interest_clusters
 from sitn_tf.evaluation.collapse import Clusters
 from tests.commands import run_main
@@ -62,12 +62,8 @@ def test_a_users_top_interests():
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    from sitn_tf import train
-    from tests.small_dataset import write_small_dataset
-
+def run_dir(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interests")
-    small = write_small_dataset(folder / "small")
     run_main(
         train,
         f"--data_dir={small}",

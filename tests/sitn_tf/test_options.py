@@ -14,12 +14,7 @@ from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
 from sitn_tf.training import stage1, stage2
 from tests.sitn_tf import reference
-from tests.small_dataset import MAX_HISTORY, write_small_dataset
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
+from tests.small_dataset import MAX_HISTORY
 
 
 @pytest.fixture(scope="module")

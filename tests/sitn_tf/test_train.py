@@ -23,11 +23,6 @@ PARAMETERS_OF_TINY = 2265
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
 def workdir(small, tmp_path_factory):
     """A directory in which both stages were trained."""
     workdir = tmp_path_factory.mktemp("run")

@@ -9,12 +9,6 @@ import tensorflow as tf
 from sitn_tf import config, runs, schema
 from sitn_tf.models.registry import SCORERS, make_scorer
 from tests.sitn_tf import reference
-from tests.small_dataset import write_small_dataset
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
 def _attention_weights(attention):
