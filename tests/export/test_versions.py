@@ -83,7 +83,7 @@ def test_two_exports_at_once_do_not_mix(tmp_path):
 
 def test_a_version_that_drifts_too_far_is_refused(servable, other_run_dir, tmp_path):
     folder = shutil.copytree(servable, tmp_path / "servable")
-    with pytest.raises(InputError, match=r"log-odds drift by \d+\.\d+ on average .* --allow_drift"):
+    with pytest.raises(InputError, match=r"log-odds drift by \d+\.\d+ on .* allow_drift=True"):
         export(other_run_dir, folder, ExportOptions(goldens=64))
     assert versions.present(folder) == [1]
     options = ExportOptions(goldens=64, allow_drift=True)
@@ -161,5 +161,5 @@ def test_a_damaged_newest_version_is_named(servable, run_dir, tmp_path):
 
 @pytest.mark.parametrize("bound", [float("nan"), -0.1])
 def test_a_drift_bound_that_bounds_nothing_is_refused(bound):
-    with pytest.raises(InputError, match=rf"--max_drift={bound} is not a number of at least 0"):
+    with pytest.raises(InputError, match=rf"max_drift={bound} is not a number of at least 0"):
         ExportOptions(max_drift=bound)
