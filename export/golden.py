@@ -166,15 +166,15 @@ def served(answer: Answer, requests: Sequence[Request]) -> tuple[Scores, Scores]
     """`ctr` and `logit` from a signature that scores, wherever it runs."""
     ctr, logit = [], []
     for batch in batches(requests):
-        scores = answer(batch)
-        ctr += reqs.own_scores(scores["ctr"], batch)
-        logit += reqs.own_scores(scores["logit"], batch)
+        found = answer(batch)
+        ctr += reqs.own_scores(found["ctr"], batch)
+        logit += reqs.own_scores(found["logit"], batch)
     return ctr, logit
 
 
-def compare(served: tuple[Scores, Scores], expected: Sequence[Any]) -> Difference:
+def compare(found: tuple[Scores, Scores], expected: Sequence[Any]) -> Difference:
     """Served `ctr` and `logit` against expected log-odds."""
-    ctr, logit = (np.concatenate([np.zeros(0), *scores]) for scores in served)
+    ctr, logit = (np.concatenate([np.zeros(0), *scores]) for scores in found)
     wanted = np.concatenate([np.zeros(0), *map(np.asarray, expected)])
     return Difference(
         ctr=float(np.max(np.abs(ctr - calibrations.sigmoid(wanted)), initial=0.0)),

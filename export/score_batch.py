@@ -167,21 +167,39 @@ def build(pipeline: beam.Pipeline, version: str, source: str, output: str, batch
     )
 
 
-def main(beam_flags: list[str]) -> None:
-    """Runs the job and says what was written."""
-    servable, source, output = (cli.require(FLAGS, f) for f in ("servable", "input", "output"))
-    versions.read_metadata(pathlib.Path(servable))
+def score_records(
+    version: str, source: str, output: str, batch: int = 128, options: PipelineOptions | None = None
+) -> None:
+    """Runs the whole job.
+
+    Args:
+      version: directory of an exported version.
+      source: TFRecord files of stage-2 records, or a pattern.
+      output: prefix of the Parquet files.
+      batch: records scored at once, at most.
+      options: Beam's.
+
+    Raises:
+      InputError: no such version or files, or records of other items.
+    """
+    versions.read_metadata(pathlib.Path(version))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
     if not matched:
-        raise InputError(f"--input={source} matches no file: give stage-2 TFRecord files")
-    check_same_ids(servable, matched[0].path)
-    options = PipelineOptions(beam_flags)
+        raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")
+    check_same_ids(version, matched[0].path)
+    options = options or PipelineOptions([])
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
         standard.runner = LOCAL_RUNNER
-    quiet.import_tensorflow()
     with beam.Pipeline(options=options) as pipeline:
-        build(pipeline, servable, source, output, _BATCH.value)
+        build(pipeline, version, source, output, batch)
+
+
+def main(beam_flags: list[str]) -> None:
+    """Runs the job and says what was written."""
+    servable, source, output = (cli.require(FLAGS, f) for f in ("servable", "input", "output"))
+    quiet.import_tensorflow()
+    score_records(servable, source, output, _BATCH.value, PipelineOptions(beam_flags))
     print(f"wrote {output}-*.parquet\nnext: pyarrow.parquet.read_table('{output}-...')")
 
 

@@ -38,6 +38,9 @@ LAST = "checkpoints/last"
 EVENTS = "tensorboard"
 NOT_FINITE_BATCH = "not_finite_batch.npz"
 
+NO_INIT = "none"
+"""`init` of a stage 2 from scratch."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunInfo:

@@ -23,8 +23,6 @@ from sitn_tf.evaluation import retrieval
 if TYPE_CHECKING:
     from sitn_tf.training.train_loop import Loop
 
-NO_INIT = "none"
-
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("stage", None, "1 or 2.", flag_values=FLAGS)
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -106,7 +104,7 @@ def train(
     settings: config.Config,
     data_dir: str | pathlib.Path,
     run_dir: str | pathlib.Path,
-    init: str | pathlib.Path = NO_INIT,
+    init: str | pathlib.Path = runs.NO_INIT,
     loop: "Loop | None" = None,
     replicas: int = 0,
 ) -> dict[str, float]:
@@ -140,7 +138,7 @@ def train(
     try:
         if stage == schema.STAGE1:
             return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
-        if init != NO_INIT:
+        if init != runs.NO_INIT:
             init = pathlib.Path(init).resolve()
         return stage2.run_stage2(settings, data_dir, run_dir, strategy, str(init), loop)
     except tf.errors.DataLossError as error:

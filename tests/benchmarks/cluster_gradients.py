@@ -42,10 +42,10 @@ def main(_: list[str]) -> None:
         encoders = [v for v in trained if "clusters" not in v.name]
         flat = []
         for part in (loss.i2i, loss.i2c):
-            found = [
+            by_encoder = [
                 tf.convert_to_tensor(g) for g in tape.gradient(part, encoders) if g is not None
             ]
-            flat.append(np.concatenate([g.numpy().ravel() for g in found]))
+            flat.append(np.concatenate([g.numpy().ravel() for g in by_encoder]))
         return flat
 
     for name, model in (("before", fresh), ("after", run.model)):
