@@ -1,11 +1,12 @@
 """What a version says about itself (`assets.extra/metadata.json`), and as text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sitn_tf import schema
 
 
-def readable(goldens: list[Any]) -> int:
+def readable(goldens: Sequence[Any]) -> int:
     """A golden request short enough to read, with both histories."""
     for i, g in enumerate(goldens):
         r = g.request

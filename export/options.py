@@ -23,7 +23,8 @@ class ExportOptions:
       undo_sampling: add the log of the manifest's negative-sampling rate.
       max_candidates: longest row of candidates answered.
       max_drift: bound on the mean absolute change of log-odds on the newest version's
-        golden requests; None for no bound.
+        golden requests.
+      allow_drift: no bound.
       data_dir: data set of the run; None looks where the run found it.
       goldens: number of golden requests.
       force: write a version even if the newest one is the same.
@@ -33,7 +34,8 @@ class ExportOptions:
     calibrate: calibrations.Kind = "none"
     undo_sampling: bool = True
     max_candidates: int = DEFAULT_MAX_CANDIDATES
-    max_drift: float | None = 0.5
+    max_drift: float = 0.5
+    allow_drift: bool = False
     data_dir: pathlib.Path | None = None
     goldens: int = 1024
     force: bool = False
@@ -41,13 +43,13 @@ class ExportOptions:
     def __post_init__(self) -> None:
         _one_of("tables", self.tables, TABLE_KINDS)
         _one_of("calibrate", self.calibrate, calibrations.KINDS)
-        if self.max_drift is not None and not self.max_drift >= 0:
+        if not self.max_drift >= 0:
             raise InputError(
-                f"--max_drift={self.max_drift} is not a number of at least 0: to export "
-                "whatever the drift, give --allow_drift"
+                f"max_drift={self.max_drift} is not a number of at least 0",
+                "to export whatever the drift, give allow_drift=True",
             )
 
 
-def _one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:
+def _one_of(field: str, value: str, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
-        raise InputError(f"--{flag}={value} is not one of: {', '.join(accepted)}")
+        raise InputError(f"{field}={value} is not one of: {', '.join(accepted)}")

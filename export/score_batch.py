@@ -134,9 +134,10 @@ def check_same_ids(version: str, first_file: str) -> None:
         for number, (theirs, ours) in enumerate(pairs, start=schema.FIRST_ID):
             if theirs != ours:
                 raise InputError(
-                    f"--input={first_file}: its {domain} id {number} is {theirs!r}, that of "
-                    f"{version} is {ours!r}: give records of the data set that the version was "
-                    "trained on, or of one that extends it"
+                    f"input={first_file}: its {domain} id {number} is {theirs!r}, that of "
+                    f"{version} is {ours!r}",
+                    "give records of the data set that the version was trained on, or of one "
+                    "that extends it",
                 )
 
 
@@ -163,19 +164,37 @@ def build(pipeline: beam.Pipeline, version: str, source: str, output: str, batch
     )
 
 
+def score_records(
+    version: str, source: str, output: str, batch: int = 128, options: PipelineOptions | None = None
+) -> None:
+    """Runs the whole job.
+
+    Args:
+      version: directory of an exported version.
+      source: TFRecord files of stage-2 records, or a pattern.
+      output: prefix of the Parquet files.
+      batch: records scored at once, at most.
+      options: Beam's.
+
+    Raises:
+      InputError: no such version or files, or records of other items.
+    """
+    versions.read_metadata(pathlib.Path(version))
+    matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
+    if not matched:
+        raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")
+    check_same_ids(version, matched[0].path)
+    options = options or PipelineOptions([])
+    beam_runner.local_by_default(options)
+    with beam.Pipeline(options=options) as pipeline:
+        build(pipeline, version, source, output, batch)
+
+
 def main(beam_flags: list[str]) -> None:
     """Runs the job and says what was written."""
     servable, source, output = (cli.require(FLAGS, f) for f in ("servable", "input", "output"))
-    versions.read_metadata(pathlib.Path(servable))
-    matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
-    if not matched:
-        raise InputError(f"--input={source} matches no file: give stage-2 TFRecord files")
-    check_same_ids(servable, matched[0].path)
-    options = PipelineOptions(beam_flags)
-    beam_runner.local_by_default(options)
     quiet.import_tensorflow()
-    with beam.Pipeline(options=options) as pipeline:
-        build(pipeline, servable, source, output, _BATCH.value)
+    score_records(servable, source, output, _BATCH.value, PipelineOptions(beam_flags))
     print(f"wrote {output}-*.parquet\nnext: pyarrow.parquet.read_table('{output}-...')")
 
 

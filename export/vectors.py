@@ -13,21 +13,20 @@ by dot product. Files, each row by row as Parquet and, for the vectors, as NumPy
     vectors.json                                 run, data set, sizes
 """
 
-import contextlib
-import json
-import os
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 
-from sitn_tf import cli, quiet, schema
+from sitn_tf import cli, quiet, schema, whole_files
 from sitn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from sitn_tf.item_tables import ItemTable
 
 FLAGS = flags.FlagValues()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Stage-1 run directory.", flag_values=FLAGS)
@@ -43,8 +42,6 @@ _INDEX = flags.DEFINE_enum(
 )
 
 INFO_FILE = "vectors.json"
-ROWS = 4096
-"""Items or users encoded at once."""
 
 Search = Callable[[np.ndarray], tuple[np.ndarray, list[list[str]]]]
 """Queries `[Q, D]` → scores `[Q, top]` and names of items, best first."""
@@ -61,10 +58,9 @@ def main(_: list[str]) -> None:
         return
     if _RUN_DIR.value is None or _OUTPUT.value is None:
         raise InputError("give --run_dir=RUN/stage1 --output=VECTORS, or --vectors and --user")
-    data_dir = pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None
     output = pathlib.Path(_OUTPUT.value)
     quiet.import_tensorflow()
-    info = write_vectors(pathlib.Path(_RUN_DIR.value), output, data_dir)
+    info = write_vectors(pathlib.Path(_RUN_DIR.value), output, _DATA_DIR.value)
     print(
         f"wrote {output}: {info['users']} users, {info['items']['source']} source and "
         f"{info['items']['target']} target items, {info['clusters']} clusters of D = {info['dim']}"
@@ -73,125 +69,85 @@ def main(_: list[str]) -> None:
 
 
 def write_vectors(
-    run_dir: pathlib.Path, output: pathlib.Path, data_dir: pathlib.Path | None = None
+    run_dir: pathlib.Path, output: pathlib.Path, data_dir: str | pathlib.Path | None = None
 ) -> dict[str, Any]:
     """Writes the directory, whole or not at all, and returns what vectors.json says.
 
     Raises:
       InputError: no finished stage-1 run, no data set of it, or `output` exists.
     """
-    from sitn_tf import runs
+    from sitn_tf import trained_models
+    from sitn_tf.evaluation import instances
 
     if not run_dir.is_dir():
         raise InputError(
-            f"--run_dir={run_dir} is not a directory: train one with "
-            "python -m sitn_tf.train --stage=1"
+            f"run_dir={run_dir} is not a directory",
+            "train one with python -m sitn_tf.train --stage=1",
         )
     if output.exists():
-        raise InputError(f"--output={output} exists: name another, or remove it")
-    run = runs.load_pretrainer(run_dir, data_dir)
-    with _whole(output) as unfinished:
+        raise InputError(f"output={output} exists", "name another, or remove it")
+    run = trained_models.load_pretrainer(run_dir, data_dir)
+    with whole_files.directory(output) as unfinished:
         for domain, table in run.tables.items():
-            _write_items(unfinished, run.model, domain, table)
-        users = _write_users(unfinished, run.model, run.data_dir)
-        clusters = _write_clusters(unfinished, run.model)
+            _write_items(unfinished, instances.item_instances(run.model, domain, table.size), table)
+        users = [
+            instances.read_users(run.model, run.data_dir, split) for split in schema.STAGE1_SPLITS
+        ]
+        ids = [user for part in users for user in part.ids]
+        unit = {
+            domain: np.concatenate([instances.unit(part.instances[domain]) for part in users])
+            for domain in schema.DOMAINS
+        }
+        _write_users(unfinished, ids, unit)
         described = {
             "run_dir": str(run_dir),
             "dataset_hash": run.info.dataset_hash,
             "dim": run.config.model.embedding_dim,
             "items": {d: t.size - schema.FIRST_ID for d, t in run.tables.items()},
-            "users": len(users),
-            "example_user": users[0] if users else None,
-            "clusters": clusters,
+            "users": len(ids),
+            "example_user": ids[0] if ids else None,
+            "clusters": _write_clusters(unfinished, instances.prototypes(run.model)),
         }
-        (unfinished / INFO_FILE).write_text(json.dumps(described, indent=2) + "\n")
+        whole_files.write_json(unfinished / INFO_FILE, described)
     return described
 
 
-@contextlib.contextmanager
-def _whole(output: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A directory that takes its name when the block ends without an error."""
-    unfinished = output.with_name(f"{output.name}.unfinished.{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        unfinished.rename(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def instances(model: Any, histories: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """`[N, T]` histories by domain → unit instances `[N, D]`; zeros for an empty history."""
-    from sitn_tf import losses
-
-    found = model({schema.HISTORY_OF_DOMAIN[d].name: ids for d, ids in histories.items()})
-    return {
-        domain: losses.unit(p).numpy()
-        for domain, p in zip((schema.SOURCE, schema.TARGET), found, strict=True)
-    }
-
-
-def _write_items(folder: pathlib.Path, model: Any, domain: str, table: Any) -> None:
-    parts = []
-    for first in range(schema.FIRST_ID, table.size, ROWS):
-        alone = np.arange(first, min(first + ROWS, table.size), dtype=np.int64)[:, None]
-        empty = np.zeros_like(alone)
-        histories = {d: alone if d == domain else empty for d in schema.DOMAINS}
-        parts.append(instances(model, histories)[domain])
-    vectors = np.concatenate(parts)
-    np.save(folder / f"items.{domain}.npy", vectors)
+def _write_items(folder: pathlib.Path, vectors: np.ndarray, table: "ItemTable") -> None:
+    np.save(folder / f"items.{table.domain}.npy", vectors)
     columns = {
         "item": pa.array(table.ids[schema.FIRST_ID :]),
         "title": pa.array(table.titles[schema.FIRST_ID :]),
         "vector": _lists(vectors),
     }
-    pq.write_table(pa.table(columns), folder / f"items.{domain}.parquet")
+    pq.write_table(pa.table(columns), folder / f"items.{table.domain}.parquet")
 
 
-def _write_users(folder: pathlib.Path, model: Any, data_dir: pathlib.Path) -> list[str]:
-    from sitn_tf import data
-
-    names: list[bytes] = []
-    parts: dict[str, list[np.ndarray]] = {domain: [] for domain in schema.DOMAINS}
-    for split in schema.STAGE1_SPLITS:
-        for batch in data.read_split(data_dir, schema.STAGE1, split, ROWS):
-            names += batch[schema.USER_ID.name].numpy().tolist()
-            histories = {d: batch[f.name] for d, f in schema.HISTORY_OF_DOMAIN.items()}
-            for domain, found in instances(model, histories).items():
-                parts[domain].append(found)
-    users = [name.decode(errors="replace") for name in names]
-    vectors = {domain: np.concatenate(found) for domain, found in parts.items()}
-    for domain, found in vectors.items():
-        np.save(folder / f"users.{domain}.npy", found)
-    columns = {"user_id": pa.array(users), **{d: _lists(v) for d, v in vectors.items()}}
+def _write_users(folder: pathlib.Path, ids: list[str], vectors: dict[str, np.ndarray]) -> None:
+    for domain, rows in vectors.items():
+        np.save(folder / f"users.{domain}.npy", rows)
+    columns = {"user_id": pa.array(ids), **{d: _lists(v) for d, v in vectors.items()}}
     pq.write_table(pa.table(columns), folder / "users.parquet")
-    return users
 
 
-def _write_clusters(folder: pathlib.Path, model: Any) -> int:
-    """The learned prototypes C of each domain and granularity, as unit rows."""
-    from sitn_tf import losses
-
+def _write_clusters(folder: pathlib.Path, prototypes: Iterable[tuple[str, np.ndarray]]) -> int:
+    """The clusters of each domain and granularity; returns how many."""
     domains: list[str] = []
     granularities: list[int] = []
     numbers: list[int] = []
     vectors: list[np.ndarray] = []
-    for space in model.i2c:
-        for domain, encoder in ((schema.SOURCE, space.source), (schema.TARGET, space.target)):
-            rows = losses.unit(encoder.c).numpy()
-            domains += [domain] * len(rows)
-            granularities += [len(rows)] * len(rows)
-            numbers += range(len(rows))
-            vectors.append(rows)
-    found = np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)
+    for domain, rows in prototypes:
+        domains += [domain] * len(rows)
+        granularities += [len(rows)] * len(rows)
+        numbers += range(len(rows))
+        vectors.append(rows)
     columns = {
         "domain": pa.array(domains, pa.string()),
         "granularity": pa.array(granularities, pa.int32()),
         "cluster": pa.array(numbers, pa.int32()),
-        "vector": _lists(found),
+        "vector": _lists(np.concatenate(vectors) if vectors else np.zeros((0, 1), np.float32)),
     }
     pq.write_table(pa.table(columns), folder / "clusters.parquet")
-    return len(found)
+    return len(domains)
 
 
 def _lists(vectors: np.ndarray) -> pa.Array:
@@ -209,8 +165,8 @@ def brute_force(items: np.ndarray, names: Sequence[str], top: int) -> Search:
     index.index(tf.constant(items), tf.constant(list(names)))
 
     def search(queries: np.ndarray) -> tuple[np.ndarray, list[list[str]]]:
-        scores, found = index(tf.constant(queries))
-        return scores.numpy(), [[name.decode() for name in row] for row in found.numpy()]
+        scores, nearest = index(tf.constant(queries))
+        return scores.numpy(), [[name.decode() for name in row] for row in nearest.numpy()]
 
     return search
 
@@ -230,7 +186,7 @@ def faiss_flat(items: np.ndarray, names: Sequence[str], top: int) -> Search:
 
     def search(queries: np.ndarray) -> tuple[np.ndarray, list[list[str]]]:
         scores, rows = index.search(np.ascontiguousarray(queries, np.float32), min(top, len(items)))
-        return scores, [[names[row] for row in found] for found in rows]
+        return scores, [[names[row] for row in nearest] for nearest in rows]
 
     return search
 
@@ -253,19 +209,21 @@ def nearest_items(
       InputError: no vectors there, no such user, or FAISS is not installed.
     """
     if not (folder / INFO_FILE).is_file():
-        raise InputError(f"{folder} holds no vectors: write them with --run_dir and --output")
+        raise InputError(
+            f"{folder} holds no vectors", "write them with run_dir=RUN/stage1 and output=VECTORS"
+        )
     users = pq.read_table(folder / "users.parquet", columns=["user_id"]).column(0).to_pylist()
     if user not in users:
-        raise InputError(f"--user={user} is not in {folder / 'users.parquet'}: such as {users[0]}")
+        raise InputError(f"user={user} is not in {folder / 'users.parquet'}", f"such as {users[0]}")
     row = users.index(user)
     query = sum(np.load(folder / f"users.{d}.npy", mmap_mode="r")[row] for d in schema.DOMAINS)
     items = pq.read_table(folder / "items.target.parquet", columns=["item", "title"]).to_pydict()
     titles = dict(zip(items["item"], items["title"], strict=True))
     search = INDEXES[make_index](np.load(folder / "items.target.npy"), items["item"], top)
-    scores, found = search(query[None, :])
+    scores, nearest = search(query[None, :])
     return "\n".join(
         f"{score:.4f}  {item}  {titles[item]}"
-        for score, item in zip(scores[0], found[0], strict=True)
+        for score, item in zip(scores[0], nearest[0], strict=True)
     )
 
 

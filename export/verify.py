@@ -141,10 +141,10 @@ def replay_warmup(session: native.Session, version: pathlib.Path) -> int:
 def difference_from_run(run_dir: pathlib.Path, version: pathlib.Path) -> golden.Difference:
     """Scores the golden requests with a run's model again, in Python."""
     from export import calibration, requests
-    from sitn_tf import runs
+    from sitn_tf import trained_models
 
     goldens = read_goldens(version)
-    run = runs.load_scorer(run_dir)
+    run = trained_models.load_scorer(run_dir)
     logits = golden.trained_logits(
         run.scorer,
         [g.request for g in goldens],
@@ -180,12 +180,12 @@ def read_goldens(version: pathlib.Path) -> list[Any]:
 def _vocabularies(version: pathlib.Path) -> dict[str, Any]:
     from export import requests
 
-    found = {}
+    vocabularies = {}
     for domain in schema.DOMAINS:
         path = version / "assets" / pathlib.Path(schema.vocabulary_path(domain, schema.ITEM)).name
         # A model that sees no source history carries no source vocabulary.
-        found[domain] = requests.read_vocabulary(path) if path.is_file() else {}
-    return found
+        vocabularies[domain] = requests.read_vocabulary(path) if path.is_file() else {}
+    return vocabularies
 
 
 def scored_request(session: native.Session, version: pathlib.Path, metadata: dict[str, Any]) -> str:

@@ -16,11 +16,6 @@ from sitn_tf.errors import InputError
 USER_ERROR_STATUS = 2
 
 
-def first_line(error: Exception) -> str:
-    """What an error says first, or its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def parse(
     flag_values: flags.FlagValues, argv: Sequence[str], *, keep_unknown: bool = False
 ) -> list[str]:

@@ -82,12 +82,12 @@ def parse_stage2(serialized: tf.Tensor) -> Batch:
     return parse(serialized, schema.STAGE2_FEATURES)
 
 
-_SHARE_FLAGS = {
+_SHARE_OF_SPLIT = {
     (schema.STAGE1, schema.TRAIN): "share of users with both histories",
-    (schema.STAGE1, schema.VALIDATION): "--stage1_holdout",
+    (schema.STAGE1, schema.VALIDATION): "stage1_holdout",
     (schema.STAGE2, schema.TRAIN): "share of requests before the cutoffs",
-    (schema.STAGE2, schema.VALIDATION): "--validation_fraction",
-    (schema.STAGE2, schema.TEST): "--test_fraction",
+    (schema.STAGE2, schema.VALIDATION): "validation_fraction",
+    (schema.STAGE2, schema.TEST): "test_fraction",
 }
 
 _PARSERS = {schema.STAGE1: parse_stage1, schema.STAGE2: parse_stage2}
@@ -117,8 +117,9 @@ def read_split(
     files = sorted(tf.io.gfile.glob(str(pattern)))
     if not files:
         raise InputError(
-            f"{data_dir} has no {stage} records of the split {split!r}: "
-            f"build the data set again with longer logs or a larger {_SHARE_FLAGS[stage, split]}"
+            f"{data_dir} has no {stage} records of the split {split!r}",
+            "build the data set again with longer logs or a larger "
+            f"{_SHARE_OF_SPLIT[stage, split]}",
         )
     records = tf.data.Dataset.from_tensor_slices(files)
     if shuffle_seed is not None:

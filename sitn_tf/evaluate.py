@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, quiet, schema, whole_files
+from sitn_tf import cli, quiet, runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics
 
@@ -32,65 +32,74 @@ def main(_: list[str]) -> None:
     """Evaluates every run, writes into its metrics.json and prints one table."""
     if not _RUN_DIRS.value:
         raise InputError("--run_dir is missing: name the stage-2 run to evaluate")
-    if _SPLIT.value not in schema.STAGE2_SPLITS:
-        raise InputError(f"--split={_SPLIT.value} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
     quiet.import_tensorflow()
-    rows: dict[str, Row] = {}
-    _check_one_data_set(_RUN_DIRS.value)
-    for run_dir in _RUN_DIRS.value:
-        references, row = evaluate_run(pathlib.Path(run_dir), _DATA_DIR.value, _SPLIT.value)
-        rows = references | rows
-        rows[run_dir] = row
+    rows = evaluate(_RUN_DIRS.value, _DATA_DIR.value, _SPLIT.value)
     print(table(rows, f"{_SPLIT.value} split"))
     for run_dir in _RUN_DIRS.value:
         print(f"wrote {run_dir}/metrics.json")
     print(f"next: python -m export.export_model --run_dir={_RUN_DIRS.value[0]} --output=SERVABLE")
 
 
-def _check_one_data_set(run_dirs: Sequence[str]) -> None:
-    """Raises InputError for runs whose numbers do not belong in one table."""
-    from sitn_tf import runs
+def evaluate(
+    run_dirs: Sequence[str | pathlib.Path],
+    data_dir: str | pathlib.Path | None = None,
+    split: str = schema.TEST,
+) -> dict[str, Row]:
+    """Metrics of runs on a split, by run directory after the references; see `evaluate_run`.
 
-    first: tuple[str, str] | None = None
+    Raises:
+      InputError: no such split, or runs whose numbers do not belong in one table.
+    """
+    if split not in schema.STAGE2_SPLITS:
+        raise InputError(f"split={split} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
+    _check_one_data_set(run_dirs)
+    rows: dict[str, Row] = {}
     for run_dir in run_dirs:
-        runs.check_finished(pathlib.Path(run_dir), schema.STAGE2)
-        found = runs.read_info(pathlib.Path(run_dir)).dataset_hash
-        first = first or (run_dir, found)
-        if found != first[1]:
+        references, row = evaluate_run(run_dir, data_dir, split)
+        rows = references | rows | {str(run_dir): row}
+    return rows
+
+
+def _check_one_data_set(run_dirs: Sequence[str | pathlib.Path]) -> None:
+    hashes = {}
+    for run_dir in map(pathlib.Path, run_dirs):
+        runs.check_finished(run_dir, schema.STAGE2)
+        hashes[run_dir] = runs.read_info(run_dir).dataset_hash
+        (first, expected), *_ = hashes.items()
+        if hashes[run_dir] != expected:
             raise InputError(
-                f"--run_dir={run_dir} was trained on the data set {found}, {first[0]} on "
-                f"{first[1]}: evaluate them apart"
+                f"run_dir={run_dir} was trained on the data set {hashes[run_dir]}, {first} on "
+                f"{expected}",
+                "evaluate them apart",
             )
 
 
 def evaluate_run(
-    run_dir: pathlib.Path, data_dir: str | None, split: str
+    run_dir: str | pathlib.Path,
+    data_dir: str | pathlib.Path | None = None,
+    split: str = schema.TEST,
 ) -> tuple[dict[str, Row], Row]:
     """Metrics of one run on a split, and of the references on the same candidates.
+
+    Writes them into the run's metrics.json.
 
     Raises:
       InputError: no finished run, or a data set other than the one it was trained on.
     """
-    from sitn_tf import data, runs
-    from sitn_tf.evaluation.predictions import predict
-    from sitn_tf.training.stage2 import EVALUATION_BATCH
+    from sitn_tf import data, trained_models
+    from sitn_tf.evaluation.predictions import EVALUATION_BATCH, predict
 
-    run = runs.load_scorer(run_dir)
-    where = data_dir or str(run.data_dir)
-    manifest = schema.read_manifest(where)
-    if manifest.dataset_hash != run.manifest.dataset_hash:
-        raise InputError(
-            f"{run_dir} was trained on the data set {run.manifest.dataset_hash}, {where} is "
-            f"{manifest.dataset_hash}: give the --data_dir it was trained on"
-        )
-    found = predict(run.scorer, data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH))
-    row = metrics.click_metrics(found.label, found.probability, found.request)
-    whole_files.write_json(run_dir / runs.METRICS_FILE, run.metrics | {split: row})
-    popularity = run.tables[schema.TARGET].count[found.candidate].astype(np.float64)
-    references = {"item popularity": _ranking_metrics(found.label, popularity, found.request)}
-    if found.logged_score is not None:
-        logged = found.logged_score.astype(np.float64)
-        references["logged score"] = metrics.click_metrics(found.label, logged, found.request)
+    run = trained_models.load_scorer(run_dir)
+    where = data_dir or run.data_dir
+    runs.read_its_manifest(run.run_dir, where)
+    scored = predict(run.scorer, data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH))
+    row = metrics.click_metrics(scored.label, scored.probability, scored.request)
+    whole_files.write_json(run.run_dir / runs.METRICS_FILE, run.metrics | {split: row})
+    popularity = run.tables[schema.TARGET].count[scored.candidate].astype(np.float64)
+    references = {"item popularity": _ranking_metrics(scored.label, popularity, scored.request)}
+    if scored.logged_score is not None:
+        logged = scored.logged_score.astype(np.float64)
+        references["logged score"] = metrics.click_metrics(scored.label, logged, scored.request)
     return references, row
 
 
@@ -98,7 +107,7 @@ def _ranking_metrics(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray)
     return {"auc": metrics.auc(labels, scores), "gauc": metrics.gauc(labels, scores, groups)}
 
 
-def table(rows: dict[str, Row], title: str, columns: Sequence[str] = COLUMNS) -> str:
+def table(rows: dict[str, Row], title: str = "", columns: Sequence[str] = COLUMNS) -> str:
     """Rows of metrics as aligned text; what a row does not have is shown as a dash."""
     width = max(len(name) for name in (*rows, title))
     lines = [title.ljust(width) + "".join(f"{column:>20}" for column in columns)]

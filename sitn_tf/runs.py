@@ -1,4 +1,4 @@
-"""Run directories: what a training run is, where its parts lie, and how to load its model.
+"""Run directories: what a training run is and where its parts lie.
 
 <workdir>/stage1/  or  <workdir>/stage2/
 config.json  run.json  manifest.json    the whole configuration, versions, data set
@@ -21,18 +21,11 @@ import shutil
 import tempfile
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-import tf_keras
-
 import sitn_tf
-from sitn_tf import cli, schema, whole_files
 from sitn_tf import config as configs
-from sitn_tf.errors import InputError
+from sitn_tf import schema, whole_files
+from sitn_tf.errors import InputError, first_line
 from sitn_tf.item_tables import ItemTable, read_item_table
-from sitn_tf.models.pretrainer import Pretrainer
-from sitn_tf.models.registry import make_pretrainer, make_scorer
-from sitn_tf.models.scorer import Scorer
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -45,8 +38,8 @@ LAST = "checkpoints/last"
 EVENTS = "tensorboard"
 NOT_FINITE_BATCH = "not_finite_batch.npz"
 
-UNREADABLE = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
-"""What TensorFlow raises of a checkpoint with missing, cut or altered bytes."""
+NO_INIT = "none"
+"""`init` of a stage 2 from scratch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,32 +61,12 @@ class RunInfo:
     versions: dict[str, str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A finished stage-2 run, loaded."""
-
-    scorer: Scorer
-    config: configs.Config
-    manifest: schema.Manifest
-    tables: dict[str, ItemTable]
-    metrics: dict[str, Any]
-    info: RunInfo
-    data_dir: pathlib.Path
-    run_dir: pathlib.Path
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainedRun:
-    """A finished stage-1 run with its model loaded."""
-
-    model: Pretrainer
-    config: configs.Config
-    tables: dict[str, ItemTable]
-    info: RunInfo
-    data_dir: pathlib.Path
-
-
 def versions() -> dict[str, str]:
+    """Of Python and of the packages that weights depend on."""
+    import numpy as np
+    import tensorflow as tf
+    import tf_keras
+
     return {
         "python": platform.python_version(),
         "sitn_tf": sitn_tf.__version__,
@@ -160,16 +133,15 @@ def shadow(run_dir: pathlib.Path) -> pathlib.Path:
 
 
 def _check_same_run(run_dir: pathlib.Path, config: configs.Config, info: RunInfo) -> None:
-    found = read_config(run_dir)
-    changed = configs.differences(found, config)
+    changed = configs.differences(read_config(run_dir), config)
     theirs = read_info(run_dir)
     for field in ("dataset_hash", "init"):
         if getattr(theirs, field) != getattr(info, field):
             changed.append(f"{field}: {getattr(theirs, field)}, {getattr(info, field)}")
     if changed:
         raise InputError(
-            f"{run_dir} holds another run (there, here: {'; '.join(changed)}): "
-            "name another --workdir, or give --overwrite"
+            f"{run_dir} holds another run (there, here: {'; '.join(changed)})",
+            "train into another directory, or give overwrite=True",
         )
 
 
@@ -192,8 +164,8 @@ def read_json(path: pathlib.Path, default: Any) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise InputError(
-            f"{path} is damaged ({cli.first_line(error)}): bring it back, or train again with "
-            "--overwrite"
+            f"{path} is damaged ({first_line(error)})",
+            "bring it back, or train again with overwrite=True",
         ) from error
 
 
@@ -205,92 +177,34 @@ def read_info(run_dir: pathlib.Path) -> RunInfo:
     return RunInfo(**json.loads((run_dir / RUN_FILE).read_text()))
 
 
+def read_its_manifest(run_dir: pathlib.Path, data_dir: str | pathlib.Path) -> schema.Manifest:
+    """The manifest of the data set that a run was trained on, wherever it is now.
+
+    Raises:
+      InputError: no data set there, or another one.
+    """
+    manifest, trained_on = schema.read_manifest(data_dir), read_info(run_dir).dataset_hash
+    if manifest.dataset_hash != trained_on:
+        raise InputError(
+            f"data_dir={data_dir} is the data set {manifest.dataset_hash}, {run_dir} was trained "
+            f"on {trained_on}",
+            "give that one",
+        )
+    return manifest
+
+
+def is_finished(run_dir: pathlib.Path) -> bool:
+    return (run_dir / METRICS_FILE).is_file()
+
+
 def check_finished(run_dir: pathlib.Path, stage: str) -> None:
     """Raises InputError unless the directory holds a finished run of this stage."""
     number = stage.removeprefix("stage")
     remedy = f"train one with python -m sitn_tf.train --stage={number}"
     if not (run_dir / RUN_FILE).is_file():
-        raise InputError(f"{run_dir} holds no run of stage {number}: {remedy}")
-    found = read_info(run_dir).stage
-    if found != stage:
-        raise InputError(f"{run_dir} holds a run of {found}, not of {stage}: {remedy}")
-    if not (run_dir / METRICS_FILE).is_file():
+        raise InputError(f"{run_dir} holds no run of stage {number}", remedy)
+    trained = read_info(run_dir).stage
+    if trained != stage:
+        raise InputError(f"{run_dir} holds a run of {trained}, not of {stage}", remedy)
+    if not is_finished(run_dir):
         raise InputError(f"{run_dir} holds an unfinished run: give its command again to finish it")
-
-
-def load_scorer(run_dir: str | pathlib.Path) -> Run:
-    """Loads the best checkpoint of a finished stage-2 run; needs no data set.
-
-    The scorer computes in float32, as its weights are, whatever it was trained in.
-
-    Raises:
-      InputError: no finished stage-2 run there.
-    """
-    run_dir = pathlib.Path(run_dir)
-    check_finished(run_dir, schema.STAGE2)
-    config, info = read_config(run_dir), read_info(run_dir)
-    manifest = schema.Manifest.from_json((run_dir / schema.MANIFEST_FILE).read_text())
-    tables = read_tables(run_dir, manifest, config)
-    scorer = make_scorer(_exact(config), tables, manifest.max_history)
-    restore_best(run_dir, scorer)
-    return Run(
-        scorer=scorer,
-        config=config,
-        manifest=manifest,
-        tables=tables,
-        metrics=read_json(run_dir / METRICS_FILE, {}),
-        info=info,
-        data_dir=pathlib.Path(info.data_dir),
-        run_dir=run_dir,
-    )
-
-
-def load_pretrainer(
-    run_dir: pathlib.Path, data_dir: str | pathlib.Path | None = None
-) -> PretrainedRun:
-    """Loads the best checkpoint of a finished stage-1 run, in float32 as `load_scorer` does.
-
-    Args:
-      data_dir: where the data set is now, if not where the run found it.
-
-    Raises:
-      InputError: no finished stage-1 run there, or another data set.
-    """
-    check_finished(run_dir, schema.STAGE1)
-    config, info = read_config(run_dir), read_info(run_dir)
-    data_dir = pathlib.Path(data_dir or info.data_dir)
-    manifest = schema.read_manifest(data_dir)
-    if manifest.dataset_hash != info.dataset_hash:
-        raise InputError(
-            f"{data_dir} is the data set {manifest.dataset_hash}, {run_dir} was trained on "
-            f"{info.dataset_hash}: give that one as --data_dir"
-        )
-    tables = read_tables(data_dir, manifest, config)
-    model = make_pretrainer(_exact(config), tables, manifest.max_history)
-    restore_best(run_dir, model)
-    return PretrainedRun(model, config, tables, info, data_dir)
-
-
-def _exact(config: configs.Config) -> configs.Config:
-    """The same model, computing in float32 whatever it was trained in."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, precision="float32"))
-
-
-def restore_best(run_dir: pathlib.Path, model: tf_keras.Model | tf.train.Checkpoint) -> None:
-    """Puts the best checkpoint's weights into a model, or parts of it, with all variables made.
-
-    Raises:
-      InputError: there is none, it is damaged, or it is of another model.
-    """
-    path = tf.train.latest_checkpoint(str(run_dir / BEST))
-    if path is None:
-        raise InputError(f"{run_dir / BEST} holds no checkpoint: train again with --overwrite")
-    try:
-        status = tf.train.Checkpoint(model=model).restore(path)
-        status.assert_existing_objects_matched().expect_partial()
-    except (*UNREADABLE, AssertionError) as error:
-        raise InputError(
-            f"{path} does not load ({' '.join(str(error).split())[:200]}): it is damaged, or of "
-            f"another model than {run_dir / CONFIG_FILE} describes; bring the file back, or train "
-            "again with --overwrite"
-        ) from error

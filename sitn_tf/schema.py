@@ -11,7 +11,7 @@
       vocabularies/source.item.txt     one token a line; line i (from 0) has id i + 2
       items/source.parquet             row r is the item of id r (0 pads, 1 is unknown)
       rejects/part-*.jsonl             the input lines that were not used, with reasons
-      events/                          with --keep_events: what the next day's job extends
+      events/                          with keep_events: what the next day's job extends
 
 A stage-1 record is one user, a stage-2 record is one request.
 """
@@ -215,8 +215,8 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
     path = pathlib.Path(data_dir) / MANIFEST_FILE
     if not pathlib.Path(data_dir).is_dir():
         raise InputError(
-            f"--data_dir={data_dir} is not a directory: "
-            "make a data set with python -m pipelines.build_dataset"
+            f"data_dir={data_dir} is not a directory",
+            "make a data set with python -m pipelines.build_dataset",
         )
     if not path.is_file():
         raise InputError(
@@ -225,14 +225,14 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
         )
     try:
         content = json.loads(path.read_text())
-        version, found_hash = content["schema_version"], content["schema_hash"]
+        version, its_hash = content["schema_version"], content["schema_hash"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a data set's manifest ({error}): build it again"
         ) from error
-    if version != SCHEMA_VERSION or found_hash != schema_hash():
+    if version != SCHEMA_VERSION or its_hash != schema_hash():
         raise InputError(
-            f"{data_dir} has schema {version} ({found_hash}), this version reads schema "
+            f"{data_dir} has schema {version} ({its_hash}), this version reads schema "
             f"{SCHEMA_VERSION} ({schema_hash()}): build the data set again with "
             "python -m pipelines.build_dataset"
         )

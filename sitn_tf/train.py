@@ -12,12 +12,16 @@ field of sitn_tf/config.py.
 import dataclasses
 import pathlib
 import shlex
+from typing import TYPE_CHECKING
 
 from absl import flags
 
-from sitn_tf import cli, config, quiet, schema
-from sitn_tf.errors import InputError
+from sitn_tf import cli, config, quiet, runs, schema
+from sitn_tf.errors import InputError, first_line
 from sitn_tf.evaluation import retrieval
+
+if TYPE_CHECKING:
+    from sitn_tf.training.train_loop import Loop
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("stage", None, "1 or 2.", flag_values=FLAGS)
@@ -71,54 +75,77 @@ def main(_: list[str]) -> int | None:
         settings = dataclasses.replace(settings, seed=_SEED.value)
     schema.read_manifest(data_dir)
     run_dir = workdir / stage
+    init = _INIT.value or str(workdir / schema.STAGE1)
     quiet.import_tensorflow()
-    import tensorflow as tf
-
-    from sitn_tf.training import signals
-
     if _DRY_RUN.value:
         from sitn_tf.training import dry_run
 
-        init = _INIT.value or str(workdir / schema.STAGE1)
         print(dry_run.describe(settings, stage, pathlib.Path(data_dir), init))
         return None
+    from sitn_tf.training import signals, train_loop
+
+    loop = train_loop.Loop(
+        _CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value, _OVERWRITE.value
+    )
+    finished = runs.is_finished(run_dir) and not loop.overwrite
     try:
-        best = train(settings, stage, pathlib.Path(data_dir), run_dir)
+        best = train(stage, settings, data_dir, run_dir, init, loop, _REPLICAS.value)
     except signals.StoppedError:
         print(f"stopped; {run_dir} is saved: give the same command again to continue")
         return signals.STOPPED_STATUS
-    except tf.errors.DataLossError as error:
-        raise InputError(
-            f"{data_dir} is damaged ({cli.first_line(error)}): "
-            "see python -m pipelines.verify, and build it again"
-        ) from error
+    if finished:
+        print(f"{run_dir} is finished already; --overwrite trains it again")
     _conclude(settings, stage, data_dir, workdir, best)
     return None
 
 
 def train(
-    settings: config.Config, stage: str, data_dir: pathlib.Path, run_dir: pathlib.Path
+    stage: str,
+    settings: config.Config,
+    data_dir: str | pathlib.Path,
+    run_dir: str | pathlib.Path,
+    init: str | pathlib.Path = runs.NO_INIT,
+    loop: "Loop | None" = None,
+    replicas: int = 0,
 ) -> dict[str, float]:
-    """Starts TensorFlow's devices and trains the stage."""
+    """Trains a stage on this machine's devices, or on TF_CONFIG's workers.
+
+    Args:
+      stage: schema.STAGE1 or schema.STAGE2.
+      run_dir: of the stage; where a run was interrupted, it is continued.
+      init: of stage 2: the run directory of a finished stage 1, or "none".
+      loop: how the run is kept and watched.
+      replicas: as many devices; 0 for all GPUs, or one on the CPU.
+
+    Returns:
+      The best epoch's metrics.
+
+    Raises:
+      InputError: a data set, a stage 1 or a run in `run_dir` that does not fit.
+      StoppedError: SIGTERM or SIGINT came; the run is saved.
+    """
+    import tensorflow as tf
     import tf_keras
 
-    from sitn_tf import runs
     from sitn_tf.distributed.replicas import is_chief, make_strategy
-    from sitn_tf.training import stage1, stage2, train_loop
+    from sitn_tf.training import stage1, stage2
 
-    strategy = make_strategy(_REPLICAS.value)
+    data_dir, run_dir = pathlib.Path(data_dir), pathlib.Path(run_dir)
+    strategy = make_strategy(replicas)
     tf_keras.utils.set_random_seed(settings.seed)
-    init = _INIT.value or str(run_dir.parent / schema.STAGE1)
     if not is_chief(strategy):
         run_dir = runs.shadow(run_dir)
-    loop = train_loop.Loop(
-        _CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value, _OVERWRITE.value
-    )
-    if stage == schema.STAGE1:
-        return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
-    if init != stage2.NO_INIT:
-        init = str(pathlib.Path(init).resolve())
-    return stage2.run_stage2(settings, data_dir, run_dir, strategy, init, loop)
+    try:
+        if stage == schema.STAGE1:
+            return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
+        if init != runs.NO_INIT:
+            init = pathlib.Path(init).resolve()
+        return stage2.run_stage2(settings, data_dir, run_dir, strategy, str(init), loop)
+    except tf.errors.DataLossError as error:
+        raise InputError(
+            f"{data_dir} is damaged ({first_line(error)})",
+            "see python -m pipelines.verify, and build it again",
+        ) from error
 
 
 def _conclude(

@@ -35,6 +35,14 @@ def _split_before_the_first_op():
 
 
 @pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """A small data set directory. Not to be changed: copy it."""
+    from tests.small_dataset import write_small_dataset
+
+    return write_small_dataset(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """The folder of the real logs; skips where there is none."""
     folder = os.environ.get("SITN_REAL_DATA")

@@ -7,7 +7,7 @@ import pytest
 
 from export import export_model, native, verify
 from pipelines import build_dataset, synthetic
-from sitn_tf import data, evaluate, runs, schema, train
+from sitn_tf import data, evaluate, schema, train, trained_models
 from tests import commands
 
 USERS = 1500
@@ -71,7 +71,7 @@ def test_held_out_users_are_found_across_domains(line):
 
 def test_served_scores_are_the_trained_model_s(line):
     """Serialized requests through the C++ loader in another process."""
-    run = runs.load_scorer(line / "sitn" / "stage2")
+    run = trained_models.load_scorer(line / "sitn" / "stage2")
     shards = sorted(str(p) for p in (line / "data").glob(schema.shard_glob("stage2", "test")))
     import tensorflow as tf
 

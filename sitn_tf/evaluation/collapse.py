@@ -62,17 +62,17 @@ def examine(space: Clusters) -> dict[str, float]:
       instance of the other domain is nearest to; mean of both directions.
     `agreement_chance`: the same with the two domains' users paired at random.
     """
-    found = {}
+    measures = {}
     for domain in schema.DOMAINS:
-        found[f"{domain}/dead"] = dead_share(space.assignment[domain])
-        found[f"{domain}/entropy"] = relative_entropy(space.assignment[domain])
-        found[f"{domain}/cosine"] = mean_cosine(space.new[domain])
+        measures[f"{domain}/dead"] = dead_share(space.assignment[domain])
+        measures[f"{domain}/entropy"] = relative_entropy(space.assignment[domain])
+        measures[f"{domain}/cosine"] = mean_cosine(space.new[domain])
     both = [
         agreement(space.instances[other], space.instances[domain], space.new[domain], space.top_k)
         for domain, other in (schema.DOMAINS, schema.DOMAINS[::-1])
     ]
-    found["agreement"], found["agreement_chance"] = (float(x) for x in np.mean(both, axis=0))
-    return found
+    share, chance = np.mean(both, axis=0)
+    return measures | {"agreement": float(share), "agreement_chance": float(chance)}
 
 
 def dead_share(assignment: np.ndarray) -> float:

@@ -3,6 +3,8 @@
 Labels are 0 or 1, probabilities lie in [0, 1], all arrays are `[N]` unless said otherwise.
 """
 
+import dataclasses
+
 import numpy as np
 
 PROBABILITY_FLOOR = 1e-7
@@ -63,15 +65,54 @@ def normalised_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return log_loss(labels, probabilities) / log_loss(labels, np.full(len(labels), rate))
 
 
+@dataclasses.dataclass(frozen=True)
+class CalibrationCurve:
+    """Predictions in bins of equal weight, ascending.
+
+    Attributes:
+      predicted, observed: `[bins]` mean prediction and click rate.
+      weight: `[bins]` share of each bin, summing to 1.
+    """
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    weight: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: mean |predicted - observed|."""
+        return float(np.sum(self.weight * np.abs(self.predicted - self.observed)))
+
+
+def calibration_curve(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray | None = None,
+    bins: int = CALIBRATION_BINS,
+) -> CalibrationCurve:
+    """Predicted against observed click rates.
+
+    Args:
+      weights: of the rows, `[N]`; all alike if None.
+      bins: at most; a bin that no row's middle falls into is left out.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    label, probability = labels[order] > 0, probabilities[order]
+    weight = np.ones(len(order)) if weights is None else weights[order]
+    part = np.minimum((np.cumsum(weight) - weight / 2) / weight.sum() * bins, bins - 1)
+    number = part.astype(int)
+    total = np.bincount(number, weight, minlength=bins)
+    used = total > 0
+    predicted = np.bincount(number, weight * probability, minlength=bins)[used] / total[used]
+    observed = np.bincount(number, weight * label, minlength=bins)[used] / total[used]
+    return CalibrationCurve(predicted, observed, total[used] / total.sum())
+
+
 def calibration_error(
     labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> float:
-    """Expected calibration error: mean |mean prediction - click rate| over equal-count bins."""
-    order = np.argsort(probabilities, kind="stable")
-    total = 0.0
-    for rows in np.array_split(order, min(bins, len(order))):
-        total += abs(float(np.sum(probabilities[rows] - (labels[rows] > 0))))
-    return total / len(order)
+    """`CalibrationCurve.error` of rows that weigh alike."""
+    return calibration_curve(labels, probabilities, bins=bins).error
 
 
 def click_metrics(

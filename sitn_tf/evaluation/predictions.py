@@ -11,6 +11,9 @@ from sitn_tf.data import TF_DTYPES, Batch
 from sitn_tf.errors import InputError
 from sitn_tf.models.scorer import Scorer
 
+EVALUATION_BATCH = 512
+"""Requests of a split scored at once."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
@@ -58,18 +61,32 @@ def predict(
     Raises:
       InputError: there is no record.
     """
-    score = score or scoring_graph(scorer)
+    graph = score or scoring_graph(scorer)
     inputs = [feature.name for feature in scorer.reads]
+    return collect(batches, lambda batch: graph({name: batch[name] for name in inputs}))
+
+
+def collect(batches: tf.data.Dataset, score: Callable[[Batch], tf.Tensor]) -> Predictions:
+    """What `score` gives the candidates of every batch.
+
+    Args:
+      batches: of stage-2 records, and whatever else `score` reads.
+      score: batch → logits `[B, C]`.
+
+    Raises:
+      InputError: there is no record.
+    """
     parts = []
     first_request = 0
     for batch in batches:
-        logits = score({name: batch[name] for name in inputs}).numpy()
+        logits = score(batch).numpy()
         parts.append(_flatten(batch, logits, first_request))
         first_request += len(logits)
     if not parts:
         raise InputError(
-            "the split holds no records: build the data set from longer logs, or with a larger "
-            "--validation_fraction or --test_fraction"
+            "the split holds no records",
+            "build the data set from longer logs, or with a larger validation_fraction or "
+            "test_fraction",
         )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     request, candidate, label, logged, logit = columns

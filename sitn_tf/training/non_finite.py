@@ -66,12 +66,12 @@ def describe_records(batch: Batch) -> str:
 @contextlib.contextmanager
 def _watch_outputs(model: tf_keras.Model) -> Iterator[list[str]]:
     """Collects the paths of layers with an output that is not finite, in order of completion."""
-    found: list[str] = []
+    bad_layers: list[str] = []
     watched = _layers(model)
     for path, layer in watched.items():
-        object.__setattr__(layer, "call", _watched(layer.call, path, found))
+        object.__setattr__(layer, "call", _watched(layer.call, path, bad_layers))
     try:
-        yield found
+        yield bad_layers
     finally:
         for layer in watched.values():
             object.__delattr__(layer, "call")
@@ -79,22 +79,24 @@ def _watch_outputs(model: tf_keras.Model) -> Iterator[list[str]]:
 
 def _layers(model: tf_keras.Model) -> dict[str, tf_keras.layers.Layer]:
     """The layers within a model by the attributes that lead to them, each once."""
-    found = model._flatten(
+    layers = model._flatten(
         predicate=lambda part: isinstance(part, tf_keras.layers.Layer), with_path=True
     )
     named: dict[int, tuple[str, tf_keras.layers.Layer]] = {}
     # Keras keeps layers in private lists too; the public attribute says more.
-    for path, layer in sorted(found, key=lambda pair: any(str(p)[0] == "_" for p in pair[0])):
+    for path, layer in sorted(layers, key=lambda pair: any(str(p)[0] == "_" for p in pair[0])):
         if layer is not model:
             named.setdefault(id(layer), (".".join(map(str, path)), layer))
     return dict(named.values())
 
 
-def _watched(call: Callable[..., object], path: str, found: list[str]) -> Callable[..., object]:
+def _watched(
+    call: Callable[..., object], path: str, bad_layers: list[str]
+) -> Callable[..., object]:
     def watched(*inputs: object, **options: object) -> object:
         outputs = call(*inputs, **options)
         if not all(_finite(output) for output in tf.nest.flatten(outputs)):
-            found.append(path)
+            bad_layers.append(path)
         return outputs
 
     return watched

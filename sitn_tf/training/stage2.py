@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from sitn_tf import data, losses, runs, schema, whole_files
+from sitn_tf import checkpoints, data, losses, runs, schema, whole_files
 from sitn_tf.config import Config, differences
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.errors import InputError
@@ -234,7 +234,7 @@ def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
         return []
     parts = handed_over(runs.read_config(pathlib.Path(init)), scorer.config)
     taken = {part: getattr(scorer, part) for part in parts}
-    runs.restore_best(pathlib.Path(init), tf.train.Checkpoint(**taken))
+    checkpoints.restore_best(pathlib.Path(init), tf.train.Checkpoint(**taken))
     return scorer.variables_of(parts)
 
 

@@ -9,18 +9,18 @@ and ends with the very weights of one that was not (BUILD_NOTES.md, "Training lo
 
 import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
 import tqdm
 
 from sitn_tf import runs, whole_files
+from sitn_tf.checkpoints import Checkpoints, restore_best
 from sitn_tf.data import Batch
 from sitn_tf.distributed.replicas import Gradient, separate_replicas, split_rows, sum_gradients
 from sitn_tf.errors import InputError
@@ -28,7 +28,7 @@ from sitn_tf.layers import randomness
 from sitn_tf.layers.dropout import number_layers
 from sitn_tf.optimizers import clipping, row_sparse
 from sitn_tf.training import non_finite
-from sitn_tf.training.checkpoints import Checkpoints
+from sitn_tf.training.progress import Progress
 from sitn_tf.training.signals import StoppedError, StopRequest
 from sitn_tf.training.tensorboard import EventWriter
 
@@ -95,53 +95,6 @@ class Loop:
     overwrite: bool = False
 
 
-@dataclasses.dataclass(eq=False)
-class Progress(tf.train.experimental.PythonState):
-    """Where a run is; saved within each checkpoint, so that it always fits the weights.
-
-    Attributes:
-      epoch: the one in progress; 0 for judging the untrained model.
-      steps: of all epochs.
-      batches: of this epoch, as all that follow.
-      records: in them.
-      seconds: spent on them.
-      totals: sums of the losses over them.
-      history: the entries of earlier epochs.
-    """
-
-    epoch: int
-    steps: int = 0
-    batches: int = 0
-    records: int = 0
-    seconds: float = 0.0
-    totals: dict[str, float] = dataclasses.field(default_factory=dict)
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-    _FIELDS: ClassVar = ("epoch", "steps", "batches", "records", "seconds", "totals", "history")
-
-    def serialize(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in self._FIELDS})
-
-    def deserialize(self, string_value: str) -> None:
-        for name, value in json.loads(string_value).items():
-            setattr(self, name, value)
-
-    def add(self, records: int, losses: dict[str, float]) -> None:
-        """Counts one step."""
-        self.steps += 1
-        self.batches += 1
-        self.records += records
-        for name, value in losses.items():
-            self.totals[name] = self.totals.get(name, 0.0) + value
-
-    def end_epoch(self, entry: dict[str, Any]) -> None:
-        self.history.append(entry)
-        self.epoch += 1
-        self.batches = self.records = 0
-        self.seconds = 0.0
-        self.totals = {}
-
-
 def fit(
     run_dir: pathlib.Path,
     strategy: tf.distribute.Strategy,
@@ -152,6 +105,8 @@ def fit(
 ) -> dict[str, Any]:
     """Trains until the objective stops rising; returns the best epoch's history entry.
 
+    A run that is finished is not trained again: its best weights are restored.
+
     Writes checkpoints/last and checkpoints/best, history.json, history.csv, tensorboard/ and
     metrics.json, and leaves the best weights in the model.
 
@@ -161,8 +116,7 @@ def fit(
     """
     finished = runs.read_json(run_dir / runs.METRICS_FILE, None)
     if finished is not None:
-        print(f"{run_dir} is finished already; --overwrite trains it again")
-        runs.restore_best(run_dir, model)
+        restore_best(run_dir, model)
         return finished["validation"]
     return _Fit(run_dir, strategy, model, optimizer, task, loop or Loop()).run()
 
@@ -191,15 +145,15 @@ def make_step(
     def on_replica(batch: Batch) -> Losses:
         with randomness.at_step(seed, optimizer.iterations):
             if gradients_of is not None:
-                parts, found = gradients_of(batch, optimizer.iterations)
+                parts, gradients = gradients_of(batch, optimizer.iterations)
             else:
                 with tf.GradientTape() as tape:
                     parts = losses(batch, optimizer.iterations)
                     scaled = parts["loss"] * loss_scale
-                found = clipping.scale(tape.gradient(scaled, variables), 1.0 / loss_scale)
-        found = clipping.with_distinct_rows(sum_gradients(found))
-        norm = clipping.global_norm(found)
-        optimizer.apply_distinct(clipping.clip(found, norm, clip_norm), variables)
+                gradients = clipping.scale(tape.gradient(scaled, variables), 1.0 / loss_scale)
+        gradients = clipping.with_distinct_rows(sum_gradients(gradients))
+        norm = clipping.global_norm(gradients)
+        optimizer.apply_distinct(clipping.clip(gradients, norm, clip_norm), variables)
         return parts | {GRADIENT_NORM: norm}
 
     def step(batch: Batch) -> Losses:
@@ -341,7 +295,7 @@ class _Fit:
         progress.seconds = time.monotonic() - started
         if not progress.batches:
             raise InputError(
-                "the training split holds no records: build the data set from longer logs"
+                "the training split holds no records", "build the data set from longer logs"
             )
 
     def _save_is_due(self, waiting: int) -> bool:
@@ -375,9 +329,9 @@ class _Fit:
         entry |= judged
         if not math.isfinite(entry[objective]):
             raise InputError(
-                f"the validation split gives {objective}={entry[objective]}: it needs "
-                "both clicked and unclicked candidates; check --label_field, or build the data "
-                "set with a larger --validation_fraction"
+                f"the validation split gives {objective}={entry[objective]}",
+                "it needs both clicked and unclicked candidates; check label_field, or build the "
+                "data set with a larger validation_fraction",
             )
         progress.end_epoch(entry)
         if _best(progress.history, objective) is entry:
@@ -424,16 +378,16 @@ class _Fit:
         return InputError(
             f"the loss is {values['loss']} and the norm of its gradient {values[GRADIENT_NORM]} at "
             f"step {batches + 1} of epoch {epoch}, with {non_finite.describe_records(batch)}, "
-            f"saved in {path}; the first that is not finite is {first}: lower the learning rate "
-            f"(--set {stage}.learning_rate=...) or bound the gradient "
-            f"(--set {stage}.clip_norm=1)"
+            f"saved in {path}; the first that is not finite is {first}",
+            f"lower the learning rate ({stage}.learning_rate=...) or bound the gradient "
+            f"({stage}.clip_norm=1)",
         )
 
     def _conclude(self) -> dict[str, Any]:
         history = self.progress.history
         chosen = _best(history, self.task.objective)
         self.best.mark(chosen["epoch"])
-        runs.restore_best(self.run_dir, self.model)
+        restore_best(self.run_dir, self.model)
         whole_files.write_json(self.run_dir / runs.METRICS_FILE, {"validation": chosen})
         return chosen
 

@@ -25,10 +25,10 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     import tensorflow as tf
 
-    from sitn_tf import data, runs
+    from sitn_tf import data, trained_models
     from sitn_tf.models.registry import make_pretrainer
 
-    run = runs.load_pretrainer(run_dir)
+    run = trained_models.load_pretrainer(run_dir)
     manifest = schema.read_manifest(run.data_dir)
     fresh = make_pretrainer(run.config, run.tables, manifest.max_history)
     size = run.config.stage1.batch_size
@@ -42,10 +42,10 @@ def main(_: list[str]) -> None:
         encoders = [v for v in trained if "clusters" not in v.name]
         flat = []
         for part in (loss.i2i, loss.i2c):
-            found = [
+            by_encoder = [
                 tf.convert_to_tensor(g) for g in tape.gradient(part, encoders) if g is not None
             ]
-            flat.append(np.concatenate([g.numpy().ravel() for g in found]))
+            flat.append(np.concatenate([g.numpy().ravel() for g in by_encoder]))
         return flat
 
     for name, model in (("before", fresh), ("after", run.model)):

@@ -10,7 +10,6 @@ finds FEW in order but for the requests that were left out.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import zlib
@@ -19,7 +18,7 @@ from absl import flags
 
 from pipelines import manifest_entries
 from pipelines.job import tfds_metadata
-from sitn_tf import cli, quiet, schema
+from sitn_tf import cli, quiet, schema, whole_files
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -42,16 +41,21 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
       InputError: `output` is there already, or nothing would be left.
     """
     if not 0 < share <= 1:
-        raise InputError(f"--share={share} is not above 0 and at most 1")
+        raise InputError(f"share={share} is not above 0 and at most 1")
     if output.exists():
-        raise InputError(f"--output={output} exists: name another, or remove it")
+        raise InputError(f"output={output} exists", "name another, or remove it")
     manifest = schema.read_manifest(source)
     quiet.import_tensorflow()
+    with whole_files.directory(output) as making:
+        return _fill(making, source, manifest, share)
+
+
+def _fill(
+    making: pathlib.Path, source: pathlib.Path, manifest: schema.Manifest, share: float
+) -> schema.Manifest:
     import tensorflow as tf
 
-    making = output.with_name(output.name + ".making")
-    shutil.rmtree(making, ignore_errors=True)
-    shutil.copytree(source, making)
+    shutil.copytree(source, making, dirs_exist_ok=True)
     checksums = json.loads((making / manifest_entries.CHECKSUMS_FILE).read_text())
     shards = dict(manifest.shards)
     for shard in making.glob(schema.shard_glob(schema.STAGE2, schema.TRAIN)):
@@ -69,10 +73,9 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
         lengths[split] = [shards[str(place.relative_to(making))] for place in places]
         sizes[split] = sum(place.stat().st_size for place in places)
     if not sum(lengths[schema.TRAIN]):
-        shutil.rmtree(making)
-        raise InputError(f"--share={share} leaves no training request: give a larger one")
+        raise InputError(f"share={share} leaves no training request", "give a larger one")
     tfds_metadata.write(str(making), schema.STAGE2, lengths, sizes)
-    (making / manifest_entries.CHECKSUMS_FILE).write_text(json.dumps(checksums, indent=2) + "\n")
+    whole_files.write_json(making / manifest_entries.CHECKSUMS_FILE, checksums)
     for page in making.glob("statistics.*"):
         page.unlink()
     stage2 = manifest.records[schema.STAGE2] | {schema.TRAIN: sum(lengths[schema.TRAIN])}
@@ -84,7 +87,6 @@ def thin(source: pathlib.Path, output: pathlib.Path, share: float) -> schema.Man
         shards=shards,
     )
     (making / schema.MANIFEST_FILE).write_text(made.to_json())
-    os.replace(making, output)
     return made
 
 

@@ -81,7 +81,7 @@ def write_logs(wheel: pathlib.Path, output: pathlib.Path, genre: str) -> dict[st
             }
         )
     if not items[schema.TARGET]:
-        raise InputError(f"--genre={genre} is the genre of no film, for example Drama is of some")
+        raise InputError(f"genre={genre} is the genre of no film, for example Drama is of some")
     for domain in schema.DOMAINS:
         _write(output / f"{domain}_items.jsonl.gz", items[domain])
     events: dict[str, list[dict[str, object]]] = {domain: [] for domain in schema.DOMAINS}

@@ -15,8 +15,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, interests, quiet, schema
-from sitn_tf.evaluation import collapse
+from sitn_tf import cli, quiet, schema
+from sitn_tf.evaluation import collapse, interest_clusters
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("run_dir", None, "A finished stage-1 run directory.", flag_values=FLAGS)
@@ -37,23 +37,24 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     from sklearn.metrics import normalized_mutual_info_score as information
 
-    from sitn_tf import runs
+    from sitn_tf import trained_models
+    from sitn_tf.evaluation import instances
 
-    run = runs.load_pretrainer(run_dir)
+    run = trained_models.load_pretrainer(run_dir)
     model = run.model
-    users = interests.read_users(model, run.data_dir, schema.TRAIN, _USERS.value)
+    users = instances.read_users(model, run.data_dir, schema.TRAIN, _USERS.value)
     vectors, planted = {}, {}
     for domain in schema.DOMAINS:
         of_item = read_planted(logs, domain)
-        ids = model.items[domain].table.ids
+        ids = run.tables[domain].ids[schema.FIRST_ID :]
         rows = [row for row, item in enumerate(ids) if item in of_item]
-        vectors[domain] = interests.item_instances(model, domain)[rows]
+        vectors[domain] = instances.item_instances(model, domain, run.tables[domain].size)[rows]
         planted[domain] = np.array([of_item[ids[row]] for row in rows])
     for space in model.i2c:
         clusters = collapse.clusters_of(space, users.instances)
         nearest = {d: collapse.first_choice(vectors[d], clusters.new[d]) for d in schema.DOMAINS}
         alone = [information(planted[d], nearest[d]) for d in schema.DOMAINS]
-        matched = interests.match(clusters.new[schema.SOURCE], clusters.new[schema.TARGET])
+        matched = interest_clusters.match(clusters.new[schema.SOURCE], clusters.new[schema.TARGET])
         pairs = np.concatenate([matched[nearest[schema.SOURCE]], nearest[schema.TARGET]])
         both = np.concatenate([planted[d] for d in schema.DOMAINS])
         print(

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from absl import flags
 
 from export import native, requests
-from export.export_model import ExportOptions, export
+from export.exporting import export
+from export.options import ExportOptions
 from sitn_tf import cli, config, quiet, schema, whole_files
 
 FLAGS = flags.FlagValues()

@@ -5,7 +5,8 @@ import pathlib
 import pytest
 
 from export import native
-from export.export_model import ExportOptions, export
+from export.exporting import export
+from export.options import ExportOptions
 from tests.export.small_run import write_small_run
 
 

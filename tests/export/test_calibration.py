@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from export import calibration as calibrations
 from export import native, reliability, requests, verify
 from export.calibration import Calibration
-from export.export_model import ExportOptions, export
+from export.exporting import export
 from export.metadata import summary
+from export.options import ExportOptions
 from export.signatures import calibrated
 from sitn_tf import runs, schema, whole_files
 from sitn_tf.errors import InputError
@@ -197,9 +198,7 @@ def write_sampling_rate(run_dir, rate):
 def test_a_calibrated_export_serves_calibrated_scores(sampled_run, tmp_path, kind):
     run_dir, data_dir = sampled_run
     options = ExportOptions(calibrate=kind, goldens=64)
-    with pytest.raises(
-        InputError, match=rf"--calibrate={kind} needs the data set .* give --data_dir"
-    ):
+    with pytest.raises(InputError, match=rf"calibrate={kind} needs the data set .* give data_dir="):
         export(run_dir, tmp_path / "servable", options)
     options = dataclasses.replace(options, data_dir=data_dir)
     made, metadata = export(run_dir, tmp_path / "servable", options)
@@ -219,7 +218,7 @@ def test_a_calibrated_export_serves_calibrated_scores(sampled_run, tmp_path, kin
 def test_a_bad_sampling_rate_and_a_missing_data_set(sampled_run, tmp_path):
     run_dir, _ = sampled_run
     write_sampling_rate(run_dir, 0.0)
-    with pytest.raises(InputError, match=r"sampling_rate=0\.0 .* give --noundo_sampling"):
+    with pytest.raises(InputError, match=r"sampling_rate=0\.0 .* give undo_sampling=False"):
         export(run_dir, tmp_path / "servable")
     options = ExportOptions(undo_sampling=False, goldens=64)
     _, metadata = export(run_dir, tmp_path / "servable", options)

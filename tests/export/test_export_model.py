@@ -12,6 +12,7 @@ import pytest
 from export import (
     client,
     export_model,
+    exporting,
     golden,
     native,
     requests,
@@ -20,8 +21,9 @@ from export import (
     verify,
     versions,
 )
-from export.export_model import ExportOptions, export
+from export.exporting import export
 from export.metadata import summary
+from export.options import ExportOptions
 from sitn_tf import runs, schema, whole_files
 from sitn_tf.errors import InputError
 from tests.commands import run_main
@@ -198,9 +200,9 @@ def test_another_data_set_is_refused(run_dir, tmp_path):
 
 
 def test_options_are_checked():
-    with pytest.raises(InputError, match="--tables=int4 is not one of: float32, float16, int8"):
+    with pytest.raises(InputError, match="tables=int4 is not one of: float32, float16, int8"):
         ExportOptions(tables="int4")
-    with pytest.raises(InputError, match="--calibrate=beta is not one of: none, platt, isotonic"):
+    with pytest.raises(InputError, match="calibrate=beta is not one of: none, platt, isotonic"):
         ExportOptions(calibrate="beta")
 
 
@@ -232,7 +234,7 @@ def test_what_makes_a_version_another_one(servable, tmp_path):
 
     def same(**changes):
         (made / versions.METADATA_FILE).write_text(json.dumps({**metadata, **changes}))
-        return export_model.same_as_newest(made, servable) == servable / "1"
+        return exporting.same_as_newest(made, servable) == servable / "1"
 
     assert same(created="later", drift={"version": 1})
     # Golden requests need not touch every item; the fingerprint of the weights does.
@@ -242,7 +244,7 @@ def test_what_makes_a_version_another_one(servable, tmp_path):
     assert not same()
     (made / golden.FILE).unlink()
     assert not same()
-    assert export_model.same_as_newest(made, tmp_path / "no versions") is None
+    assert exporting.same_as_newest(made, tmp_path / "no versions") is None
 
 
 def test_no_command_loads_tensorflow_before_it_speaks():

@@ -9,9 +9,10 @@ from apache_beam.testing import test_pipeline
 
 from export import client as clients
 from export import golden, native, requests, score_batch, signatures, verify, versions, warmup
-from export.export_model import ExportOptions, export
+from export.exporting import export
+from export.options import ExportOptions
 from export.requests import Request
-from sitn_tf import beam_runner, runs, schema
+from sitn_tf import beam_runner, runs, schema, trained_models
 from tests.commands import run_main
 from tests.export import batcher, test_fuzz, test_score_batch
 from tests.export.serving_double import serve
@@ -120,7 +121,7 @@ def test_every_model_is_served_as_trained(tmp_path, settings):
 
 
 def test_users_and_times_find_the_rows_of_training(featured_session, featured_run):
-    scorer = runs.load_scorer(featured_run).scorer
+    scorer = trained_models.load_scorer(featured_run).scorer
     batch = {name: tf.constant([ids] * len(ASKED), tf.int64) for name, ids in IDS.items()}
     batch["request_time"] = tf.constant([r.request_time for r in ASKED], tf.int64)
     batch["user_id"] = tf.constant([r.user_id for r in ASKED])
@@ -238,7 +239,7 @@ def test_a_request_without_context_among_others_is_not_known():
 
 def test_versions_with_and_without_follow_each_other(featured_run, run_dir, tmp_path):
     """Each is held to golden requests of a model with other inputs."""
-    any_drift = ExportOptions(goldens=64, max_drift=None)
+    any_drift = ExportOptions(goldens=64, allow_drift=True)
     for number, run in enumerate([run_dir, featured_run, run_dir], start=1):
         made, described = export(run, tmp_path, any_drift)
         assert made.name == str(number)

@@ -57,7 +57,7 @@ def test_what_is_missing_is_named(servable):
     served = f"--servable={servable / '1'}"
     with pytest.raises(InputError, match="--input is missing"):
         run(served, "--output=x")
-    with pytest.raises(InputError, match=r"--input=/nowhere/\* matches no file"):
+    with pytest.raises(InputError, match=r"input=/nowhere/\* matches no file"):
         run(served, "--input=/nowhere/*", "--output=x")
     with pytest.raises(InputError, match="/9 is not a directory"):
         run(f"--servable={servable / '9'}", "--input=x", "--output=x")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from export import native, requests, signatures
 from export.requests import Request
-from sitn_tf import runs, schema
+from sitn_tf import schema, trained_models
 from tests.export import batcher
 from tests.small_dataset import MAX_HISTORY, SOURCE_ITEMS, TARGET_ITEMS, example
 
@@ -32,7 +32,7 @@ through_the_pipe = settings(
 
 @pytest.fixture(scope="module")
 def scorer(run_dir):
-    return runs.load_scorer(run_dir).scorer
+    return trained_models.load_scorer(run_dir).scorer
 
 
 def score(session, rows):

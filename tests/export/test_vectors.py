@@ -99,7 +99,7 @@ def test_nearest_items_of_a_user(written):
     values = [float(line.split()[0]) for line in lines]
     assert values == sorted(values, reverse=True)
     assert "title of t" in lines[0]
-    with pytest.raises(InputError, match="--user=nobody is not in"):
+    with pytest.raises(InputError, match="user=nobody is not in"):
         vectors.nearest_items(folder, "nobody", 3)
     with pytest.raises(InputError, match="holds no vectors"):
         vectors.nearest_items(folder / "none", "u1", 3)

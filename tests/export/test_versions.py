@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from export import native, requests, versions
-from export.export_model import ExportOptions, export
-from sitn_tf import runs, schema, whole_files
+from export.exporting import export
+from export.options import ExportOptions
+from sitn_tf import runs, schema, trained_models, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
 
@@ -82,10 +83,10 @@ def test_two_exports_at_once_do_not_mix(tmp_path):
 
 def test_a_version_that_drifts_too_far_is_refused(servable, other_run_dir, tmp_path):
     folder = shutil.copytree(servable, tmp_path / "servable")
-    with pytest.raises(InputError, match=r"log-odds drift by \d+\.\d+ on average .* --allow_drift"):
+    with pytest.raises(InputError, match=r"log-odds drift by \d+\.\d+ on .* allow_drift=True"):
         export(other_run_dir, folder, ExportOptions(goldens=64))
     assert versions.present(folder) == [1]
-    options = ExportOptions(goldens=64, max_drift=None)
+    options = ExportOptions(goldens=64, allow_drift=True)
     made, metadata = export(other_run_dir, folder, options, version=3)
     assert made == folder / "3"
     assert metadata["drift"]["mean"] > 0.5
@@ -100,7 +101,7 @@ def grown_run(run_dir, folder):
     pq.write_table(pa.concat_tables([table, new]), path)
     with (grown / schema.vocabulary_path(schema.TARGET, schema.ITEM)).open("a") as vocabulary:
         vocabulary.write("new item\n")
-    before = runs.load_scorer(run_dir)
+    before = trained_models.load_scorer(run_dir)
     tables = runs.read_tables(grown, before.manifest, before.config)
     scorer = make_scorer(before.config, tables, before.manifest.max_history)
     for old, wider in zip(before.scorer.variables, scorer.variables, strict=True):
@@ -155,10 +156,10 @@ def test_a_damaged_newest_version_is_named(servable, run_dir, tmp_path):
     (folder / "1/assets.extra/golden.jsonl").unlink()
     with pytest.raises(InputError, match="/1 is damaged, its golden requests cannot be read"):
         export(run_dir, folder, ExportOptions(goldens=64))
-    assert export(run_dir, folder, ExportOptions(goldens=64, max_drift=None))[0].name == "2"
+    assert export(run_dir, folder, ExportOptions(goldens=64, allow_drift=True))[0].name == "2"
 
 
 @pytest.mark.parametrize("bound", [float("nan"), -0.1])
 def test_a_drift_bound_that_bounds_nothing_is_refused(bound):
-    with pytest.raises(InputError, match=rf"--max_drift={bound} is not a number of at least 0"):
+    with pytest.raises(InputError, match=rf"max_drift={bound} is not a number of at least 0"):
         ExportOptions(max_drift=bound)

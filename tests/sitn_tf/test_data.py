@@ -10,8 +10,8 @@ REQUESTS = 1000
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"), requests=REQUESTS)
+def many(tmp_path_factory):
+    return write_small_dataset(tmp_path_factory.mktemp("many"), requests=REQUESTS)
 
 
 def _lengths(batch):
@@ -29,20 +29,20 @@ def _requests(batches):
     return found
 
 
-def test_batches_by_length_hold_every_request_once(small):
-    plain = data.read_split(small, schema.STAGE2, schema.TRAIN, 7)
-    sorted_ = data.read_split(small, schema.STAGE2, schema.TRAIN, 7, 3, by_length=True)
+def test_batches_by_length_hold_every_request_once(many):
+    plain = data.read_split(many, schema.STAGE2, schema.TRAIN, 7)
+    sorted_ = data.read_split(many, schema.STAGE2, schema.TRAIN, 7, 3, by_length=True)
     assert sorted(_requests(sorted_)) == sorted(_requests(plain))
     sizes = [len(batch["user_id"]) for batch in sorted_]
     assert sorted(sizes) == [REQUESTS % 7 or 7] + [7] * (REQUESTS // 7)
 
 
-def test_batches_by_length_are_of_similar_lengths_in_the_seeds_order(small):
-    batches = list(data.read_split(small, schema.STAGE2, schema.TRAIN, 8, 3, by_length=True))
+def test_batches_by_length_are_of_similar_lengths_in_the_seeds_order(many):
+    batches = list(data.read_split(many, schema.STAGE2, schema.TRAIN, 8, 3, by_length=True))
     lengths = [_lengths(batch) for batch in batches]
     longest = np.array([row.max() for row in lengths])
     padding = 1 - sum(row.sum() for row in lengths) / sum(8 * row.max() for row in lengths)
-    mixed = [_lengths(b) for b in data.read_split(small, schema.STAGE2, schema.TRAIN, 8, 3)]
+    mixed = [_lengths(b) for b in data.read_split(many, schema.STAGE2, schema.TRAIN, 8, 3)]
     assert padding < 0.1
     assert 1 - sum(row.sum() for row in mixed) / sum(8 * row.max() for row in mixed) > 0.2
     # Neither from short to long nor the same in each window of batches.
@@ -54,9 +54,9 @@ def test_batches_by_length_are_of_similar_lengths_in_the_seeds_order(small):
         assert batch["target_history"].shape[1] <= _lengths(batch).max()
 
 
-def test_an_epochs_order_depends_on_seed_and_epoch_alone(small):
+def test_an_epochs_order_depends_on_seed_and_epoch_alone(many):
     def read(seed, epoch):
-        return _requests(data.read_epoch(small, schema.STAGE2, 8, seed, epoch))
+        return _requests(data.read_epoch(many, schema.STAGE2, 8, seed, epoch))
 
     assert read(1, 2) == read(1, 2)
     assert read(1, 2) != read(1, 3)
@@ -64,9 +64,9 @@ def test_an_epochs_order_depends_on_seed_and_epoch_alone(small):
 
 
 @pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
-def test_a_pass_that_is_continued_reads_the_rest(small, stage):
+def test_a_pass_that_is_continued_reads_the_rest(many, stage):
     def read(skip):
-        batches = data.read_epoch(small, stage, 8, 1, 2, skip)
+        batches = data.read_epoch(many, stage, 8, 1, 2, skip)
         return [batch["target_history"].numpy().tolist() for batch in batches]
 
     whole = read(0)
@@ -74,11 +74,11 @@ def test_a_pass_that_is_continued_reads_the_rest(small, stage):
         assert read(skip) == whole[skip:]
 
 
-def test_stage_1_mixes_lengths(small):
+def test_stage_1_mixes_lengths(many):
     def read(**options):
-        batches = data.read_split(small, schema.STAGE1, schema.TRAIN, 8, 1_000_004, **options)
+        batches = data.read_split(many, schema.STAGE1, schema.TRAIN, 8, 1_000_004, **options)
         return [batch["user_id"].numpy().tolist() for batch in batches]
 
-    epoch = [b["user_id"].numpy().tolist() for b in data.read_epoch(small, schema.STAGE1, 8, 1, 1)]
+    epoch = [b["user_id"].numpy().tolist() for b in data.read_epoch(many, schema.STAGE1, 8, 1, 1)]
     assert epoch == read()
     assert epoch != read(by_length=True)

@@ -10,16 +10,16 @@ import pytest
 
 from sitn_tf import config, experiments
 from sitn_tf.errors import InputError
-from sitn_tf.experiments import Result
+from sitn_tf.studies import arms, runs, tables
+from sitn_tf.studies.tables import Result
 from tests.commands import run_main
-from tests.small_dataset import write_small_dataset
 
 
 def test_interval_golden():
-    # 1, 2, 3: mean 2, standard deviation 1, t(2) = 4.303 over sqrt 3.
-    mean, half = experiments.interval(np.array([1.0, 2.0, 3.0]))
-    assert (mean, half) == (2.0, pytest.approx(4.303 / math.sqrt(3)))
-    assert math.isnan(experiments.interval(np.array([1.0]))[1])
+    # 1, 2, 3: mean 2, standard deviation 1, t(2) = 4.302653 over sqrt 3.
+    mean, half = tables.interval(np.array([1.0, 2.0, 3.0]))
+    assert (mean, half) == (2.0, pytest.approx(4.302653 / math.sqrt(3)))
+    assert math.isnan(tables.interval(np.array([1.0]))[1])
 
 
 def test_the_table_pairs_seeds_and_says_what_is_not_run():
@@ -29,30 +29,30 @@ def test_the_table_pairs_seeds_and_says_what_is_not_run():
         Result("other", 0, 0.71, 0.3, 0.01),
         Result("other", 1, 0.73, 0.4, 0.01),
     ]
-    rows = experiments.table(results, ["base", "other", "third"], "AUC").splitlines()
+    rows = tables.table(results, ["base", "other", "third"], "AUC").splitlines()
     assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |"
     assert rows[3] == "| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | 0.350 (0.010) |"
     assert rows[4] == "| third | 0 | not run | | |"
 
 
-@pytest.mark.parametrize("study", experiments.STUDIES)
+@pytest.mark.parametrize("study", arms.STUDIES)
 def test_every_arm_is_a_valid_configuration(study):
-    for arm in experiments.STUDIES[study].values():
+    for arm in arms.STUDIES[study].values():
         config.override(config.default(), arm.settings)
 
 
 def test_errors_name_the_remedy(tmp_path):
-    with pytest.raises(InputError, match="--study=nothing is neither one of: transfer, gaps"):
-        experiments.read_study("nothing", [])
-    with pytest.raises(InputError, match="--arms=i2j is not one of: from_scratch, i2i, i2i_i2c"):
-        experiments.read_study("transfer", ["i2j"])
+    with pytest.raises(InputError, match=r"^study=nothing is neither one of: transfer, gaps"):
+        arms.read_study("nothing", [])
+    with pytest.raises(InputError, match=r"^arms=i2j is not one of: from_scratch, i2i, i2i_i2c"):
+        arms.read_study("transfer", ["i2j"])
     (tmp_path / "study.json").write_text("[]")
     with pytest.raises(InputError, match="is not a JSON object of arms"):
-        experiments.read_study(str(tmp_path / "study.json"), [])
+        arms.read_study(str(tmp_path / "study.json"), [])
 
 
 @pytest.mark.parametrize(
-    ("arms", "message"),
+    ("described", "message"),
     [
         ({}, "is not a JSON object of arms"),
         ({"../up": {}}, "arm '../up' names a folder: give it letters"),
@@ -62,14 +62,13 @@ def test_errors_name_the_remedy(tmp_path):
         ({"a": {"pretrain": "false"}}, "pretrain='false' is not true or false"),
     ],
 )
-def test_mistakes_in_a_study_are_named(tmp_path, arms, message):
-    (tmp_path / "study.json").write_text(json.dumps(arms))
+def test_mistakes_in_a_study_are_named(tmp_path, described, message):
+    (tmp_path / "study.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match=message):
-        experiments.read_study(str(tmp_path / "study.json"), [])
+        arms.read_study(str(tmp_path / "study.json"), [])
 
 
-def test_nothing_is_written_for_a_study_that_cannot_run(tmp_path):
-    small = write_small_dataset(tmp_path / "small")
+def test_nothing_is_written_for_a_study_that_cannot_run(small, tmp_path):
     flags = [f"--data_dir={small}", f"--workdir={tmp_path / 'runs'}"]
     with pytest.raises(InputError, match="--stage=1: no arm of the study has a stage 1"):
         run_main(experiments, *flags, "--stage=1", "--arms=from_scratch")
@@ -79,13 +78,12 @@ def test_nothing_is_written_for_a_study_that_cannot_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signal_ends_the_trainer_too(tmp_path):
-    small = write_small_dataset(tmp_path / "small")
+def test_a_signal_ends_the_trainer_too(small, tmp_path):
     command = [sys.executable, "-m", "sitn_tf.experiments", f"--data_dir={small}", "--seeds=1"]
     command += [f"--workdir={tmp_path / 'runs'}", "--preset=tiny", "--arms=i2i"]
     command += ["--set=stage1.epochs=100000", "--set=stage1.patience=100000"]
     study = subprocess.Popen(command)
-    log = tmp_path / "runs/i2i/0" / experiments.LOG_FILE
+    log = tmp_path / "runs/i2i/0" / runs.LOG_FILE
     while not (log.is_file() and "epoch" in log.read_text()):
         time.sleep(0.2)
     study.terminate()
@@ -94,8 +92,7 @@ def test_a_signal_ends_the_trainer_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_continues_and_shows_its_table(tmp_path, capsys):
-    small = write_small_dataset(tmp_path / "small")
+def test_a_study_continues_and_shows_its_table(small, tmp_path, capsys):
     study = tmp_path / "study.json"
     study.write_text(json.dumps({"scratch": {"pretrain": False}, "ssl": {}}))
     flags = [

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from sitn_tf import interests, schema
+from sitn_tf import interests, schema, train
+from sitn_tf.evaluation import interest_clusters
 from sitn_tf.evaluation.collapse import Clusters
 from tests.commands import run_main
 
@@ -21,14 +22,14 @@ def _space(rng, clusters=5, users=40):
 
 def test_matching_finds_the_permutation():
     space, order = _space(np.random.default_rng(0))
-    matched = interests.match(space.new[schema.SOURCE], space.new[schema.TARGET])
+    matched = interest_clusters.match(space.new[schema.SOURCE], space.new[schema.TARGET])
     np.testing.assert_array_equal(order[matched], np.arange(5))
 
 
 def test_same_pair_golden():
     # Users' pairs (0, 1), (1, 0), (1, 1) under the matching 0 -> 1, 1 -> 0: two of three fit.
     first = {schema.SOURCE: np.array([0, 1, 1]), schema.TARGET: np.array([1, 0, 1])}
-    share, chance = interests.same_pair(first, np.array([1, 0]))
+    share, chance = interest_clusters.same_pair(first, np.array([1, 0]))
     assert share == pytest.approx(2 / 3)
     # Matched choices are 1, 0, 0, the target's 1, 0, 1: (1 * 2 + 2 * 1) / 9 agree by chance.
     assert chance == pytest.approx(4 / 9)
@@ -39,7 +40,7 @@ def test_clusters_are_described_by_their_nearest_items():
     space, _ = _space(rng)
     items = {d: np.concatenate([np.zeros((2, 8)), space.new[d]]) for d in schema.DOMAINS}
     titles = {d: ["pad", "unknown", *(f"{d} {i}" for i in range(5))] for d in schema.DOMAINS}
-    found = interests.describe(space, items, titles, count=1)
+    found = interest_clusters.describe(space, items, titles, count=1)
     assert found.same_pair == 1.0
     for pair in found.pairs:
         assert pair.cosine == pytest.approx(1.0)
@@ -48,25 +49,21 @@ def test_clusters_are_described_by_their_nearest_items():
             schema.TARGET: [f"target {pair.target}"],
         }
         assert pair.users[schema.SOURCE] == pair.users[schema.TARGET]
-    text = interests.markdown([found])
+    text = interest_clusters.markdown([found])
     assert text.count("\n| ") == 6
     assert "100.0% of the users" in text
 
 
 def test_a_users_top_interests():
-    assert interests.top_interests(np.array([2.0, 1.0]), np.eye(2), 2) == [
+    assert interest_clusters.top_interests(np.array([2.0, 1.0]), np.eye(2), 2) == [
         (0, pytest.approx(2 / 5**0.5)),
         (1, pytest.approx(1 / 5**0.5)),
     ]
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    from sitn_tf import train
-    from tests.small_dataset import write_small_dataset
-
+def run_dir(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("interests")
-    small = write_small_dataset(folder / "small")
     run_main(
         train,
         f"--data_dir={small}",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, runs, schema
+from sitn_tf import config, data, runs, schema, trained_models
 from sitn_tf.distributed import tables
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
@@ -16,12 +16,7 @@ from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
 from sitn_tf.training import stage1, stage2
 from tests.sitn_tf import reference
-from tests.small_dataset import MAX_HISTORY, write_small_dataset
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
+from tests.small_dataset import MAX_HISTORY
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +35,7 @@ def _train(small, pretrained, folder, two_cpus, *changes):
     """Weights of a scorer before and after an epoch of stage 2, restored ones and fresh ones."""
     chosen = config.override(config.tiny(), ["stage2.epochs=1", *changes])
     stage2.run_stage2(chosen, small, folder / "stage2", cpu_strategy(two_cpus[:1]), str(pretrained))
-    after = runs.load_scorer(folder / "stage2").scorer
+    after = trained_models.load_scorer(folder / "stage2").scorer
     before = make_scorer(chosen, _tables(small, chosen), MAX_HISTORY)
     stage2.restore_encoders(before, str(pretrained))
     moved = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, evaluate, runs, schema, train
+from sitn_tf import checkpoints, config, data, evaluate, runs, schema, train, trained_models
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation.predictions import predict
 from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
@@ -21,11 +21,6 @@ from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import write_small_dataset
 
 PARAMETERS_OF_TINY = 2265
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +141,7 @@ def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path
     tables = [name for name in described["fresh"] if "request_features/" in name]
     assert [name.split("/")[1] for name in tables] == ["hour:0 [25, 8]", "weekday:0 [8, 8]",
                                                        "user:0 [8, 8]"]  # fmt: skip
-    run = runs.load_scorer(tmp_path / "stage2")
+    run = trained_models.load_scorer(tmp_path / "stage2")
     assert np.abs(run.scorer.request_embedding.tables["user"]).max() > 0
     found = predict(run.scorer, data.read_split(small, schema.STAGE2, schema.TEST, 16))
     assert np.isfinite(found.logit).all()
@@ -159,7 +154,7 @@ def test_initialising_copies_stage_1_values(workdir, small, tmp_path):
     scorer = make_scorer(settings, tables, manifest.max_history)
     stage2.restore_encoders(scorer, str(workdir / "stage1"))
     pretrainer = make_pretrainer(settings, tables, manifest.max_history)
-    runs.restore_best(workdir / "stage1", pretrainer)
+    checkpoints.restore_best(workdir / "stage1", pretrainer)
     for domain in schema.DOMAINS:
         for part in ("items", "sequences"):
             ours, theirs = getattr(scorer, part)[domain], getattr(pretrainer, part)[domain]
@@ -210,12 +205,12 @@ def test_stage_1_leaves_all_tables_of_ids_alone(small):
 
 
 def test_number_of_parameters_of_tiny(workdir):
-    scorer = runs.load_scorer(workdir / "stage2").scorer
+    scorer = trained_models.load_scorer(workdir / "stage2").scorer
     assert sum(int(tf.size(v)) for v in scorer.trainable_variables) == PARAMETERS_OF_TINY
 
 
 def test_encoding_once_gives_the_same_scores(workdir, small):
-    scorer = runs.load_scorer(workdir / "stage2").scorer
+    scorer = trained_models.load_scorer(workdir / "stage2").scorer
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TEST, 16)))
     direct = scorer(batch).numpy()
     apart = encode_and_score(scorer, batch)
@@ -225,7 +220,7 @@ def test_encoding_once_gives_the_same_scores(workdir, small):
 
 
 def test_scores_do_not_depend_on_padding_or_batch(workdir, small):
-    scorer = runs.load_scorer(workdir / "stage2").scorer
+    scorer = trained_models.load_scorer(workdir / "stage2").scorer
     one = predict(scorer, data.read_split(small, schema.STAGE2, schema.TEST, 1))
     many = predict(scorer, data.read_split(small, schema.STAGE2, schema.TEST, 64))
     np.testing.assert_allclose(one.logit, many.logit, rtol=1e-4, atol=1e-5)
@@ -357,7 +352,7 @@ def test_the_next_command_repeats_the_settings(small, tmp_path, capsys):
 
 def test_a_stage_1_run_is_no_scorer(workdir):
     with pytest.raises(InputError, match="holds a run of stage1, not of stage2"):
-        runs.load_scorer(workdir / "stage1")
+        trained_models.load_scorer(workdir / "stage1")
 
 
 def test_an_unfinished_run_is_no_scorer(small, tmp_path):
@@ -365,7 +360,7 @@ def test_an_unfinished_run_is_no_scorer(small, tmp_path):
     info = runs.RunInfo("stage2", str(small), "small", "none", {})
     runs.prepare(tmp_path, config.tiny(), manifest, info)
     with pytest.raises(InputError, match="holds an unfinished run"):
-        runs.load_scorer(tmp_path)
+        trained_models.load_scorer(tmp_path)
 
 
 def test_the_command_line_prints_one_line():

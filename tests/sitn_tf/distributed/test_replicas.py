@@ -10,12 +10,6 @@ from sitn_tf import config, schema
 from sitn_tf.distributed.replicas import cpu_strategy, split_rows
 from sitn_tf.training import stage1
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches, settings
-from tests.small_dataset import write_small_dataset
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,12 @@ from sitn_tf.models.registry import SCORERS, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
 from sitn_tf.training import stage2
 from tests.sitn_tf.models.apart import encode_and_score
-from tests.small_dataset import example, write_small_dataset
+from tests.small_dataset import example
 
 ALL = ("hour", "weekday", "user")
 BUCKETS = 50
 MONDAY_NOON = 1_717_416_000  # 2024-06-03 12:00 UTC
 HOUR, DAY = 3600, 86_400
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
 def make(small, **model):

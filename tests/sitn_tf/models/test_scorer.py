@@ -8,12 +8,6 @@ from sitn_tf import config, runs, schema
 from sitn_tf.models.registry import SCORERS, make_scorer
 from tests.sitn_tf import reference
 from tests.sitn_tf.models.apart import encode_and_score
-from tests.small_dataset import write_small_dataset
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
 def _attention_weights(attention):

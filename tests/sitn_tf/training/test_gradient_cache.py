@@ -10,12 +10,6 @@ from sitn_tf import config, data, runs, schema
 from sitn_tf.models.registry import make_pretrainer
 from sitn_tf.training.gradient_cache import add
 from sitn_tf.training.stage1 import micro_batch_gradients
-from tests.small_dataset import write_small_dataset
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
 def _model(small, parts, contrast):

@@ -87,8 +87,8 @@ def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind)
     assert saved["candidates"].shape[0] == len(users) <= 16
     assert f"with {len(users)} records ({users[0].decode()} at 1000, " in message
     assert " of epoch 1, " in message
-    assert "(--set stage2.learning_rate=...)" in message
-    assert "(--set stage2.clip_norm=1)" in message
+    assert "(stage2.learning_rate=...)" in message
+    assert "(stage2.clip_norm=1)" in message
     if kind == "loss":
         assert message.startswith("the loss is nan and the norm of its gradient ")
         assert "first that is not finite is loss, though the output of every" in message

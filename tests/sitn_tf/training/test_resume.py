@@ -14,7 +14,6 @@ import tf_keras
 from sitn_tf import config, runs, schema
 from sitn_tf.training import checkpoints, signals, stage1, stage2, train_loop
 from tests.sitn_tf.training.resuming import assert_same_outcome
-from tests.small_dataset import write_small_dataset
 
 SETTINGS = (
     "model.dropout=0.2",
@@ -33,11 +32,6 @@ SETTINGS = (
 )
 RANDOM_KILLS = 20
 """Of each stage, in the slow test."""
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture(scope="module")

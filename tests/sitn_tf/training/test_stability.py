@@ -15,7 +15,6 @@ from tests.small_dataset import (
     MAX_HISTORY,
     SOURCE_ITEMS,
     TARGET_ITEMS,
-    write_small_dataset,
 )
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -23,8 +22,7 @@ TEMPERATURES = (0.05, 1.0)
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory):
-    small = write_small_dataset(tmp_path_factory.mktemp("small"))
+def tables(small):
     return runs.read_tables(small, schema.read_manifest(small), config.tiny())
 
 

@@ -14,11 +14,6 @@ from tests.small_dataset import write_small_dataset
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return write_small_dataset(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture(scope="module")
 def run_dir(small, tmp_path_factory):
     """A stage-2 run of two epochs of eight steps."""
     run_dir = tmp_path_factory.mktemp("run") / "stage2"

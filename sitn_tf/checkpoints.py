@@ -15,8 +15,11 @@ import sys
 
 import tensorflow as tf
 
-from sitn_tf import cli, runs, whole_files
-from sitn_tf.errors import InputError
+from sitn_tf import runs, whole_files
+from sitn_tf.errors import InputError, first_line
+
+UNREADABLE = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
+"""What TensorFlow raises of a checkpoint with missing, cut or altered bytes."""
 
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
 _PART = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|_temp.*|\.index\.tempstate.*)")
@@ -43,8 +46,8 @@ class Checkpoints:
 
     def numbers(self) -> list[int]:
         """The checkpoints that were written to the end, ascending."""
-        found = [_INDEX.fullmatch(path.name) for path in self._files()]
-        return sorted(int(match[1]) for match in found if match)
+        matches = [_INDEX.fullmatch(path.name) for path in self._files()]
+        return sorted(int(match[1]) for match in matches if match)
 
     def save(self, number: int) -> None:
         """Writes a checkpoint, then removes all but the newest before it."""
@@ -77,8 +80,8 @@ class Checkpoints:
             try:
                 status = self._checkpoint.read(str(path))
                 status.assert_existing_objects_matched().expect_partial()
-            except (*runs.UNREADABLE, AssertionError) as error:
-                reasons.append(f"{path} ({cli.first_line(error)})")
+            except (*UNREADABLE, AssertionError) as error:
+                reasons.append(f"{path} ({first_line(error)})")
                 self._damaged.add(number)
                 continue
             for reason in reasons:
@@ -86,8 +89,8 @@ class Checkpoints:
             return number
         if reasons:
             raise InputError(
-                f"no checkpoint of {self.directory} can be read: {'; '.join(reasons)}; bring the "
-                "files back, or train from the start with --overwrite"
+                f"no checkpoint of {self.directory} can be read: {'; '.join(reasons)}",
+                "bring the files back, or train from the start with overwrite=True",
             )
         return None
 
@@ -107,3 +110,25 @@ class Checkpoints:
             match = _PART.fullmatch(path.name)
             if match and int(match[1]) not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackable) -> None:
+    """Puts the best checkpoint's weights into a model, or parts of it, with all variables made.
+
+    Raises:
+      InputError: there is none, it is damaged, or it is of another model.
+    """
+    path = tf.train.latest_checkpoint(str(run_dir / runs.BEST))
+    if path is None:
+        raise InputError(
+            f"{run_dir / runs.BEST} holds no checkpoint", "train again with overwrite=True"
+        )
+    try:
+        status = tf.train.Checkpoint(model=model).restore(path)
+        status.assert_existing_objects_matched().expect_partial()
+    except (*UNREADABLE, AssertionError) as error:
+        raise InputError(
+            f"{path} does not load ({' '.join(str(error).split())[:200]}): it is damaged, or of "
+            f"another model than {run_dir / runs.CONFIG_FILE} describes",
+            "bring the file back, or train again with overwrite=True",
+        ) from error

@@ -1,8 +1,8 @@
 import pytest
 import tensorflow as tf
 
+from sitn_tf.checkpoints import Checkpoints
 from sitn_tf.errors import InputError
-from sitn_tf.training.checkpoints import Checkpoints
 
 
 def _checkpoints(directory, keep=2):
@@ -67,7 +67,7 @@ def test_when_all_are_damaged_the_error_names_them_and_the_remedy(tmp_path):
     for path in tmp_path.glob("*.data-*"):
         _truncate(path)
     with pytest.raises(
-        InputError, match=r"no checkpoint of .*/ckpt-2 \(.*/ckpt-1 \(.*--overwrite"
+        InputError, match=r"no checkpoint of .*/ckpt-2 \(.*/ckpt-1 \(.*overwrite=True"
     ) as e:
         kept.restore()
     assert "\n" not in str(e.value)

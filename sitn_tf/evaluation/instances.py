@@ -1,0 +1,80 @@
+"""A pre-trainer's instances p (Eq. 2): of the users of a split, and of items by themselves."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from sitn_tf import data, losses, schema
+from sitn_tf.models.pretrainer import Pretrainer
+
+BATCH = 4096
+"""Users or items encoded at once."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Users:
+    """Instances of n users.
+
+    Attributes:
+      ids: `[n]` raw ids.
+      instances: p `[n, D]` by domain; zeros for an empty history.
+    """
+
+    ids: list[str]
+    instances: Mapping[str, np.ndarray]
+
+
+def read_users(
+    model: Pretrainer,
+    data_dir: str | pathlib.Path,
+    split: str,
+    most: int | None = None,
+    batch_size: int = BATCH,
+) -> Users:
+    """Encodes the first users of a stage-1 split, all if `most` is None."""
+    batches = data.read_split(data_dir, schema.STAGE1, split, batch_size)
+    if most is not None:
+        batches = batches.take(-(-most // batch_size))
+    ids: list[str] = []
+    parts: dict[str, list[np.ndarray]] = {domain: [] for domain in schema.DOMAINS}
+    for batch in batches:
+        for domain, instances in zip(schema.DOMAINS, model(batch), strict=True):
+            parts[domain].append(instances.numpy())
+        ids += [user.decode(errors="replace") for user in batch[schema.USER_ID.name].numpy()]
+    return Users(ids[:most], {d: np.concatenate(parts[d])[:most] for d in schema.DOMAINS})
+
+
+def item_instances(model: Pretrainer, domain: str, items: int) -> np.ndarray:
+    """The instance of each known item's history of that item alone, of length 1.
+
+    Args:
+      items: R, rows of the domain's item table.
+
+    Returns:
+      `[R - 2, D]` float32; row r is of the item with id r + 2.
+    """
+    parts = []
+    for first in range(schema.FIRST_ID, items, BATCH):
+        alone = tf.range(first, min(first + BATCH, items), dtype=tf.int64)[:, None]
+        histories = {
+            feature.name: alone if d == domain else tf.zeros_like(alone)
+            for d, feature in schema.HISTORY_OF_DOMAIN.items()
+        }
+        encoded = dict(zip(schema.DOMAINS, model(histories), strict=True))
+        parts.append(unit(encoded[domain].numpy()))
+    return np.concatenate(parts)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """`[R, D]` → the same directions, of length 1; zeros stay zeros."""
+    return losses.unit(vectors).numpy()
+
+
+def prototypes(model: Pretrainer) -> Iterator[tuple[str, np.ndarray]]:
+    """The learned clusters C `[K, D]` of each granularity and domain, of length 1."""
+    for space in model.i2c:
+        yield schema.SOURCE, unit(space.source.c)
+        yield schema.TARGET, unit(space.target.c)

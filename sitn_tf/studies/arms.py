@@ -1,0 +1,120 @@
+"""The arms of a study: named settings, the first arm being the baseline."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+from sitn_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One row of a study.
+
+    Attributes:
+      settings: `section.field=value`, for both stages.
+      pretrain: whether there is a stage 1.
+    """
+
+    settings: tuple[str, ...] = ()
+    pretrain: bool = True
+
+
+SCRATCH = Arm(pretrain=False)
+TRANSFER = {
+    "from_scratch": SCRATCH,
+    "i2i": Arm(("contrast.i2c_weight=0",)),
+    "i2i_i2c": Arm(),
+}
+"""What stage 1 is worth, and what i2c adds to it. The first arm of a study is its baseline."""
+
+GAPS = {
+    "default": Arm(),
+    "from_scratch": SCRATCH,
+    "i2i_alone": Arm(("contrast.i2c_weight=0",)),
+    "i2c_alone": Arm(("contrast.i2i_weight=0",)),
+    "dot": Arm(("contrast.similarity=dot",)),
+    "temperature_0.05": Arm(("contrast.temperature=0.05",)),
+    "temperature_0.2": Arm(("contrast.temperature=0.2",)),
+    "temperature_1": Arm(("contrast.temperature=1",)),
+    "assignment_1": Arm(("contrast.assignment_temperature=1",)),
+    "cluster_norm_mean": Arm(("contrast.cluster_norm=mean",)),
+    "cluster_init_shared": Arm(("contrast.cluster_init=shared",)),
+    "cluster_init_normal": Arm(("contrast.cluster_init=normal",)),
+    "view_mlp": Arm(("contrast.view=mlp",)),
+    "negatives_views": Arm(("contrast.negatives=views",)),
+    "exclude_own": Arm(("contrast.exclude_own=true",)),
+    "stop_cluster_gradient": Arm(("contrast.stop_cluster_gradient=true",)),
+    "top_k_1": Arm(("contrast.top_k=1",)),
+    "one_granularity_32": Arm(("contrast.granularities=32",)),
+    "i2c_after_100": Arm(("stage1.i2c_after=100",)),
+    "no_mask": Arm(("stage1.item_mask=0",)),
+    "crop_and_shuffle": Arm(("stage1.item_crop=0.3", "stage1.item_shuffle=0.3")),
+    "train_ids": Arm(("stage1.train_ids=true",)),
+    "freeze": Arm(("stage2.encoders=freeze",)),
+    "contrast_in_stage_2": Arm(("stage2.contrast_weight=0.01",)),
+    "no_residual": Arm(("encoder.residual=false",)),
+    "layer_norm": Arm(("encoder.layer_norm=true",)),
+    "no_positions": Arm(("encoder.positions=false",)),
+    "no_products": Arm(("mlp.products=false",)),
+    "din_unit": Arm(("sitn.target_attention=din",)),
+}
+"""The gaps of the paper, one change of the default at a time."""
+
+STUDIES: Mapping[str, Mapping[str, Arm]] = {"transfer": TRANSFER, "gaps": GAPS}
+
+
+def read_study(study: str, only: Sequence[str] = ()) -> dict[str, Arm]:
+    """Arms by name, the baseline first.
+
+    Args:
+      study: one of STUDIES, or a JSON file of arms.
+      only: these arms of it; all if empty.
+
+    Raises:
+      InputError: no such study, file or arm.
+    """
+    if study in STUDIES:
+        arms = dict(STUDIES[study])
+    elif pathlib.Path(study).is_file():
+        arms = _read_arms(pathlib.Path(study))
+    else:
+        raise InputError(
+            f"study={study} is neither one of: {', '.join(STUDIES)}, nor a JSON file of arms"
+        )
+    unknown = [arm for arm in only if arm not in arms]
+    if unknown:
+        raise InputError(f"arms={unknown[0]} is not one of: {', '.join(arms)}")
+    return {arm: arms[arm] for arm in only} if only else arms
+
+
+def _read_arms(path: pathlib.Path) -> dict[str, Arm]:
+    try:
+        described = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"study={path} is not JSON: {error}") from error
+    if not isinstance(described, dict) or not described:
+        raise InputError(f"study={path} is not a JSON object of arms, such as {_EXAMPLE}")
+    return {name: _read_arm(path, name, arm) for name, arm in described.items()}
+
+
+def _read_arm(path: pathlib.Path, name: str, described: object) -> Arm:
+    where = f"study={path}, arm {name!r}"
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"{where} names a folder", "give it letters, digits, '_', '.' and '-'")
+    if not isinstance(described, dict):
+        raise InputError(f"{where} is {described!r}, not an object such as in {_EXAMPLE}")
+    unknown = sorted(described.keys() - {"settings", "pretrain"})
+    if unknown:
+        raise InputError(f"{where}: {unknown[0]!r} is not one of: settings, pretrain")
+    settings, pretrain = described.get("settings", []), described.get("pretrain", True)
+    if not isinstance(settings, list) or not all(isinstance(s, str) for s in settings):
+        raise InputError(f"{where}: settings={settings!r} is not a list of strings")
+    if not isinstance(pretrain, bool):
+        raise InputError(f"{where}: pretrain={pretrain!r} is not true or false")
+    return Arm(tuple(settings), pretrain)
+
+
+_EXAMPLE = '{"wide": {"settings": ["model.embedding_dim=64"], "pretrain": true}}'
