@@ -2,9 +2,10 @@
 
     python -m export.export_model --run_dir=RUN/stage2 --output=SERVABLE
 
-Writes SERVABLE/<next integer> under a temporary name and renames it: SavedModel, lookup
-tables, calibration, golden requests, warm-up requests and metadata; nothing if the newest
-version is the same already. Needs the run
+Writes SERVABLE/<next integer> under a temporary name: SavedModel, lookup tables, calibration,
+golden requests, warm-up requests, metadata and checksums. It gets its number once TensorFlow's
+C++ loader has answered the golden and warm-up requests from the files. Nothing is written if
+the newest version is the same already. Needs the run
 directory only; with the data set it was trained on (found where it was, or --data_dir) the
 calibration and what quantised tables cost are measured too.
 """
@@ -23,7 +24,14 @@ from absl import flags
 
 from export import calibration as calibrations
 from export import metadata, versions
-from export.options import DEFAULT_MAX_CANDIDATES, TABLE_KINDS, ExportOptions, TableKind
+from export.options import (
+    DEFAULT_MAX_CANDIDATES,
+    OUTPUTS,
+    TABLE_KINDS,
+    ExportOptions,
+    Outputs,
+    TableKind,
+)
 from sitn_tf import cli, quiet, schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics
@@ -56,6 +64,9 @@ _MAX_CANDIDATES = flags.DEFINE_integer(
     20,
     flag_values=FLAGS,
 )
+_OUTPUTS = flags.DEFINE_string(
+    "outputs", "both", f"What signatures that score give: {', '.join(OUTPUTS)}.", flag_values=FLAGS
+)
 _MAX_DRIFT = flags.DEFINE_float(
     "max_drift",
     0.5,
@@ -85,6 +96,7 @@ def main(_: list[str]) -> None:
         calibrate=typing.cast(calibrations.Kind, _CALIBRATE.value),
         undo_sampling=_UNDO_SAMPLING.value,
         max_candidates=_MAX_CANDIDATES.value,
+        outputs=typing.cast(Outputs, _OUTPUTS.value),
         max_drift=None if _ALLOW_DRIFT.value else _MAX_DRIFT.value,
         data_dir=pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None,
         force=_FORCE.value,
@@ -164,11 +176,12 @@ class _Export:
                 max_candidates=options.max_candidates,
                 calibration=self.calibration,
                 tables=options.tables,
+                outputs=options.outputs,
             ),
         )
 
     def write(self, version: int | None) -> tuple[pathlib.Path, dict[str, Any]]:
-        from export import golden, warmup
+        from export import golden, verify, warmup
 
         with versions.new_version(self.servable, version) as new:
             self.traced = self.graph.save(new.path)
@@ -187,6 +200,9 @@ class _Export:
                 if twin is not None:
                     new.wanted = False
                     return twin, described
+            # What the files answer, not what this process does: TF Serving has the files only.
+            verify.check(new.path)
+            versions.write_checksums(new.path)
         return new.path, described
 
     def _shift(self) -> float:
@@ -316,10 +332,11 @@ class _Export:
             "options": {
                 "tables": self.options.tables,
                 "max_candidates": self.options.max_candidates,
+                "outputs": self.options.outputs,
                 "max_history": run.manifest.max_history,
             },
             "calibration": self.calibration.to_dict(),
-            "signatures": metadata.describe_signatures(self.traced),
+            "signatures": metadata.describe_signatures(self.traced, self.options.outputs),
             "golden": {
                 "requests": len(goldens),
                 "max_difference": dataclasses.asdict(

@@ -379,10 +379,10 @@ class Session:
     def _receive_bytes(self, size: int) -> bytes:
         assert self._process is not None
         assert self._process.stdout is not None
-        found = self._process.stdout.read(size)
-        if len(found) != size:
+        received = self._process.stdout.read(size)
+        if len(received) != size:
             raise self._died()
-        return found
+        return received
 
     def _died(self) -> LoaderDiedError:
         assert self._process is not None
