@@ -384,7 +384,8 @@ def same_as_newest(made: pathlib.Path, servable: pathlib.Path) -> pathlib.Path |
         except (InputError, OSError):
             return None  # a damaged version is like no other
         told.append(({**metadata, "created": None, "drift": None}, scores))
-    return newest if told[0] == told[1] else None
+    same = told[0] == told[1] and versions.flaw(newest) is None
+    return newest if same else None
 
 
 def _check_vocabulary(run: Any, domain: str, path: pathlib.Path, tokens: int) -> None:

@@ -251,6 +251,14 @@ def test_checksums_are_those_of_sha256sum(servable):
     assert len(listed) == sum(p.is_file() for p in (servable / "1").rglob("*")) - 1
 
 
+def test_a_broken_version_is_the_same_as_no_export(servable, run_dir, tmp_path):
+    folder = shutil.copytree(servable, tmp_path / "servable")
+    assert export(run_dir, folder)[0].name == "1"
+    damaged(folder / "1", "cut")
+    assert export(run_dir, folder)[0].name == "2"
+    assert versions.check(folder) == {1: FLAWS["cut"], 2: None}
+
+
 @pytest.mark.parametrize("how", ["cut", "other scores", "bad warm-up"])
 def test_an_export_that_does_not_answer_from_its_files_is_no_version(
     run_dir, tmp_path, how, monkeypatch
