@@ -2,9 +2,10 @@
 
     python -m export.export_model --run_dir=RUN/stage2 --output=SERVABLE
 
-Writes SERVABLE/<next integer> under a temporary name and renames it: SavedModel, lookup
-tables, calibration, golden requests, warm-up requests and metadata; nothing if the newest
-version is the same already. Needs the run
+Writes SERVABLE/<next integer> under a temporary name: SavedModel, lookup tables, calibration,
+golden requests, warm-up requests, metadata and checksums. It gets its number once TensorFlow's
+C++ loader has answered the golden and warm-up requests from the files. Nothing is written if
+the newest version is the same already. Needs the run
 directory only; with the data set it was trained on (found where it was, or --data_dir) the
 calibration and what quantised tables cost are measured too.
 """
@@ -16,7 +17,14 @@ from absl import flags
 
 from export import calibration as calibrations
 from export import metadata, versions
-from export.options import DEFAULT_MAX_CANDIDATES, TABLE_KINDS, ExportOptions, TableKind
+from export.options import (
+    DEFAULT_MAX_CANDIDATES,
+    OUTPUTS,
+    TABLE_KINDS,
+    ExportOptions,
+    Outputs,
+    TableKind,
+)
 from sitn_tf import cli, quiet
 from sitn_tf.errors import InputError
 
@@ -48,6 +56,9 @@ _MAX_CANDIDATES = flags.DEFINE_integer(
     20,
     flag_values=FLAGS,
 )
+_OUTPUTS = flags.DEFINE_string(
+    "outputs", "both", f"What signatures that score give: {', '.join(OUTPUTS)}.", flag_values=FLAGS
+)
 _MAX_DRIFT = flags.DEFINE_float(
     "max_drift",
     0.5,
@@ -75,6 +86,7 @@ def main(_: list[str]) -> None:
         calibrate=typing.cast(calibrations.Kind, _CALIBRATE.value),
         undo_sampling=_UNDO_SAMPLING.value,
         max_candidates=_MAX_CANDIDATES.value,
+        outputs=typing.cast(Outputs, _OUTPUTS.value),
         max_drift=_MAX_DRIFT.value,
         allow_drift=_ALLOW_DRIFT.value,
         data_dir=pathlib.Path(_DATA_DIR.value) if _DATA_DIR.value else None,

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from export import calibration as calibrations
-from export import golden, measure, metadata, reliability, requests, signatures, versions, warmup
+from export import (
+    golden,
+    measure,
+    metadata,
+    reliability,
+    requests,
+    signatures,
+    verify,
+    versions,
+    warmup,
+)
 from export.calibration import Calibration
 from export.item_vectors import fold
 from export.options import ExportOptions
@@ -72,6 +82,7 @@ def export(
             max_candidates=options.max_candidates,
             calibration=calibration,
             tables=options.tables,
+            outputs=options.outputs,
         ),
     )
     context = [feature.name for feature in run.config.model.request_inputs]
@@ -92,7 +103,7 @@ def export(
         described = _describe(run, vocabularies, options, goldens) | {
             "encoder": graph.fingerprint,
             "calibration": calibration.to_dict(),
-            "signatures": metadata.describe_signatures(traced),
+            "signatures": metadata.describe_signatures(traced, options.outputs),
             "golden": {
                 "requests": len(goldens),
                 "max_difference": dataclasses.asdict(difference),
@@ -106,6 +117,9 @@ def export(
             if twin is not None:
                 new.wanted = False
                 return twin, described
+        # What the files answer, not what this process does: TF Serving has the files only.
+        verify.check(new.path)
+        versions.write_checksums(new.path)
     return new.path, described
 
 
@@ -228,6 +242,7 @@ def _describe(
         "options": {
             "tables": options.tables,
             "max_candidates": options.max_candidates,
+            "outputs": options.outputs,
             "max_history": run.manifest.max_history,
         },
         "example": {
@@ -276,7 +291,8 @@ def same_as_newest(made: pathlib.Path, servable: pathlib.Path) -> pathlib.Path |
         except (InputError, OSError):
             return None  # a damaged version is like no other
         told.append(({**described, "created": None, "drift": None}, scores))
-    return newest if told[0] == told[1] else None
+    same = told[0] == told[1] and versions.flaw(newest) is None
+    return newest if same else None
 
 
 def _check_vocabulary(run: Run, domain: str, path: pathlib.Path, tokens: int) -> None:

@@ -59,14 +59,23 @@ class Golden:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """Largest absolute differences over all candidates; NaN if there is one."""
+    """Largest absolute differences over all candidates; NaN if there is one.
+
+    Attributes:
+      logit: None where the signature gives none (an export with outputs=ctr).
+    """
 
     ctr: float
-    logit: float
+    logit: float | None
 
     @property
     def passes(self) -> bool:
-        return self.ctr <= CTR_TOLERANCE and self.logit <= LOGIT_TOLERANCE
+        return self.ctr <= CTR_TOLERANCE and (self.logit is None or self.logit <= LOGIT_TOLERANCE)
+
+    def __str__(self) -> str:
+        logit = "" if self.logit is None else f", {self.logit:.2e} of log-odds"
+        verdict = "ok" if self.passes else "FAILED"
+        return f"max abs difference {self.ctr:.2e} of ctr{logit}  {verdict}"
 
 
 def make_requests(
@@ -163,12 +172,13 @@ def trained_logits(
 
 
 def served(answer: Answer, requests: Sequence[Request]) -> tuple[Scores, Scores]:
-    """`ctr` and `logit` from a signature that scores, wherever it runs."""
+    """`ctr` and `logit` (none if not given) from a signature that scores, wherever it runs."""
     ctr, logit = [], []
     for batch in batches(requests):
-        found = answer(batch)
-        ctr += reqs.own_scores(found["ctr"], batch)
-        logit += reqs.own_scores(found["logit"], batch)
+        outputs = answer(batch)
+        ctr += reqs.own_scores(outputs["ctr"], batch)
+        if "logit" in outputs:
+            logit += reqs.own_scores(outputs["logit"], batch)
     return ctr, logit
 
 
@@ -178,7 +188,7 @@ def compare(found: tuple[Scores, Scores], expected: Sequence[Any]) -> Difference
     wanted = np.concatenate([np.zeros(0), *map(np.asarray, expected)])
     return Difference(
         ctr=float(np.max(np.abs(ctr - calibrations.sigmoid(wanted)), initial=0.0)),
-        logit=float(np.max(np.abs(logit - wanted), initial=0.0)),
+        logit=float(np.max(np.abs(logit - wanted), initial=0.0)) if found[1] else None,
     )
 
 

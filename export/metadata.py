@@ -32,13 +32,18 @@ def titles_of(request: Any, item_tables: dict[str, Any]) -> dict[str, dict[str, 
     }
 
 
-def describe_signatures(traced: dict[str, Any]) -> dict[str, Any]:
-    """Names, shapes (null for any size) and dtypes of inputs and outputs."""
+def describe_signatures(traced: dict[str, Any], outputs: str = "both") -> dict[str, Any]:
+    """Names, shapes (null for any size) and dtypes of inputs and outputs.
+
+    Args:
+      outputs: "ctr" where the saved signatures leave the logit out.
+    """
 
     def describe(tensors: dict[str, Any]) -> dict[str, Any]:
         return {
             name: {"dtype": t.dtype.name, "shape": t.shape.as_list()}
             for name, t in sorted(tensors.items())
+            if outputs == "both" or name != "logit"
         }
 
     return {

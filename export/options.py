@@ -10,6 +10,9 @@ from sitn_tf.errors import InputError
 TableKind = Literal["float32", "float16", "int8"]
 TABLE_KINDS: tuple[TableKind, ...] = ("float32", "float16", "int8")
 
+Outputs = Literal["both", "ctr"]
+OUTPUTS: tuple[Outputs, ...] = ("both", "ctr")
+
 DEFAULT_MAX_CANDIDATES = 2000
 
 
@@ -22,6 +25,7 @@ class ExportOptions:
       calibrate: step fitted on the validation split.
       undo_sampling: add the log of the manifest's negative-sampling rate.
       max_candidates: longest row of candidates answered.
+      outputs: ctr and logit, or ctr alone.
       max_drift: bound on the mean absolute change of log-odds on the newest version's
         golden requests.
       allow_drift: no bound.
@@ -34,6 +38,7 @@ class ExportOptions:
     calibrate: calibrations.Kind = "none"
     undo_sampling: bool = True
     max_candidates: int = DEFAULT_MAX_CANDIDATES
+    outputs: Outputs = "both"
     max_drift: float = 0.5
     allow_drift: bool = False
     data_dir: pathlib.Path | None = None
@@ -42,6 +47,7 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         _one_of("tables", self.tables, TABLE_KINDS)
+        _one_of("outputs", self.outputs, OUTPUTS)
         _one_of("calibrate", self.calibrate, calibrations.KINDS)
         if not self.max_drift >= 0:
             raise InputError(

@@ -18,7 +18,8 @@ batcher pads a tensor with that tensor's own first element. "" within the length
 The last `max_history` items of a history count.
 
 Scores are ctr [R, C] float32, the calibrated probability, and logit [R, C] float32, its
-log-odds; padding has ctr 0 and logit PAD_LOGIT. An unknown id, or a number that is no id of
+log-odds; padding has ctr 0 and logit PAD_LOGIT. With outputs="ctr" the signatures give ctr
+alone, in half the bytes. An unknown id, or a number that is no id of
 this vocabulary, is the out-of-vocabulary item. Refused with INVALID_ARGUMENT: a wrong rank,
 differing numbers of rows, a length that is negative or over the row's width, over
 `max_candidates` candidates, an Example that does not parse, numbers that are not finite, a
@@ -36,7 +37,7 @@ import tensorflow as tf
 
 from export.calibration import IDENTITY, Calibration
 from export.item_vectors import ItemVectors
-from export.options import DEFAULT_MAX_CANDIDATES, TableKind
+from export.options import DEFAULT_MAX_CANDIDATES, Outputs, TableKind
 from export.requests import CANDIDATES, SOURCE_HISTORY, TARGET_HISTORY, length_of
 from sitn_tf import data, schema
 from sitn_tf.models.scorer import History, Scorer
@@ -64,12 +65,14 @@ class ServingOptions:
       max_candidates: longest row of candidates that is answered.
       calibration: map of the scorer's logits.
       tables: how item vectors are stored.
+      outputs: what the saved signatures that score give.
     """
 
     max_history: int
     max_candidates: int = DEFAULT_MAX_CANDIDATES
     calibration: Calibration = IDENTITY
     tables: TableKind = "float32"
+    outputs: Outputs = "both"
 
 
 class Servable:
@@ -252,6 +255,8 @@ class Servable:
     def save(self, directory: str | pathlib.Path) -> dict[str, Any]:
         """Writes a SavedModel; returns its traced signatures, to be called from Python.
 
+        These give ctr and logit even where the saved ones give ctr alone.
+
         What is saved is a bare module with the variables that the signatures read and the
         lookup tables: no Keras object, no optimiser, no layer that serving does not use.
         """
@@ -260,7 +265,10 @@ class Servable:
         read = {id(v): v for function in traced.values() for v in function.graph.variables}
         carrier.weights = list(read.values())
         carrier.lookups = dict(self._lookups)
-        tf.saved_model.save(carrier, str(directory), signatures=traced)
+        saved = traced
+        if self.options.outputs == "ctr":
+            saved = {name: _without_logit(function) for name, function in traced.items()}
+        tf.saved_model.save(carrier, str(directory), signatures=saved)
         return traced
 
 
@@ -322,6 +330,15 @@ def _id_specs(name: str) -> dict[str, tf.TensorSpec]:
         name: tf.TensorSpec([None, None], tf.string, name),
         length_of(name): tf.TensorSpec([None], tf.int64, length_of(name)),
     }
+
+
+def _without_logit(function: Any) -> Any:
+    """The same signature with ctr alone; what gives no ctr is as it was."""
+    if LOGIT not in function.structured_outputs:
+        return function
+    positional, named = function.structured_input_signature
+    specs = {spec.name: spec for spec in (*positional, *named.values())}
+    return _concrete(lambda **tensors: {CTR: function(**tensors)[CTR]}, **specs)
 
 
 def _concrete(function: Callable[..., Tensors], **specs: tf.TensorSpec) -> Any:

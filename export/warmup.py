@@ -1,4 +1,4 @@
-"""Warm-up requests for TF Serving: one for each signature and batch size.
+"""Warm-up requests for TF Serving: one for each signature and batch size, one for `ctr` alone.
 
 TF Serving replays `assets.extra/tf_serving_warmup_requests`, a TFRecord file of PredictionLog
 protos, before a version takes traffic, and refuses a version whose warm-up fails. It
@@ -6,7 +6,7 @@ accepts no compression and no more than 1,000 records.
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ MAX_RECORDS = 1000
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 """Also `allowed_batch_sizes` of export/serving/batching_parameters.txt."""
+
+FILTERED = (signatures.SERVING_DEFAULT, signatures.SCORE, signatures.SCORE_ENCODED)
+"""Signatures asked for `ctr` alone too: with an `output_filter` a call runs a graph of its own,
+whose first call takes as long as a model's that was not warmed up."""
 
 
 def calls(
@@ -51,42 +55,57 @@ def run_traced(
     traced: Mapping[str, Any], signature: str, inputs: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Answers from Python, with the very functions that were exported."""
-    found = traced[signature](**{name: tf.constant(value) for name, value in inputs.items()})
-    return {name: tensor.numpy() for name, tensor in found.items()}
+    outputs = traced[signature](**{name: tf.constant(value) for name, value in inputs.items()})
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
 
 
 def write(version_dir: pathlib.Path, made: Sequence[Call], model_name: str = MODEL_NAME) -> None:
-    """Writes the warm-up file.
+    """Writes the warm-up file: the calls, and the first of each of `FILTERED` again for `ctr`.
 
     Raises:
       ValueError: more records than TF Serving accepts.
     """
-    if len(made) > MAX_RECORDS:
-        raise ValueError(f"{len(made)} warm-up records: TF Serving refuses over {MAX_RECORDS}")
+    filtered = {signature: inputs for signature, inputs in reversed(made) if signature in FILTERED}
+    logs = [prediction_log(*call, model_name) for call in made] + [
+        prediction_log(*call, model_name, (signatures.CTR,)) for call in filtered.items()
+    ]
+    if len(logs) > MAX_RECORDS:
+        raise ValueError(f"{len(logs)} warm-up records: TF Serving refuses over {MAX_RECORDS}")
     path = version_dir / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, inputs in made:
-            writer.write(prediction_log(signature, inputs, model_name).SerializeToString())
+        for log in logs:
+            writer.write(log.SerializeToString())
 
 
-def prediction_log(signature: str, inputs: Mapping[str, np.ndarray], model_name: str) -> Any:
+def prediction_log(
+    signature: str,
+    inputs: Mapping[str, np.ndarray],
+    model_name: str,
+    outputs: Collection[str] = (),
+) -> Any:
     from tensorflow_serving.apis import prediction_log_pb2
 
     log = prediction_log_pb2.PredictionLog()
     request = log.predict_log.request
     request.model_spec.name = model_name
     request.model_spec.signature_name = signature
+    request.output_filter.extend(outputs)
     for name, value in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
     return log
 
 
 def read(version_dir: pathlib.Path) -> Iterator[Call]:
-    """The calls of a warm-up file, for a replay through another runtime."""
+    """The calls of a warm-up file."""
+    return ((signature, inputs) for signature, inputs, _ in read_filtered(version_dir))
+
+
+def read_filtered(version_dir: pathlib.Path) -> Iterator[tuple[str, reqs.Inputs, list[str]]]:
+    """The calls, and which outputs each asks for, none for all: for a replay."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     for record in tf.data.TFRecordDataset([str(version_dir / FILE)]).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-        yield request.model_spec.signature_name, inputs
+        yield request.model_spec.signature_name, inputs, list(request.output_filter)

@@ -1,6 +1,12 @@
 """Serving speed through the C++ runtime: one request, against one row a candidate.
 
     python -m tests.benchmarks.serving [--run_dir=RUN/stage2] [--candidates=500]
+    python -m tests.benchmarks.serving --servers=localhost:8500,localhost:9500
+
+Then batching against none, with 20 and with 500 candidates: requests merged as TF Serving's
+batcher does, against one a call. The merging itself is not in it, so it is the most that
+batching can gain. With --servers, of one without and one with batching, theirs is measured
+too, over gRPC, from 16 callers.
 
 Without a run, a model of the default size with random weights is made. Latencies are taken
 inside the loader's process (export/loader.c): no Python and no pipe is in them. The two
@@ -18,10 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 
-from export import native, requests
+from export import native, requests, transports
+from export.client import run_load
 from export.exporting import export
 from export.options import ExportOptions
 from sitn_tf import cli, config, quiet, schema, whole_files
+from tests.export import batcher
 
 FLAGS = flags.FlagValues()
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Stage-2 run to export.", flag_values=FLAGS)
@@ -35,14 +43,19 @@ _INTRA_OP = flags.DEFINE_integer(
     "intra_op", 1, "Threads of an operation, as in compose.yaml.", flag_values=FLAGS
 )
 _INTER_OP = flags.DEFINE_integer(
-    "inter_op", -1, "Threads between operations, as in compose.yaml.", flag_values=FLAGS
+    "inter_op", 0, "Threads between operations, as in compose.yaml.", flag_values=FLAGS
 )
 _TABLES = flags.DEFINE_string("tables", "float32", "Of item vectors.", flag_values=FLAGS)
+_SERVERS = flags.DEFINE_list("servers", [], "host:port of TF Serving.", flag_values=FLAGS)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON of the results.", flag_values=FLAGS)
 
 WORDS = 2000
 DISTINCT = 8
 """Different requests sent in turn."""
+BATCHED = (20, 500)
+"""Candidates of the requests that are batched."""
+BATCH = 16
+CALLERS = 16
 QUEUED = 200_000
 """Arrivals of a simulated queue: its p99 to a few hundredths."""
 
@@ -157,6 +170,58 @@ def measure(version: pathlib.Path, asked: list[requests.Request]) -> dict[str, f
     return found
 
 
+def measure_batching(version: pathlib.Path, history: int) -> dict[str, float]:
+    """Requests a second and p50, one request a call and `BATCH` merged, by candidates."""
+    from export import signatures
+
+    measured = {}
+    with native.Session(version, _INTRA_OP.value, _INTER_OP.value) as session:
+        for candidates in BATCHED:
+            asked = make_requests(version, candidates, history)
+            single = [requests.score_inputs([r]) for r in asked]
+            merged = batcher.merge([single[i % len(single)] for i in range(BATCH)])
+            alone = [(signatures.SCORE, inputs) for inputs in single]
+            together = [(signatures.SCORE, merged)]
+            count, threads = max(_REQUESTS.value // _TURNS.value, 2 * BATCH), _THREADS.value
+            session.benchmark(alone, 40)
+            session.benchmark(together, 4)
+            turns = [
+                (
+                    session.benchmark(alone, count, threads),
+                    session.benchmark(together, count // BATCH, threads),
+                )
+                for _ in range(_TURNS.value)
+            ]
+            one = statistics.median(a.throughput for a, _ in turns)
+            batched = statistics.median(b.throughput for _, b in turns) * BATCH
+            measured |= {
+                f"unbatched_{candidates}": one,
+                f"unbatched_{candidates}_p50_ms": statistics.median(
+                    a.percentile(50) for a, _ in turns
+                ),
+                f"batched_{candidates}": batched,
+                f"batched_{candidates}_p50_ms": statistics.median(
+                    b.percentile(50) for _, b in turns
+                ),
+                f"batching_gain_{candidates}": batched / one,
+            }
+    return measured
+
+
+def measure_servers(version: pathlib.Path, history: int, addresses: list[str]) -> list[str]:
+    """A line for each server and number of candidates."""
+    lines = []
+    for candidates in BATCHED:
+        asked = make_requests(version, candidates, history)
+        for address in addresses:
+            client = transports.make_client("grpc", address, deadline=5.0)
+            run_load(client, asked, 100, CALLERS)
+            report = run_load(client, asked, _REQUESTS.value, CALLERS)
+            lines.append(f"{address}, {candidates} candidates, {CALLERS} callers: {report}")
+            client.close()
+    return lines
+
+
 def queue(servers: int, load: float, arrivals: int, poisson: bool) -> np.ndarray:
     """Latencies `[arrivals]`, in service times, of a server whose every request takes the same.
 
@@ -238,7 +303,8 @@ def main(_: list[str]) -> None:
         )
         version, _ = export(run_dir, folder / "servable", ExportOptions(tables=_TABLES.value))
         asked = make_requests(version, _CANDIDATES.value, _HISTORY.value)
-        found = measure(version, asked)
+        found = measure(version, asked) | measure_batching(version, _HISTORY.value)
+        of_servers = measure_servers(version, _HISTORY.value, _SERVERS.value)
     print(f"{_CANDIDATES.value} candidates, histories of {_HISTORY.value}, {_TABLES.value} tables")
     print(f"one request          p50 {found['p50_ms']:8.2f} ms  p99 {found['p99_ms']:8.2f} ms")
     print(f"one row a candidate  p50 {found['rows_p50_ms']:8.2f} ms")
@@ -257,6 +323,16 @@ def main(_: list[str]) -> None:
             f"{found[f'half_{name}_p99_over_p50']:.2f} (of constant service times "
             f"{ideal[1] / ideal[0]:.2f})"
         )
+    for candidates in BATCHED:
+        one, batched = f"unbatched_{candidates}", f"batched_{candidates}"
+        print(
+            f"{candidates} candidates, {_THREADS.value} calls in flight: {found[one]:.1f} "
+            f"requests/s, p50 {found[f'{one}_p50_ms']:.2f} ms; merged by {BATCH}: "
+            f"{found[batched]:.1f}, p50 {found[f'{batched}_p50_ms']:.2f} ms, "
+            f"{found[f'batching_gain_{candidates}']:.2f} times"
+        )
+    for line in of_servers:
+        print(line)
     print(f"load average of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if _OUTPUT.value:
         pathlib.Path(_OUTPUT.value).write_text(json.dumps(found, indent=2) + "\n")

@@ -10,13 +10,31 @@ from export import warmup
 from export.requests import Inputs
 
 
+class ServerDiedError(Exception):
+    """The server's process is gone; the model never saw the request."""
+
+
+class NeverScheduledError(Exception):
+    """The call holds its thread until its deadline."""
+
+
 def merge(calls: list[Inputs]) -> Inputs:
     """One call's inputs out of several's, padded to the widest and to an allowed size.
 
     Raises:
       ValueError: where TF Serving refuses the batch.
+      ServerDiedError: where a check of TF Serving's ends the process, and every call with it:
+        ranks that differ, or a call of no rows among others.
+      NeverScheduledError: where a batch of no rows at all waits for ever.
     """
     rows = sum(_rows(call) for call in calls)
+    if rows == 0:
+        raise NeverScheduledError("a batch of no rows is never full and never due")
+    if any(_rows(call) == 0 for call in calls):
+        raise ServerDiedError("Check failed: a slice of a tensor of no rows")
+    for name in calls[0]:
+        if len({call[name].ndim for call in calls}) > 1:
+            raise ServerDiedError(f"Check failed: {name} is of several ranks")
     allowed = next(size for size in warmup.BATCH_SIZES if size >= rows)
     merged = {}
     for name in calls[0]:

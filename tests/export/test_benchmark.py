@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from tests.benchmarks import serving
+from tests.benchmarks import serving, serving_memory
 from tests.commands import run_main
+from tests.export.serving_double import serve
 
 
 def test_a_queue_of_constant_service_times():
@@ -27,4 +28,28 @@ def test_the_benchmark_prints_what_it_measured(tmp_path, capsys):
     found = json.loads(output.read_text())
     assert found["p50_ratio"] > 1
     assert found["throughput_ratio"] > 1
-    assert "times as fast" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "times as fast" in said
+    for candidates in serving.BATCHED:
+        assert found[f"batching_gain_{candidates}"] > 0
+        assert f"{candidates} candidates, 2 calls in flight: " in said
+
+
+@pytest.mark.slow
+def test_the_memory_of_every_setting_is_measured(servable, capsys):
+    run_main(
+        serving_memory, f"--servable={servable / '1'}", "--threads=2", "--turns=1",
+        "--seconds=0.1",
+    )  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(serving_memory.SETTINGS)
+    assert all("MB" in line or "not installed" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_servers_are_measured(servable):
+    serving.FLAGS(["serving", "--requests=20"])
+    with serve(servable / "1") as (_, addresses):
+        lines = serving.measure_servers(servable / "1", 5, [addresses["grpc"]])
+    assert len(lines) == len(serving.BATCHED)
+    assert all("requests/s, p50" in line for line in lines)

@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from export import native, requests
-from export.export_model import ExportOptions, export
-from sitn_tf import runs
+from export.exporting import export
+from export.options import ExportOptions
+from sitn_tf import trained_models
 from sitn_tf.models.registry import SCORERS
 from tests.export.small_run import write_small_run
 from tests.sitn_tf.models import widened
@@ -27,7 +28,7 @@ def test_a_model_is_exported_as_it_was_trained(tmp_path, monkeypatch, name):
     widened.register(monkeypatch)
     run_dir = write_small_run(tmp_path, f"model.name={name}")
     made, _ = export(run_dir, tmp_path / "servable", ExportOptions(goldens=64))
-    trained = runs.load_scorer(run_dir).scorer
+    trained = trained_models.load_scorer(run_dir).scorer
     expected = trained({key: tf.constant(rows, tf.int64) for key, rows in IDS.items()}).numpy()
     assert len(np.unique(expected)) == expected.size
     with native.Session(made) as session:

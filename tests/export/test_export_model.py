@@ -57,7 +57,7 @@ def test_an_export_answers_without_its_run_and_data(servable, run_dir):
     assert done.stderr == ""
     assert "score, 1024 requests against the trained model: max abs difference" in done.stdout
     assert "FAILED" not in done.stdout
-    assert "warm-up: 32 requests answered" in done.stdout
+    assert "warm-up: 35 requests answered" in done.stdout
     assert "\n  ctr 0." in done.stdout
     assert "title of t" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("next: docker run")
@@ -144,7 +144,7 @@ def test_every_model_is_served_as_trained(tmp_path, settings):
 
 
 def test_an_existing_version_is_not_replaced(run_dir, servable):
-    with pytest.raises(InputError, match="/1 exists: leave --version out for version 2"):
+    with pytest.raises(InputError, match="/1 exists: leave the version out for version 2"):
         export(run_dir, servable, version=1)
 
 

@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 import tensorflow as tf
+import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow_serving.config import model_server_config_pb2
 
@@ -43,13 +44,13 @@ def parse(message, file):
     return text_format.Parse((FOLDER / file).read_text(), message)
 
 
-def test_models_config_serves_the_newest_version():
+def test_models_config_serves_the_two_newest_versions():
     parsed = parse(model_server_config_pb2.ModelServerConfig(), "models.config")
     (config,) = parsed.model_config_list.config
     assert config.name == warmup.MODEL_NAME
     assert config.base_path == "/models/sitn"
     assert config.model_platform == "tensorflow"
-    assert config.model_version_policy.latest.num_versions == 1
+    assert config.model_version_policy.latest.num_versions == 2
 
 
 def test_batching_parameters_agree_with_the_warmup():
@@ -91,25 +92,70 @@ def test_monitoring_config_enables_prometheus():
     assert parsed.prometheus_config.path.startswith("/")
 
 
-def test_compose_mounts_what_the_flags_name():
-    text = (FOLDER / "compose.yaml").read_text()
-    for file in ("models.config", "batching_parameters.txt", "monitoring.config"):
-        assert f"=/config/{file}" in text
-        assert (FOLDER / file).is_file()
-    assert "- .:/config:ro" in text
-    assert ":/models/sitn:ro" in text
-    flags = {line.split()[1] for line in text.splitlines() if line.strip().startswith("- --")}
-    assert "--max_num_load_retries=0" in flags
-    # TF Serving takes a negative inter-op number only beside a positive intra-op one.
-    assert {
-        "--tensorflow_intra_op_parallelism=1",
-        "--tensorflow_inter_op_parallelism=-1",
-    } <= flags
+class Compose(yaml.SafeLoader):
+    """Reads Compose's own tag, which says that a value replaces another file's."""
+
+
+Compose.add_constructor("!reset", lambda loader, node: loader.construct_sequence(node))
+
+
+def service(file, name="serving"):
+    return yaml.load((FOLDER / file).read_text(), Loader=Compose)["services"][name]
+
+
+def serving_flags(file):
+    return dict(flag.removeprefix("--").partition("=")[::2] for flag in service(file)["command"])
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "compose.batching.yaml"])
+def test_compose_mounts_what_the_flags_name(file):
+    mounts = service("compose.yaml")["volumes"]
+    assert ".:/config:ro" in mounts
+    assert any(mount.endswith(":/models/sitn:ro") for mount in mounts)
+    given = serving_flags(file)
+    files = [value for value in given.values() if value.startswith("/config/")]
+    assert "/config/models.config" in files
+    for path in files:
+        assert (FOLDER / pathlib.Path(path).name).is_file()
+    assert given["max_num_load_retries"] == "0"
+    # More than the default of 4 a core: calls over it wait for a thread until their deadline.
+    assert int(given["grpc_max_threads"]) >= 64
+    # A pool of as many threads as cores; TF Serving takes it only beside an intra-op number.
+    assert given["tensorflow_intra_op_parallelism"] == "1"
+    assert given["tensorflow_inter_op_parallelism"] == "0"
+    # Users encoded ahead, as many as a call may have, are the largest message.
+    assert given["grpc_channel_arguments"] == "grpc.max_receive_message_length=16777216"
+
+
+def test_only_the_file_for_trusted_callers_batches():
+    assert "enable_batching" not in serving_flags("compose.yaml")
+    batching = serving_flags("compose.batching.yaml")
+    assert batching.pop("enable_batching") == "true"
+    batching.pop("batching_parameters_file")
+    # The flags that differ are those; the rest are written twice and stay the same.
+    assert batching == serving_flags("compose.yaml")
+    assert service("compose.untrusted.yaml")["ports"] == []
+    assert "command" not in service("compose.untrusted.yaml")
+    proxy = service("compose.untrusted.yaml", "proxy")
+    assert sorted(proxy["ports"]) == sorted(service("compose.yaml")["ports"])
+
+
+def test_the_server_is_of_the_tensorflow_that_exports():
+    image = service("compose.yaml")["image"]
+    pinned = image.removeprefix("tensorflow/serving:${TF_SERVING_TAG:-").removesuffix("}")
+    assert pinned.split(".")[:2] == tf.__version__.split(".")[:2]
+    assert image in (FOLDER / "compose.yaml").read_text()
+    assert f"tensorflow/serving:{pinned} " in pathlib.Path(verify.__file__).read_text()
 
 
 def test_warmup_covers_every_signature_and_batch_size(servable, session):
     made = list(warmup.read(servable / "1"))
-    found = {(signature, len(next(iter(inputs.values())))) for signature, inputs in made}
+    recorded = list(warmup.read_filtered(servable / "1"))
+    found = {
+        (signature, len(next(iter(inputs.values()))))
+        for signature, inputs, outputs in recorded
+        if not outputs
+    }
     wanted = {
         (signature, size)
         for signature in (
@@ -121,6 +167,10 @@ def test_warmup_covers_every_signature_and_batch_size(servable, session):
         for size in warmup.BATCH_SIZES
     }
     assert found == wanted
+    # `ctr` alone is another graph to the server: of each signature that scores, warm too.
+    assert {(signature, *outputs) for signature, _, outputs in recorded if outputs} == {
+        (signature, signatures.CTR) for signature in warmup.FILTERED
+    }
     assert len(made) <= warmup.MAX_RECORDS
     assert verify.replay_warmup(session, servable / "1") == len(made)
 
@@ -142,7 +192,7 @@ def test_a_warmup_that_fails_is_named(servable, session, tmp_path):
 
 def test_too_many_warmup_records_are_refused(tmp_path):
     with pytest.raises(ValueError, match="1001 warm-up records: TF Serving refuses over 1000"):
-        warmup.write(tmp_path, [(signatures.SCORE, {})] * 1001)
+        warmup.write(tmp_path, [(signatures.SCORE, {})] * 1000)
 
 
 def test_the_loader_knows_no_other_signature(session):

@@ -1,19 +1,23 @@
 """Keeping, withdrawing and restoring versions; drift between them."""
 
 import json
+import os
 import shutil
+import subprocess
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from export import native, requests, versions
+from export import golden, native, requests, verify, versions
 from export.exporting import export
 from export.options import ExportOptions
 from sitn_tf import runs, schema, trained_models, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
+from tests.commands import run_main
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def test_rollback_withdraws_the_newest_and_restore_undoes_it(folder):
         versions.check_free(folder, 3)
     versions.restore(folder, 3)
     assert versions.present(folder) == [1, 2, 3]
-    with pytest.raises(InputError, match=r"--restore=3 is not among the withdrawn .*: none"):
+    with pytest.raises(InputError, match=r"restore=3 is not among the withdrawn .*: none"):
         versions.restore(folder, 3)
 
 
@@ -163,3 +167,111 @@ def test_a_damaged_newest_version_is_named(servable, run_dir, tmp_path):
 def test_a_drift_bound_that_bounds_nothing_is_refused(bound):
     with pytest.raises(InputError, match=rf"max_drift={bound} is not a number of at least 0"):
         ExportOptions(max_drift=bound)
+
+
+# ---- whole, or broken ----
+
+
+def damaged(version, how):
+    """A version made worse, with checksums of its own where these would tell."""
+    if how == "cut":
+        variables = next(version.glob("variables/variables.data*"))
+        variables.write_bytes(variables.read_bytes()[:100])
+    elif how == "missing":
+        (version / "assets/source.item.txt").unlink()
+    elif how == "added":
+        (version / "assets/more.txt").write_text("more")
+    elif how == "without metadata":
+        (version / versions.METADATA_FILE).unlink()
+    elif how == "other scores":
+        rows = golden.read(version)
+        golden.write(
+            version, [golden.Golden(r.request, *[(9.0,) * len(r.trained)] * 2) for r in rows]
+        )
+        versions.write_checksums(version)
+    elif how == "bad warm-up":
+        (version / "assets.extra/tf_serving_warmup_requests").write_bytes(b"not a record" * 9)
+        versions.write_checksums(version)
+    elif how == "old and cut":
+        (version / versions.CHECKSUMS_FILE).unlink()
+        damaged(version, "cut")
+
+
+FLAWS = {
+    "cut": "variables/variables.data-00000-of-00001 is not as exported",
+    "missing": "assets/source.item.txt is missing",
+    "added": "assets/more.txt was not exported with it",
+    "without metadata": "is damaged, assets.extra/metadata.json cannot be read",
+    "other scores": "does not answer as at export: score, ",
+    "bad warm-up": "warm-up request 0 of ",
+    "old and cut": "does not load",
+}
+
+
+@pytest.mark.parametrize("how", FLAWS)
+def test_a_check_finds_what_is_broken_and_prune_removes_it(servable, tmp_path, how, capsys):
+    folder = shutil.copytree(servable, tmp_path / "servable")
+    shutil.copytree(folder / "1", folder / "2")
+    damaged(folder / "2", how)
+    flag = f"--servable={folder}"
+    assert run_main(versions, flag, "--check") == versions.BROKEN
+    ok, broken, advice = capsys.readouterr().out.splitlines()
+    assert ok == "1  ok"
+    assert broken.startswith("2  BROKEN: ")
+    assert FLAWS[how] in broken
+    assert "Withdraw it with --rollback" in advice
+    assert run_main(versions, flag, "--prune", "--check") == 0
+    assert capsys.readouterr().out.splitlines() == ["removed 2", "1  ok"]
+    # A number is never given twice, not even a broken version's.
+    assert versions.next_version(folder) == 3
+
+
+def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tmp_path):
+    folder = shutil.copytree(servable, tmp_path / "servable")
+    for name in (".unfinished.old", ".unfinished.new"):
+        (folder / name / "assets").mkdir(parents=True)
+    long_ago = time.time() - versions.ABANDONED_SECONDS - 1
+    os.utime(folder / ".unfinished.old/assets", (long_ago, long_ago))
+    os.utime(folder / ".unfinished.old", (long_ago, long_ago))
+    shutil.copytree(folder / "1", folder / "withdrawn.2")
+    assert versions.prune(folder) == ["withdrawn.2", ".unfinished.old"]
+    assert {p.name for p in folder.iterdir()} == {"1", ".unfinished.new", versions.HIGHEST_FILE}
+    damaged(folder / "1", "cut")
+    with pytest.raises(InputError, match=r"no version of .* is whole, nothing was removed"):
+        versions.prune(folder)
+    assert (folder / "1").is_dir()
+
+
+def test_checksums_are_those_of_sha256sum(servable):
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", versions.CHECKSUMS_FILE],
+        cwd=servable / "1", check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert not done.stdout
+    listed = (servable / "1" / versions.CHECKSUMS_FILE).read_text().splitlines()
+    assert len(listed) == sum(p.is_file() for p in (servable / "1").rglob("*")) - 1
+
+
+def test_a_broken_version_is_the_same_as_no_export(servable, run_dir, tmp_path):
+    folder = shutil.copytree(servable, tmp_path / "servable")
+    assert export(run_dir, folder)[0].name == "1"
+    damaged(folder / "1", "cut")
+    assert export(run_dir, folder)[0].name == "2"
+    assert versions.check(folder) == {1: FLAWS["cut"], 2: None}
+
+
+@pytest.mark.parametrize("how", ["cut", "other scores", "bad warm-up"])
+def test_an_export_that_does_not_answer_from_its_files_is_no_version(
+    run_dir, tmp_path, how, monkeypatch
+):
+    """As by a full disk, or a graph that the C++ runtime runs otherwise than Python does."""
+    check = verify.check
+
+    def spoilt_before(version):
+        damaged(version, how)
+        check(version)
+
+    monkeypatch.setattr(verify, "check", spoilt_before)
+    with pytest.raises(InputError, match=FLAWS[how] if how != "cut" else "does not load"):
+        export(run_dir, tmp_path / "servable", ExportOptions(goldens=64))
+    assert not any((tmp_path / "servable").iterdir())

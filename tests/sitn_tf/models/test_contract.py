@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, runs, schema
+from sitn_tf import config, data, runs, schema, trained_models
 from sitn_tf.distributed.replicas import cpu_strategy, split_rows
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import PRETRAINERS, SCORERS, make_pretrainer, make_scorer
@@ -98,7 +98,7 @@ def test_a_model_without_encoder_starts_from_the_items_of_another_stage_1(
     stage2.run_stage2(other, small, tmp_path / "stage2", strategy, str(tmp_path / "stage1"))
     history = runs.read_json(tmp_path / "stage2" / runs.HISTORY_FILE, [])
     assert {"loss", "click", "square"} <= history[-1].keys()
-    items = runs.load_scorer(tmp_path / "stage2").scorer.items[schema.SOURCE]
+    items = trained_models.load_scorer(tmp_path / "stage2").scorer.items[schema.SOURCE]
     np.testing.assert_array_equal(items.ids, scorer.items[schema.SOURCE].ids)
     narrower = config.override(other, ["items.title_words=3"])
     with pytest.raises(InputError, match=r"other encoders .*items\.title_words: 12, 3"):
