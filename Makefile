@@ -19,6 +19,7 @@ SOURCE_ITEMS ?=
 TARGET_ITEMS ?=
 BUILD ?=
 TRAIN ?=
+SITN ?=
 DATA := $(OUT)/data
 ITEMS = $(if $(SOURCE_ITEMS),--source_items=$(SOURCE_ITEMS)) \
         $(if $(TARGET_ITEMS),--target_items=$(TARGET_ITEMS))
@@ -56,10 +57,10 @@ line: | $(STAMP)
 	test -f $(DATA)/manifest.json || { echo "$(INPUTS)" > $(OUT)/inputs && \
 	    $(RUN) pipelines.build_dataset --source_log=$(SOURCE_LOG) \
 	    --target_log=$(TARGET_LOG) $(ITEMS) --output=$(DATA) $(BUILD); }
-	$(RUN) sitn_tf.train --stage=1 --data_dir=$(DATA) --workdir=$(OUT)/sitn $(TRAIN)
-	$(STAGE2) --workdir=$(OUT)/sitn
-	$(STAGE2) --workdir=$(OUT)/from_scratch --init=none
-	$(STAGE2) --workdir=$(OUT)/no_source --init=none --set model.use_source=false
+	$(RUN) sitn_tf.train --stage=1 --data_dir=$(DATA) --workdir=$(OUT)/sitn $(TRAIN) $(SITN)
+	$(STAGE2) --workdir=$(OUT)/sitn $(SITN)
+	$(STAGE2) --workdir=$(OUT)/from_scratch --init=none $(SITN)
+	$(STAGE2) --workdir=$(OUT)/no_source --init=none --set model.use_source=false $(SITN)
 	$(STAGE2) --workdir=$(OUT)/mean_pool --init=none --set model.name=mean_pool \
 	    --set mlp.products=false
 	$(RUN) sitn_tf.evaluate --run_dir=$(OUT)/sitn/stage2 --run_dir=$(OUT)/from_scratch/stage2 \
@@ -100,6 +101,7 @@ bench-training: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
