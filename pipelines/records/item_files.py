@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import functools
 import html
 import json
 import re
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipelines.logs import files, line_blocks
+from pipelines.logs import line_blocks
 from pipelines.logs.line_parser import csv_row
 from pipelines.logs.log_format import missing
-from pipelines.logs.parsed import BadLineError, Parsed, Reject, long_lines
+from pipelines.logs.parsed import BadLineError, Line, Parsed, described_rows, read_each
 from pipelines.logs.text_lines import lines_with_text
 from pipelines.options import ItemFields
 from pipelines.records import shards, vocabulary
@@ -34,52 +32,35 @@ def parse_items(
     unit: line_blocks.Unit, fields: ItemFields, block_bytes: int
 ) -> Iterator[tuple[int, Parsed]]:
     """(position, what was parsed) of each block of a unit of an item file."""
-    if unit.kind != "parquet":
-        for block in line_blocks.read_blocks(unit, block_bytes, _MAX_ITEM_BYTES):
-            yield block.position, parse_lines(block, unit, fields)
-        return
-    with files.reading(unit.path) as stream:
-        file = pq.ParquetFile(stream)
-        names = set(dataclasses.asdict(fields).values())
-        wanted = [name for name in file.schema_arrow.names if name in names]
-        for first, rows in line_blocks.row_batches(file, unit.start, wanted):
-            yield first, parse_rows(rows, first, fields)
+    known = set(dataclasses.asdict(fields).values())
+
+    def columns(names: list[str]) -> list[str]:
+        return [name for name in names if name in known]
+
+    for place, piece in line_blocks.read_unit(unit, block_bytes, _MAX_ITEM_BYTES, columns):
+        if isinstance(piece, line_blocks.Block):
+            yield place, parse_lines(piece, unit, fields)
+        else:
+            yield place, parse_rows(piece, place, fields)
 
 
 def parse_lines(block: line_blocks.Block, unit: line_blocks.Unit, fields: ItemFields) -> Parsed:
     """Lines of an item file (JSON, Python literals or CSV) to RAW rows and rejects."""
     lines = lines_with_text(block.data)
     parsed = _parsed(
-        ((block.position + s, raw, functools.partial(_parse, raw, unit)) for s, raw in lines),
-        fields,
+        ((block.position + start, raw, raw) for start, raw in lines),
+        lambda raw: read_item(_parse(raw, unit), fields),
     )
-    parsed.rejects += long_lines(block)
-    parsed.lines += len(block.long_lines)
-    return parsed.with_blank(lines.blank)
+    return parsed.with_unread(block, lines.blank)
 
 
 def parse_rows(table: pa.Table, first_row: int, fields: ItemFields) -> Parsed:
     """Rows of a Parquet item file to RAW rows and rejects."""
-    rows = enumerate(table.to_pylist(), first_row)
-    return _parsed(
-        (
-            (place, json.dumps(row, default=str).encode(), functools.partial(dict, row))
-            for place, row in rows
-        ),
-        fields,
-    )
+    return _parsed(described_rows(table, first_row), lambda row: read_item(row, fields))
 
 
-def _parsed(
-    lines: Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]], fields: ItemFields
-) -> Parsed:
-    """Position, text and reader of each line to the items read, each line in one place."""
-    rows, rejects = [], []
-    for position, raw, parse in lines:
-        try:
-            rows.append(read_item(parse(), fields))
-        except BadLineError as reason:
-            rejects.append(Reject(position, str(reason), raw))
+def _parsed(lines: Iterable[Line], read: Callable[[Any], dict[str, str]]) -> Parsed:
+    rows, _, rejects = read_each(lines, read)
     return Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
 
 
