@@ -155,6 +155,10 @@ class Job:
         """Whether the target log holds impressions, clicked or not."""
         return self.formats[schema.TARGET].label is not None
 
+    def min_history(self, domain: str) -> int:
+        """Clicks of a domain without which a request is filtered."""
+        return self.min_source_history if domain == schema.SOURCE else self.min_target_history
+
     def as_json(self) -> dict[str, Any]:
         """The options in a manifest."""
         return dataclasses.asdict(self)

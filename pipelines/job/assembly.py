@@ -155,7 +155,7 @@ def account(summary: Summary, carried: Carried) -> dict[str, Account]:
     for parsed in _with_all_domains(summary.lines):
         later: Counter[str] = Counter()
         for shard in summary.shards:
-            later.update(shard.events_filtered.get(parsed.what, {}))
+            later.update(shard.sorted.filtered.get(parsed.what, {}))
         brought = sum(part.rows for _, part in carried.events if part.domain == parsed.what)
         accounts[parsed.what] = parsed.counts.account(later, brought)
     filtered: Counter[str] = Counter()

@@ -203,22 +203,18 @@ def load(
     return compacted(encode=True), filtered
 
 
-def coded(tables: list[pa.Table]) -> tuple[pa.Array, list[Events]]:
-    """Sorted tables of a shard to the users in all of them, sorted, and the events."""
-    chunks = [c for t in tables for c in _encoded(t[log_format.USER]).chunks]
+def coded(tables: dict[str, pa.Table]) -> tuple[pa.Array, dict[str, Events]]:
+    """A shard's sorted tables by domain to the users in all of them, sorted, and the events."""
+    chunks = [c for t in tables.values() for c in t[log_format.USER].cast(_DICTIONARY).chunks]
     codes, users = ranked(pa.chunked_array(chunks, _DICTIONARY))
-    events, begin = [], 0
-    for table in tables:
-        events.append(_events(table, codes[begin : begin + len(table)]))
+    events, begin = {}, 0
+    for domain, table in tables.items():
+        events[domain] = _events(table, codes[begin : begin + len(table)])
         begin += len(table)
     return users, events
 
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-
-
-def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column if column.type == _DICTIONARY else column.cast(_DICTIONARY)
 
 
 def _events(table: pa.Table, user: np.ndarray) -> Events:
