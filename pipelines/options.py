@@ -1,7 +1,6 @@
 """What a data set job is to do: its options, checked, and nothing that runs."""
 
 import dataclasses
-from typing import Any
 
 from pipelines import option_fields
 from pipelines.logs import line_blocks, log_format
@@ -158,21 +157,3 @@ class Job:
     def min_history(self, domain: str) -> int:
         """Clicks of a domain without which a request is filtered."""
         return self.min_source_history if domain == schema.SOURCE else self.min_target_history
-
-    def as_json(self) -> dict[str, Any]:
-        """The options in a manifest."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, options: dict[str, Any]) -> "Job":
-        """The job that a manifest's options describe.
-
-        Raises:
-          InputError, LookupError, TypeError, AttributeError: they describe none.
-        """
-        known = {
-            **options,
-            "formats": {d: log_format.LogFormat(**f) for d, f in options["formats"].items()},
-            "item_fields": ItemFields(**options["item_fields"]),
-        }
-        return cls(**known)

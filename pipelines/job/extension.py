@@ -68,11 +68,10 @@ def load(job: Job) -> Carried:
 
 
 def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
-    ours = job.as_json()
     for name in _MUST_AGREE:
-        if ours[name] != manifest.options[name]:
+        if (ours := getattr(job, name)) != manifest.options[name]:
             raise InputError(
-                f"{name}={ours[name]} differs from {manifest.options[name]}, which "
+                f"{name}={ours} differs from {manifest.options[name]}, which "
                 f"extends={job.extends} was made with: give that, or build all anew"
             )
     for domain in schema.DOMAINS:

@@ -113,6 +113,10 @@ class Summary:
     tables: tuple[TableFacts, ...]
     shards: tuple[ShardFacts, ...]
 
+    def written(self, stage: str) -> list[WrittenFile]:
+        """The record files of a stage, in order of their shards."""
+        return [file for shard in self.shards for file in shard.written if file.stage == stage]
+
     @classmethod
     def of(cls, told: list[Fact]) -> "Summary":
         """Of facts in any order."""

@@ -198,7 +198,7 @@ def build_table(
         return pa.concat_arrays([pa.array([pad, unknown], column.type), column])
 
     flat, offsets = words(shards.one_array(raw[schema.TITLE]), title_length)
-    ids = _token_ids(flat, vocabularies[schema.TITLE_WORDS])
+    ids = vocabulary.ids_of(flat, vocabularies[schema.TITLE_WORDS])
     known = ids != schema.OOV_ID  # rare words say nothing: left out
     kept = np.concatenate([[0], np.cumsum(known)])[offsets]
     title_words = pa.ListArray.from_arrays(
@@ -212,11 +212,6 @@ def build_table(
         schema.TITLE_WORDS: reserved(title_words, [], []),
     }
     for name in schema.CATEGORICAL_ITEM_FEATURES:
-        of_items = _token_ids(shards.one_array(raw[name]), vocabularies[name])
+        of_items = vocabulary.ids_of(shards.one_array(raw[name]), vocabularies[name])
         columns[name] = reserved(pa.array(of_items, pa.int32()), schema.PAD_ID, schema.OOV_ID)
     return pa.table({name: columns[name] for name in schema.ITEM_TABLE_COLUMNS})
-
-
-def _token_ids(tokens: pa.Array, known: pa.Array) -> np.ndarray:
-    empty = np.empty(0, np.int64)
-    return vocabulary.Vocabulary(known, empty, empty).ids(tokens)

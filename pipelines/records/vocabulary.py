@@ -72,9 +72,14 @@ class Vocabulary:
         )
 
     def ids(self, items: pa.Array) -> np.ndarray:
-        """Ids of items [n], OOV_ID for those that have none: int64 [n]."""
-        place = pc.index_in(items, value_set=self.items)
-        return place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + schema.FIRST_ID
+        """`ids_of` items [n]: int64 [n]."""
+        return ids_of(items, self.items)
+
+
+def ids_of(tokens: pa.Array, known: pa.Array) -> np.ndarray:
+    """Ids of tokens [n], OOV_ID for those that are not `known`: int64 [n]."""
+    place = pc.index_in(tokens, value_set=known)
+    return place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + schema.FIRST_ID
 
 
 def as_text(tokens: pa.Array) -> bytes:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import facts
@@ -68,8 +67,7 @@ class _Events:
         self.clicked = np.asarray(table[log_format.CLICKED]).astype(bool)
         self.items = items.to_pylist()
         self.users = users.to_pylist()
-        place = pc.index_in(items, value_set=tokens)
-        self.item_ids = place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + 2
+        self.item_ids = vocabulary.ids_of(items, tokens)
         self.ids = dict(zip(self.items, self.item_ids.tolist(), strict=True))
         self._requests = (
             table[log_format.REQUEST] if log_format.REQUEST in table.column_names else None
