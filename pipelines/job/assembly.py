@@ -91,8 +91,8 @@ def write_statistics(root: str, summary: Summary, manifest: schema.Manifest) -> 
         {table.domain: table.popularity for table in summary.tables},
     )
     proto = feature_statistics.as_proto(merged)
-    with files.writing(files.join(root, feature_statistics.STATISTICS_PROTO)) as stream:
-        stream.write(proto.SerializeToString(deterministic=True))
+    content = proto.SerializeToString(deterministic=True)
+    files.write_bytes(files.join(root, feature_statistics.STATISTICS_PROTO), content)
     text = json_format.MessageToJson(proto, preserving_proto_field_name=True)
     files.write_text(files.join(root, feature_statistics.STATISTICS_JSON), text)
     files.write_text(files.join(root, PAGE_FILE), page.render(merged, manifest))

@@ -141,13 +141,10 @@ def parse_rows(table: pa.Table, first_row: int, log: LogFormat) -> Parsed:
 
 def _normalise(table: pa.Table, log: LogFormat) -> dict[str, pa.Array]:
     """Columns by role: ids as strings, time as int64 seconds, null where missing."""
-    columns = {}
-    for role, name in log.fields.items():
-        column = table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0)
-        columns[role] = _NORMALISERS[role](column, log)
-    return columns
+    return {
+        role: _NORMALISERS[role](table[name].combine_chunks(), log)
+        for role, name in log.fields.items()
+    }
 
 
 def _ids(column: pa.Array, log: LogFormat) -> pa.Array:

@@ -152,7 +152,7 @@ def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
     parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
     together = pa.concat_tables([RAW.empty_table(), *parts])
     together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
-    item = shards.one_array(together[schema.ITEM])
+    item = together[schema.ITEM].combine_chunks()
     place = pc.index_in(items, value_set=item)
     columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
     return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
@@ -182,7 +182,7 @@ def vocabulary_of(
     if not len(distinct) and known is None:
         return distinct
     ordered = vocabulary.ordered(table, minimum, known)[vocabulary.ITEM]
-    result = shards.one_array(ordered)
+    result = ordered.combine_chunks()
     return result if most is None else result.slice(0, max(most, len(known or [])))
 
 
@@ -197,7 +197,7 @@ def build_table(
     def reserved(column: pa.Array, pad: Any, unknown: Any) -> pa.Array:
         return pa.concat_arrays([pa.array([pad, unknown], column.type), column])
 
-    flat, offsets = words(shards.one_array(raw[schema.TITLE]), title_length)
+    flat, offsets = words(raw[schema.TITLE].combine_chunks(), title_length)
     ids = vocabulary.ids_of(flat, vocabularies[schema.TITLE_WORDS])
     known = ids != schema.OOV_ID  # rare words say nothing: left out
     kept = np.concatenate([[0], np.cumsum(known)])[offsets]
@@ -206,12 +206,12 @@ def build_table(
     )
     columns = {
         schema.ITEM: reserved(items.items, "", ""),
-        schema.TITLE: reserved(shards.one_array(raw[schema.TITLE]), "", ""),
+        schema.TITLE: reserved(raw[schema.TITLE].combine_chunks(), "", ""),
         schema.COUNT: reserved(pa.array(items.clicks), 0, 0),
         schema.IMPRESSIONS: reserved(pa.array(items.impressions), 0, 0),
         schema.TITLE_WORDS: reserved(title_words, [], []),
     }
     for name in schema.CATEGORICAL_ITEM_FEATURES:
-        of_items = vocabulary.ids_of(shards.one_array(raw[name]), vocabularies[name])
+        of_items = vocabulary.ids_of(raw[name].combine_chunks(), vocabularies[name])
         columns[name] = reserved(pa.array(of_items, pa.int32()), schema.PAD_ID, schema.OOV_ID)
     return pa.table({name: columns[name] for name in schema.ITEM_TABLE_COLUMNS})
