@@ -21,6 +21,7 @@ Flags that are not listed here go to Beam.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import logging
 import re
@@ -32,7 +33,7 @@ from typing import Any
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import facts, presets
+from pipelines import facts, option_fields, presets
 from pipelines.job import run as job_run
 from pipelines.logs.line_counts import Account
 from pipelines.logs.log_format import LogFormat
@@ -47,75 +48,30 @@ _FEW_DESCRIBED = 0.5
 
 
 def _define_flags() -> None:
-    def text(name: str, default: str | None, meaning: str) -> None:
-        flags.DEFINE_string(name, default, meaning, flag_values=FLAGS)
-
-    def whole(name: str, default: int | None, meaning: str) -> None:
-        flags.DEFINE_integer(name, default, meaning, flag_values=FLAGS)
-
-    def real(name: str, default: float | None, meaning: str) -> None:
-        flags.DEFINE_float(name, default, meaning, flag_values=FLAGS)
-
+    text = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
     text("preset", "", f"flags for well-known logs: {', '.join(presets.PRESETS)}")
+    fields = {"user": "user id", "item": "item id", "time": "time"}
     for domain in schema.DOMAINS:
         text(f"{domain}_log", "", f"click logs of the {domain} domain: files or patterns, by comma")
         text(f"{domain}_items", "", f"item files of the {domain} domain; none by default")
-        text(f"{domain}_user_field", None, f"user id in the {domain} log, if not --user_field")
-        text(f"{domain}_item_field", None, f"item id in the {domain} log, if not --item_field")
-        text(f"{domain}_time_field", None, f"time in the {domain} log, if not --time_field")
+        for name, meaning in fields.items():
+            of_domain = f"{meaning} in the {domain} log, if not --{name}_field"
+            text(f"{domain}_{name}_field", None, of_domain)
+    for name, meaning in fields.items():
+        text(f"{name}_field", getattr(LogFormat(), name), f"field of the {meaning}")
     text("output", "", "the data set directory to make")
     flags.DEFINE_bool("overwrite", False, "replace what is at --output", flag_values=FLAGS)
-    flags.DEFINE_bool(
-        "keep_events", False, "keep the events: the data set can be extended", flag_values=FLAGS
-    )
-    flags.DEFINE_bool(
-        "keep_unknown_clicks",
-        False,
-        "with sampled negatives, keep requests whose clicked item is not of the training period",
-        flag_values=FLAGS,
-    )
-    text("extends", "", "a data set with kept events: the logs are added to those it was made of")
     text("format", "auto", "of the input files: auto (by name), jsonl, csv or parquet")
-    text("user_field", "user_id", "field of the user id")
-    text("item_field", "item_id", "field of the item id")
-    text("time_field", "timestamp", "field of the time")
     text("time_unit", "s", "of the time field: s, ms, us or ns since 1970")
     text("label_field", None, "field that is 1 where an impression in the target log was clicked")
     text("source_label_field", None, "the same for the source log")
     text("request_field", None, "field of the request that shown the impression belongs to")
     text("score_field", None, "field of the score that the target log gives an impression")
     text("rating_field", None, "field of a rating")
-    real("min_rating", None, "lower ratings are filtered")
-    for name in ("item", "title", "brand", "main_category", "second_category", "categories"):
-        default = getattr(ItemFields(), name)
+    flags.DEFINE_float("min_rating", None, "lower ratings are filtered", flag_values=FLAGS)
+    for name, default in dataclasses.asdict(ItemFields()).items():
         text(f"items_{name}_field", default, f"field of the {name} in item files")
-    defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Job)}
-    text("split", "time", "time, or last: each user's last request tests, the one before validates")
-    whole("train_until", None, "Unix seconds: training is before")
-    whole("validation_until", None, "Unix seconds: validation is before, test is the rest")
-    for name, meaning in {
-        "validation_fraction": "of the target clicks, by time",
-        "test_fraction": "of the target clicks, by time",
-        "stage1_holdout": "share of users that validate stage 1",
-        "negative_power": "popularity to this power draws the negatives",
-        "max_reject_rate": "share of rejected lines above which the job fails",
-    }.items():
-        real(name, defaults[name], meaning)
-    for name, meaning in {
-        "max_history": "longest history kept, the most recent clicks",
-        "min_source_history": "requests with fewer source clicks before them are filtered",
-        "min_target_history": "requests with fewer target clicks before them are filtered",
-        "negatives": "sampled for each click where the log has no impressions",
-        "min_item_count": "training clicks an item needs for an id of its own",
-        "title_word_min_count": "items whose titles must have a word",
-        "title_words_max": "size of the vocabulary of title words",
-        "max_user_events": "latest events kept of a user in a domain",
-        "max_candidates": "requests with more are filtered",
-        "seed": "of everything that is sampled",
-        "shards": "parts the users are divided into; more need less memory",
-        "block_bytes": "of a log parsed at once",
-    }.items():
-        whole(name, defaults[name], meaning)
+    option_fields.define_flags(Job, FLAGS)
 
 
 _define_flags()
@@ -138,14 +94,11 @@ def job_from_flags(values: flags.FlagValues) -> Job:
             f"--source_log and --target_log are both {values.source_log}: name a log each"
         )
     named: dict[str, Any] = {
-        name: values[name].value
-        for name in Job.__dataclass_fields__
-        if name in values and name not in ("logs", "items", "output")
+        name: values[name].value for name in Job.__dataclass_fields__ if name in values
     }
     return Job(
         logs={domain: str(values[f"{domain}_log"].value) for domain in schema.DOMAINS},
         items={domain: str(values[f"{domain}_items"].value) for domain in schema.DOMAINS},
-        output=values.output,
         formats={domain: _log_format(values, domain) for domain in schema.DOMAINS},
         file_format=values.format,
         item_fields=ItemFields(

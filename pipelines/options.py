@@ -1,13 +1,12 @@
 """What a data set job is to do: its options, checked, and nothing that runs."""
 
 import dataclasses
-from typing import Any
 
+from pipelines import option_fields
 from pipelines.logs import line_blocks, log_format
+from pipelines.option_fields import at_least, one_of, option
 from sitn_tf import schema
 from sitn_tf.errors import InputError
-
-SPLIT_KINDS = ("time", "last")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,37 +28,21 @@ class ItemFields:
     categories: str = "categories"
 
 
+_SHARE = ("in [0, 1)", lambda value: 0 <= value < 1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Options of a data set job.
+    """Options of a data set job; those without a meaning beside them are these.
 
     Attributes:
       logs: patterns of the log files by domain.
-      items: patterns of the item files by domain; "" for none.
       output: the data set directory.
+      items: patterns of the item files by domain; "" for none.
       formats: how to read each domain's log.
       file_format: "auto" (by file name) or one of line_blocks.KINDS.
       item_fields: names of the fields of item files.
-      split: "time" or "last".
-      train_until, validation_until: Unix seconds; None: from the fractions.
-      validation_fraction, test_fraction: shares of the target clicks, by time.
-      stage1_holdout: share of users that validate stage 1.
-      max_history: longest history kept, the most recent clicks.
-      min_source_history, min_target_history: a request with less is filtered.
-      negatives: sampled for each click where the log has no impressions.
-      keep_unknown_clicks: keep requests whose click is of an item without an id, although no
-        sampled negative is of such an item.
-      negative_power: of the popularity by which negatives are drawn.
-      min_item_count: training clicks an item needs for an id of its own.
-      title_word_min_count, title_words_max, title_length: words of titles that get ids.
-      max_user_events: the latest events kept of a user in a domain.
-      max_candidates: of one request.
-      max_reject_rate: share of a log's lines above which the job fails.
-      seed: of all that is sampled.
-      shards: parts of the users, one of them in memory at a time.
-      block_bytes: of a log parsed at once.
-      keep_events: keep the events, so that a later job can extend the data set.
-      extends: a data set directory whose events and ids this one carries on; "" for none.
+      title_length: words of a title that are kept.
     """
 
     logs: dict[str, str]
@@ -68,56 +51,65 @@ class Job:
     formats: dict[str, log_format.LogFormat] = dataclasses.field(
         default_factory=lambda: {d: log_format.LogFormat() for d in schema.DOMAINS}
     )
-    file_format: str = "auto"
+    file_format: str = option("auto", "", one_of("auto", *line_blocks.KINDS))
     item_fields: ItemFields = ItemFields()
-    split: str = "time"
-    train_until: int | None = None
-    validation_until: int | None = None
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.1
-    stage1_holdout: float = 0.1
-    max_history: int = 100
-    min_source_history: int = 1
-    min_target_history: int = 0
-    negatives: int = 9
-    keep_unknown_clicks: bool = False
-    negative_power: float = 0.75
-    min_item_count: int = 1
-    title_word_min_count: int = 2
-    title_words_max: int = 50_000
-    title_length: int = 32
-    max_user_events: int = 100_000
-    max_candidates: int = 1_000
-    max_reject_rate: float = 0.01
-    seed: int = 0
-    shards: int = 16
-    block_bytes: int = 16 << 20
-    keep_events: bool = False
-    extends: str = ""
+    split: str = option(
+        "time",
+        "time, or last: each user's last request tests, the one before validates",
+        one_of("time", "last"),
+    )
+    train_until: int | None = option(None, "Unix seconds: training is before")
+    validation_until: int | None = option(
+        None, "Unix seconds: validation is before, test is the rest"
+    )
+    validation_fraction: float = option(0.1, "of the target clicks, by time", _SHARE)
+    test_fraction: float = option(0.1, "of the target clicks, by time", _SHARE)
+    stage1_holdout: float = option(0.1, "share of users that validate stage 1", _SHARE)
+    max_history: int = option(100, "longest history kept, the most recent clicks", at_least(1))
+    min_source_history: int = option(
+        1, "requests with fewer source clicks before them are filtered", at_least(0)
+    )
+    min_target_history: int = option(
+        0, "requests with fewer target clicks before them are filtered", at_least(0)
+    )
+    negatives: int = option(
+        9, "sampled for each click where the log has no impressions", at_least(1)
+    )
+    # Sampled negatives are never of an item without an id: the click would stand out.
+    keep_unknown_clicks: bool = option(
+        False,
+        "with sampled negatives, keep requests whose clicked item is not of the training period",
+    )
+    negative_power: float = option(
+        0.75,
+        "popularity to this power draws the negatives",
+        ("in [0, 10]", lambda value: 0 <= value <= 10),
+    )
+    min_item_count: int = option(
+        1, "training clicks an item needs for an id of its own", at_least(1)
+    )
+    title_word_min_count: int = option(2, "items whose titles must have a word", at_least(1))
+    title_words_max: int = option(50_000, "size of the vocabulary of title words", at_least(0))
+    title_length: int = option(32, "", at_least(1))
+    max_user_events: int = option(100_000, "latest events kept of a user in a domain", at_least(1))
+    max_candidates: int = option(1_000, "requests with more are filtered", at_least(1))
+    max_reject_rate: float = option(
+        0.01,
+        "share of rejected lines above which the job fails",
+        ("in [0, 1]", lambda value: 0 <= value <= 1),
+    )
+    seed: int = option(0, "of everything that is sampled", at_least(0))
+    shards: int = option(16, "parts the users are divided into; more need less memory", at_least(1))
+    block_bytes: int = option(16 << 20, "of a log parsed at once", at_least(1))
+    keep_events: bool = option(False, "keep the events: the data set can be extended")
+    extends: str = option(
+        "", "a data set with kept events: the logs are added to those it was made of"
+    )
 
     def __post_init__(self) -> None:
-        self._check_choice("split", self.split, SPLIT_KINDS)
-        self._check_choice("file_format", self.file_format, ("auto", *line_blocks.KINDS))
-        for name in ("max_history", "shards", "max_user_events", "max_candidates", "block_bytes",
-                     "title_length", "min_item_count", "title_word_min_count"):  # fmt: skip
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("min_source_history", "min_target_history", "title_words_max", "seed"):
-            self._check(name, getattr(self, name) >= 0, "at least 0")
-        for name in ("stage1_holdout", "validation_fraction", "test_fraction"):
-            self._check(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        self._check("max_reject_rate", 0 <= self.max_reject_rate <= 1, "in [0, 1]")
-        self._check("negative_power", 0 <= self.negative_power <= 10, "in [0, 10]")
-        self._check("negatives", self.negatives >= 1, "at least 1")
+        option_fields.check(self)
         self._check_fields()
         self._check_cutoffs()
-
-    def _check(self, name: str, fine: bool, accepted: str) -> None:
-        if not fine:
-            raise InputError(f"{name}={getattr(self, name)} is not {accepted}")
-
-    def _check_choice(self, name: str, value: str, accepted: tuple[str, ...]) -> None:
-        if value not in accepted:
-            raise InputError(f"{name}={value} is not one of: {', '.join(accepted)}")
 
     def _check_fields(self) -> None:
         for domain, log in self.formats.items():
@@ -162,20 +154,6 @@ class Job:
         """Whether the target log holds impressions, clicked or not."""
         return self.formats[schema.TARGET].label is not None
 
-    def as_json(self) -> dict[str, Any]:
-        """The options in a manifest."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, options: dict[str, Any]) -> "Job":
-        """The job that a manifest's options describe.
-
-        Raises:
-          InputError, LookupError, TypeError, AttributeError: they describe none.
-        """
-        known = {
-            **options,
-            "formats": {d: log_format.LogFormat(**f) for d, f in options["formats"].items()},
-            "item_fields": ItemFields(**options["item_fields"]),
-        }
-        return cls(**known)
+    def min_history(self, domain: str) -> int:
+        """Clicks of a domain without which a request is filtered."""
+        return self.min_source_history if domain == schema.SOURCE else self.min_target_history

@@ -7,6 +7,7 @@
 Lines come out byte for byte as they were, one file for each log and kind of file.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -30,24 +31,20 @@ def replay(data_dir: pathlib.Path, output: pathlib.Path, reason: str = "") -> Co
     written: Counter[str] = Counter()
     output.mkdir(parents=True, exist_ok=True)
     streams: dict[str, Any] = {}
-    try:
+    with contextlib.ExitStack() as stack:
         for path in sorted((data_dir / "rejects").glob("part-*.jsonl")):
-            with open(path, encoding="utf-8") as file:
-                for entry in map(json.loads, file):
-                    if reason and entry["reason"] != reason:
-                        continue
-                    if entry.get("cut"):
-                        written["cut"] += 1
-                        continue
-                    name = f"{entry['domain']}.{'csv' if 'columns' in entry else 'jsonl'}"
-                    if name not in streams:
-                        streams[name] = open(output / name, "wb")  # noqa: SIM115
-                        streams[name].write(_header(entry))
-                    streams[name].write(_line(entry) + b"\n")
-                    written[name] += 1
-    finally:
-        for stream in streams.values():
-            stream.close()
+            for entry in map(json.loads, stack.enter_context(open(path, encoding="utf-8"))):
+                if reason and entry["reason"] != reason:
+                    continue
+                if entry.get("cut"):
+                    written["cut"] += 1
+                    continue
+                name = f"{entry['domain']}.{'csv' if 'columns' in entry else 'jsonl'}"
+                if name not in streams:
+                    streams[name] = stack.enter_context(open(output / name, "wb"))
+                    streams[name].write(_header(entry))
+                streams[name].write(_line(entry) + b"\n")
+                written[name] += 1
     return written
 
 

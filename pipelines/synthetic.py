@@ -41,11 +41,11 @@ chunk): memory does not grow with `users`, and a user's lines do not depend on i
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 
+from pipelines import option_fields
 from pipelines.synthetic_logs import writing
 from pipelines.synthetic_logs.knobs import Knobs
 from sitn_tf import cli
@@ -59,18 +59,7 @@ flags.DEFINE_bool(
 flags.DEFINE_bool("gzip", True, "whether to compress the logs and items", flag_values=FLAGS)
 
 
-def _define_knobs() -> None:
-    define: dict[type, Callable[..., Any]] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-    }
-    for field in dataclasses.fields(Knobs):
-        meaning = field.metadata["meaning"]
-        define[type(field.default)](field.name, field.default, meaning, flag_values=FLAGS)
-
-
-_define_knobs()
+option_fields.define_flags(Knobs, FLAGS)
 
 
 def next_command(output: str | pathlib.Path, names: dict[str, str]) -> str:

@@ -54,7 +54,7 @@ class Verifier:
         self.findings = Findings()
         self.check = self.findings.check
         try:
-            self.job = Job.from_json(self.manifest.options)
+            self.job = facts.from_json(Job, self.manifest.options)
         except _DAMAGE as error:
             raise InputError(
                 f"the options in {self.root / schema.MANIFEST_FILE} are damaged "
@@ -127,19 +127,19 @@ class Verifier:
         """Checks the records of one user shard, stage 2 first: it tells users' cutoffs."""
         alone = RecordChecks(self.manifest, self.job, self.findings)
         against = None if logs is None else logs.shard(number)
+        checks: list[RecordChecks | log_agreement.ShardOfLogs] = [alone]
+        checks += [] if against is None else [against]
         for split in schema.STAGE2_SPLITS:
             for record in self._records(number, schema.STAGE2, names.get((schema.STAGE2, split))):
-                alone.stage2(split, record)
-                if against is not None:
-                    against.stage2(split, record)
+                for check in checks:
+                    check.stage2(split, record)
         alone.settle()
         if against is not None:
             against.settle(alone)
         for split in schema.STAGE1_SPLITS:
             for record in self._records(number, schema.STAGE1, names.get((schema.STAGE1, split))):
-                alone.stage1(record)
-                if against is not None:
-                    against.stage1(record)
+                for check in checks:
+                    check.stage1(record)
         if against is not None:
             against.finish(alone)
 

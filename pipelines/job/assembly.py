@@ -1,15 +1,16 @@
 """A job's files to a data set directory that becomes visible only when whole."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pipelines import facts, manifest_entries
 from pipelines.job import build_records, extension, inputs, tfds_metadata
-from pipelines.job.summary import LineFacts, ShardFacts, Summary, TableFacts, WrittenFile
+from pipelines.job.summary import LineFacts, Summary, TableFacts
 from pipelines.job.workspace import Carried, Work
 from pipelines.logs import files
 from pipelines.logs.line_counts import Account
@@ -36,7 +37,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
     """
     job, summary = work.job, build_records.read_summary(work)
     checksums: dict[str, str] = {}
-    shards, records = _place_shards(root, summary.shards, checksums)
+    shards, records = _place_shards(root, summary, checksums)
     vocabularies = {
         name: facts.without_none(entry)
         for name, entry in sorted(_place_tables(root, summary.tables, checksums).items())
@@ -50,7 +51,10 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         tfds_metadata.write(root, stage, {
             split: [shards[p] for p in sorted(shards) if p.startswith(_prefix(stage, split))]
             for split in records[stage]
-        }, _stage_bytes(summary.shards, stage))  # fmt: skip
+        }, {
+            split: sum(file.bytes for file in summary.written(stage) if file.split == split)
+            for split in records[stage]
+        })  # fmt: skip
     files.write_json(files.join(root, manifest_entries.CHECKSUMS_FILE), checksums)
     described = [*inputs.describe(to_read), *extension.ancestry(job)]
     manifest = schema.Manifest(
@@ -58,7 +62,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         schema_hash=schema.schema_hash(),
         dataset_hash=manifest_entries.dataset_hash(checksums),
         inputs=[facts.without_none(entry) for entry in described],
-        options=job.as_json(),
+        options=facts.to_json(job),
         split={"kind": job.split, **dataclasses.asdict(summary.cutoffs.cutoffs)},
         max_history=job.max_history,
         negatives=manifest_entries.negatives(job, vocabularies),
@@ -87,8 +91,8 @@ def write_statistics(root: str, summary: Summary, manifest: schema.Manifest) -> 
         {table.domain: table.popularity for table in summary.tables},
     )
     proto = feature_statistics.as_proto(merged)
-    with files.writing(files.join(root, feature_statistics.STATISTICS_PROTO)) as stream:
-        stream.write(proto.SerializeToString(deterministic=True))
+    content = proto.SerializeToString(deterministic=True)
+    files.write_bytes(files.join(root, feature_statistics.STATISTICS_PROTO), content)
     text = json_format.MessageToJson(proto, preserving_proto_field_name=True)
     files.write_text(files.join(root, feature_statistics.STATISTICS_JSON), text)
     files.write_text(files.join(root, PAGE_FILE), page.render(merged, manifest))
@@ -99,38 +103,21 @@ def _prefix(stage: str, split: str) -> str:
 
 
 def _place_shards(
-    root: str, shards: Iterable[ShardFacts], checksums: dict[str, str]
+    root: str, summary: Summary, checksums: dict[str, str]
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     """Numbers the TFRecord files of each split in order of their user shards."""
-    by_split: dict[tuple[str, str], list[WrittenFile]] = {}
-    for shard in shards:
-        for file in shard.written:
-            if file.records:
-                by_split.setdefault((file.stage, file.split), []).append(file)
     lengths: dict[str, int] = {}
-    records = {
-        schema.STAGE1: dict.fromkeys(schema.STAGE1_SPLITS, 0),
-        schema.STAGE2: dict.fromkeys(schema.STAGE2_SPLITS, 0),
-    }
-    for (stage, split), written in sorted(by_split.items()):
-        for index, file in enumerate(written):
-            place = f"{_prefix(stage, split)}{index:05d}-of-{len(written):05d}"
-            files.rename(file.path, files.join(root, place))
-            lengths[place] = file.records
-            checksums[place] = file.sha256
-            records[stage][split] += file.records
+    records: dict[str, dict[str, int]] = {}
+    for stage, splits in schema.SPLITS.items():
+        for split in splits:
+            written = [f for f in summary.written(stage) if f.split == split and f.records]
+            for index, file in enumerate(written):
+                place = f"{_prefix(stage, split)}{index:05d}-of-{len(written):05d}"
+                files.rename(file.path, files.join(root, place))
+                lengths[place] = file.records
+                checksums[place] = file.sha256
+            records.setdefault(stage, {})[split] = sum(file.records for file in written)
     return lengths, records
-
-
-def _stage_bytes(shards: Iterable[ShardFacts], stage: str) -> dict[str, int]:
-    sizes: Counter[str] = Counter()
-    for file in _written(shards, stage):
-        sizes[file.split] += file.bytes
-    return dict(sizes)
-
-
-def _written(shards: Iterable[ShardFacts], stage: str) -> Iterator[WrittenFile]:
-    return (file for shard in shards for file in shard.written if file.stage == stage)
 
 
 def _place_tables(
@@ -153,23 +140,23 @@ def account(summary: Summary, carried: Carried) -> dict[str, Account]:
     """
     accounts: dict[str, Account] = {}
     for parsed in _with_all_domains(summary.lines):
-        later: Counter[str] = Counter()
-        for shard in summary.shards:
-            later.update(shard.events_filtered.get(parsed.what, {}))
+        later = _summed(shard.sorted.filtered.get(parsed.what, {}) for shard in summary.shards)
         brought = sum(part.rows for _, part in carried.events if part.domain == parsed.what)
         accounts[parsed.what] = parsed.counts.account(later, brought)
-    filtered: Counter[str] = Counter()
-    for shard in summary.shards:
-        filtered.update(shard.requests_filtered)
+    filtered = _summed(shard.requests_filtered for shard in summary.shards)
     accounts["requests"] = Account(
         total=sum(shard.requests for shard in summary.shards),
-        used=sum(file.records for file in _written(summary.shards, schema.STAGE2)),
+        used=sum(file.records for file in summary.written(schema.STAGE2)),
         filtered=dict(sorted(filtered.items())),
         rejected={},
     )
     for what, ended in accounts.items():
         ended.check(what)
     return accounts
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> Counter[str]:
+    return sum(map(Counter, counts), Counter())
 
 
 def check_trainable(records: dict[str, dict[str, int]], requests: Account) -> None:
@@ -197,20 +184,22 @@ def _place_rejects(root: str, lines: Iterable[LineFacts]) -> None:
     """All rejects in order of the inputs, in a few files."""
     folder = files.join(root, "rejects")
     files.make_folder(folder)
-    part, size, out = 0, 0, None
-    for parsed in sorted(lines, key=lambda entry: entry.what):
-        for _, _, path in sorted(parsed.counts.reject_files):
-            text = files.read_text(path)
-            if out is None or size > _REJECTS_BYTES:
-                if out is not None:
-                    out.__exit__(None, None, None)
-                out = files.writing(files.join(folder, f"part-{part:05d}.jsonl"))
-                stream = out.__enter__()
+    paths = (
+        path
+        for parsed in sorted(lines, key=lambda entry: entry.what)
+        for _, _, path in sorted(parsed.counts.reject_files)
+    )
+    part, size = 0, _REJECTS_BYTES + 1
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            text = files.read_text(path).encode()
+            if size > _REJECTS_BYTES:
+                stack.close()
+                name = files.join(folder, f"part-{part:05d}.jsonl")
+                stream = stack.enter_context(files.writing(name))
                 part, size = part + 1, 0
-            stream.write(text.encode())
+            stream.write(text)
             size += len(text)
-    if out is not None:
-        out.__exit__(None, None, None)
 
 
 def versions() -> dict[str, str]:

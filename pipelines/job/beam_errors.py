@@ -52,14 +52,12 @@ def of_runner(runner: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
+    except (ImportError, NotImplementedError) as error:
         if runner == beam_runner.LOCAL:
             raise
+        if isinstance(error, NotImplementedError):
+            raise InputError(f"runner={runner}: {' '.join(str(error).split())}") from error
         raise InputError(
             f"runner={runner} needs packages that are not installed ({error}): "
             f"{files.INSTALL_GCP if 'Dataflow' in runner else 'install them'}"
         ) from error
-    except NotImplementedError as error:
-        if runner == beam_runner.LOCAL:
-            raise
-        raise InputError(f"runner={runner}: {' '.join(str(error).split())}") from error

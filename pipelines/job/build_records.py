@@ -40,11 +40,11 @@ class BuildRecords(beam.PTransform):
     def expand(self, pipeline: beam.Pipeline) -> Any:
         """The whole job, a labelled step a line."""
         work = self.work
-        parsed = self._units(pipeline, "Logs", LOG) | "ParseLog" >> beam.ParDo(
-            parse_steps.ParseLog(work)
+        parsed = self._units(pipeline, "Logs", LOG) | "ParseLog" >> beam.FlatMap(
+            parse_steps.parse_log, work
         ).with_outputs(parse_steps.COUNTS, main="parts")
-        described = self._units(pipeline, "ItemFiles", ITEMS) | "ParseItems" >> beam.ParDo(
-            parse_steps.ParseItems(work)
+        described = self._units(pipeline, "ItemFiles", ITEMS) | "ParseItems" >> beam.FlatMap(
+            parse_steps.parse_items, work
         ).with_outputs(parse_steps.COUNTS, main="files")
         log_counts = parsed[parse_steps.COUNTS] | "SumLogs" >> beam.CombinePerKey(
             preconditions.merged

@@ -23,10 +23,10 @@ def keep(root: str, summary: Summary) -> None:
     files.make_folder(folder)
     parts = []
     for shard in summary.shards:
-        for domain, path in sorted(shard.events.items()):
-            name = f"{domain}-{shard.shard:05d}.arrow"
+        for domain, path in sorted(shard.sorted.events.items()):
+            name = f"{domain}-{shard.sorted.shard:05d}.arrow"
             files.rename(path, files.join(folder, name))
-            parts.append([shard.shard, domain, name, shard.rows[domain]])
+            parts.append([shard.sorted.shard, domain, name, shard.sorted.rows[domain]])
     for table in summary.tables:
         files.rename(table.raw_items, files.join(folder, _items_file(table.domain)))
     times = facts.to_json(summary.cutoffs.times)
@@ -68,11 +68,10 @@ def load(job: Job) -> Carried:
 
 
 def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
-    ours = job.as_json()
     for name in _MUST_AGREE:
-        if ours[name] != manifest.options[name]:
+        if (ours := getattr(job, name)) != manifest.options[name]:
             raise InputError(
-                f"{name}={ours[name]} differs from {manifest.options[name]}, which "
+                f"{name}={ours} differs from {manifest.options[name]}, which "
                 f"extends={job.extends} was made with: give that, or build all anew"
             )
     for domain in schema.DOMAINS:

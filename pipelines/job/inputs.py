@@ -34,11 +34,8 @@ def plan(job: Job) -> list[Input]:
     ]
     for entry in inputs:
         if entry.kind == LOG and entry.unit.kind == "csv":
-            path, columns = entry.unit.path, entry.unit.columns
-            if error := log_format.no_column(
-                path, columns, job.formats[entry.domain], entry.domain
-            ):
-                raise error
+            log = job.formats[entry.domain]
+            log_format.check_columns(entry.unit.path, entry.unit.columns, log, entry.domain)
     return inputs
 
 

@@ -1,7 +1,6 @@
 """A domain's counted items to its vocabularies and its item table, as files."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ from pipelines.job.summary import PlacedFile, TableFacts
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.options import Job
-from pipelines.records import item_files, shards, vocabulary
+from pipelines.records import item_files, vocabulary
 from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 from sitn_tf.errors import InputError
@@ -47,7 +46,7 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     in_files = sum(map(len, everything))
     if in_files and not described:
         raise _no_item_described(work.job, domain, everything, known.items)
-    flat, _ = item_files.words(shards.one_array(raw[schema.TITLE]), job.title_length)
+    flat, _ = item_files.words(raw[schema.TITLE].combine_chunks(), job.title_length)
     tokens = {
         schema.TITLE_WORDS: item_files.vocabulary_of(
             flat,
@@ -59,16 +58,13 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
     for name in schema.CATEGORICAL_ITEM_FEATURES:
         filled = raw[name].filter(pc.not_equal(raw[name], ""))
         tokens[name] = item_files.vocabulary_of(
-            shards.one_array(filled), 1, None, work.carried.tokens(domain, name)
+            filled.combine_chunks(), 1, None, work.carried.tokens(domain, name)
         )
     table = item_files.build_table(known, raw, tokens, job.title_length)
     path = work.place(f"item-table-{domain}")
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
-    content = buffer.getvalue().to_pybytes()
-    with files.writing(path) as stream:
-        stream.write(content)
-    checksum = hashlib.sha256(content).hexdigest()
+    checksum = files.write_bytes(path, buffer.getvalue().to_pybytes())
     made = [PlacedFile(path, schema.item_table_path(domain), checksum)]
     entries = {}
     for name, column in {schema.ITEM: known.items, **tokens}.items():

@@ -20,48 +20,37 @@ _SHOWN_FIELDS = 20
 _SHOWN_OF_NAME = 40
 
 
-class ParseLog(beam.DoFn):
-    """(domain, unit of a log) to (shard, part), and line counts by domain on the side."""
+def parse_log(element: tuple[str, line_blocks.Unit], work: Work) -> Iterator[Any]:
+    """(domain, unit of a log) to (shard, part), and line counts by domain on the side.
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    def process(self, element: tuple[str, line_blocks.Unit]) -> Iterator[Any]:
-        """Parses, spills and counts the unit's blocks, one in memory at a time."""
-        domain, unit = element
-        log = self._work.job.formats[domain]
-        for position, block in event_parser.parse_unit(
-            unit, log, self._work.job.block_bytes, domain
-        ):
-            order = (unit.index, position)
-            path = self._work.place(f"parsed-{domain}-{unit.index}-{position}")
-            yield from shards.spill(block.events, self._work.job.shards, path, domain, order)
-            counts = _counted(self._work, domain, unit, position, block)
-            clicked = block.events[log_format.CLICKED].to_numpy()
-            counts.times = line_counts.TimeHistogram.of(
-                block.events[log_format.TIME].to_numpy()[clicked]
-            )
-            yield beam.pvalue.TaggedOutput(COUNTS, (domain, counts))
-            beam.metrics.Metrics.counter("sitn", f"{domain}_lines").inc(block.lines)
+    The unit's blocks are parsed, spilled and counted one at a time.
+    """
+    domain, unit = element
+    job = work.job
+    for position, block in event_parser.parse_unit(
+        unit, job.formats[domain], job.block_bytes, domain
+    ):
+        order = (unit.index, position)
+        path = work.place(f"parsed-{domain}-{unit.index}-{position}")
+        yield from shards.spill(block.events, job.shards, path, domain, order)
+        counts = _counted(work, domain, unit, position, block)
+        clicked = block.events[log_format.CLICKED].to_numpy()
+        times = block.events[log_format.TIME].to_numpy()[clicked]
+        counts.times = line_counts.TimeHistogram.of(times)
+        yield beam.pvalue.TaggedOutput(COUNTS, (domain, counts))
+        beam.metrics.Metrics.counter("sitn", f"{domain}_lines").inc(block.lines)
 
 
-class ParseItems(beam.DoFn):
+def parse_items(element: tuple[str, line_blocks.Unit], work: Work) -> Iterator[Any]:
     """(domain, unit of an item file) to (domain, file of raw items), counts on the side."""
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-
-    def process(self, element: tuple[str, line_blocks.Unit]) -> Iterator[Any]:
-        """Parses the unit's blocks."""
-        domain, unit = element
-        fields = self._work.job.item_fields
-        what = f"{domain}_items"
-        for position, block in item_files.parse_items(unit, fields, self._work.job.block_bytes):
-            path = self._work.place(f"raw-items-{domain}-{unit.index}-{position}")
-            files.write_table(path, block.events)
-            counts = _counted(self._work, what, unit, position, block)
-            yield beam.pvalue.TaggedOutput(COUNTS, (what, counts))
-            yield domain, path
+    domain, unit = element
+    what = f"{domain}_items"
+    for position, block in item_files.parse_items(unit, work.job.item_fields, work.job.block_bytes):
+        path = work.place(f"raw-items-{domain}-{unit.index}-{position}")
+        files.write_table(path, block.events)
+        counts = _counted(work, what, unit, position, block)
+        yield beam.pvalue.TaggedOutput(COUNTS, (what, counts))
+        yield domain, path
 
 
 def _counted(

@@ -1,59 +1,54 @@
 """How far a job is, told by the files its workers have written: any runner will do."""
 
+import contextlib
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Iterator, Sequence
 
 from pipelines.logs import files
 
-_STEPS = (("parsed-", "blocks parsed"), ("sorted-target-", "shards sorted"),
-          ("stage2-train-", "shards written"))  # fmt: skip
+_EVERY = 10.0
 
 
-class Progress:
-    """Prints a line now and then while the job runs, to standard error.
+@contextlib.contextmanager
+def printed(folder: str, blocks: int, shards: int) -> Iterator[None]:
+    """Prints a line to standard error now and then while the job runs.
 
-    Attributes:
+    Args:
       folder: where workers write.
-      expected: blocks of logs, shards.
+      blocks: expected of the logs; shards: of users.
     """
+    began, done = time.monotonic(), threading.Event()
 
-    def __init__(self, folder: str, blocks: int, shards: int, every: float = 10.0) -> None:
-        self._folder, self._every = folder, every
-        self._expected = (blocks, shards, shards)
-        self._began = time.monotonic()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+    def watch() -> None:
+        while not done.wait(_EVERY):
+            written = files.match(files.join(folder, "*"))
+            text = line(written, blocks, shards, time.monotonic() - began)
+            print(text, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> "Progress":
-        self._thread.start()
-        return self
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._thread.join()
 
-    def _watch(self) -> None:
-        while not self._done.wait(self._every):
-            written = files.match(files.join(self._folder, "*"))
-            print(self.line(written, time.monotonic() - self._began), file=sys.stderr, flush=True)
-
-    def line(self, written: Sequence[tuple[str, int]], seconds: float) -> str:
-        """What the files (path, bytes) say."""
-        names = [(path.rsplit("/", 1)[-1], size) for path, size in written]
-        parts = []
-        for (prefix, what), expected in zip(_STEPS, self._expected, strict=True):
-            sizes = [size for name, size in names if name.startswith(prefix)]
-            if sizes:
-                rate = sum(sizes) / 2**20 / seconds
-                # how many blocks a gzipped file has is not known before
-                of = f" of {expected:,}" if len(sizes) <= expected else ""
-                parts.append(f"{len(sizes):,}{of} {what} ({rate:,.1f} MB/s)")
-        return f"{seconds:,.0f} s: " + (", ".join(parts) or "starting")
+def line(written: Sequence[tuple[str, int]], blocks: int, shards: int, seconds: float) -> str:
+    """What the files (path, bytes) say."""
+    names = [(path.rsplit("/", 1)[-1], size) for path, size in written]
+    parts = []
+    for prefix, what, expected in (
+        ("parsed-", "blocks parsed", blocks),
+        ("sorted-target-", "shards sorted", shards),
+        ("stage2-train-", "shards written", shards),
+    ):
+        sizes = [size for name, size in names if name.startswith(prefix)]
+        if sizes:
+            rate = sum(sizes) / 2**20 / seconds
+            # how many blocks a gzipped file has is not known before
+            of = f" of {expected:,}" if len(sizes) <= expected else ""
+            parts.append(f"{len(sizes):,}{of} {what} ({rate:,.1f} MB/s)")
+    return f"{seconds:,.0f} s: " + (", ".join(parts) or "starting")

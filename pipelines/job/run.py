@@ -48,7 +48,7 @@ def build_dataset(
         work = Work(job, files.join(root, "work"), carried)
         files.make_folder(work.folder)
         blocks = sum(entry.kind == LOG for entry in to_read)
-        progressing = progress.Progress(work.folder, blocks, job.shards)
+        progressing = progress.printed(work.folder, blocks, job.shards)
         with beam_errors.of_workers(), beam_errors.of_runner(_runner(options)), progressing:
             add_to(pipeline, work, to_read)
             pipeline.run().wait_until_finish()

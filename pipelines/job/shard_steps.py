@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -10,7 +11,7 @@ import apache_beam as beam
 import numpy as np
 
 from pipelines import facts
-from pipelines.job.summary import ShardFacts, WrittenFile
+from pipelines.job.summary import ShardFacts, SortedShard, WrittenFile
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.records import (
@@ -25,33 +26,13 @@ from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 
 
-@dataclasses.dataclass(frozen=True)
-class SortedShard:
-    """A shard after its first pass.
-
-    Attributes:
-      shard: its number.
-      events, rows: by domain, files of sorted events and how many they hold.
-      counts: by domain, files of item counts.
-      filtered: by domain, events filtered by rule.
-      shared_users: users with clicks in both domains.
-    """
-
-    shard: int
-    events: dict[str, str]
-    rows: dict[str, int]
-    counts: dict[str, str]
-    filtered: dict[str, dict[str, int]]
-    shared_users: int
-
-
 def sort_shard(
     element: tuple[int, Iterable[shards.Part]], cutoffs: request_rules.Cutoffs, work: Work
 ) -> SortedShard:
     """First pass over a shard: sorted, without duplicates, items of the training period counted."""
     shard, parts = element[0], list(element[1])
     job = work.job
-    tables, filtered, event_paths = {}, {}, {}
+    tables, filtered, event_paths, count_paths = {}, {}, {}, {}
     for domain in schema.DOMAINS:
         of_domain = [p for p in parts if p.domain == domain]
         tables[domain], filtered[domain] = shards.load(
@@ -59,12 +40,11 @@ def sort_shard(
         )
         event_paths[domain] = work.place(f"sorted-{domain}-{shard}")
         files.write_table(event_paths[domain], tables[domain])
-    users, (source, target) = shards.coded([tables[d] for d in schema.DOMAINS])
-    plan = request_rules.plan(source, target, column_hashes.hash_strings(users), job, cutoffs)
-    count_paths = {}
-    for domain, events in ((schema.SOURCE, source), (schema.TARGET, target)):
+    users, events = shards.coded(tables)
+    plan = request_rules.plan(events, column_hashes.hash_strings(users), job, cutoffs)
+    for domain in schema.DOMAINS:
         count_paths[domain] = work.place(f"counts-{domain}-{shard}")
-        counted = vocabulary.count_items(events, plan.user_cutoff)
+        counted = vocabulary.count_items(events[domain], plan.user_cutoff)
         files.write_table(count_paths[domain], counted)
     shared = np.intersect1d(plan.clicks[schema.SOURCE].user, plan.clicks[schema.TARGET].user)
     rows = {domain: len(table) for domain, table in tables.items()}
@@ -108,17 +88,16 @@ class WriteRecords(beam.DoFn):
         statistics_path = self._work.place(f"statistics-{element.shard}")
         statistics = feature_statistics.ShardStatistics(shard)
         with _ShardWriters(self._work, element.shard) as writers:
-            for chunk in stage_records.stage1(shard, job):
-                writers.write(chunk)
-                statistics.add(chunk)
-            for chunk in stage_records.stage2(shard, job, self._popularity, filtered):
+            for chunk in itertools.chain(
+                stage_records.stage1(shard, job),
+                stage_records.stage2(shard, job, self._popularity, filtered),
+            ):
                 writers.write(chunk)
                 statistics.add(chunk)
         files.write_json(statistics_path, facts.to_json(statistics.summary()))
         yield ShardFacts(
-            element.shard, element.events, element.rows, writers.written(), statistics_path,
-            len(shard.plan.requests.user), filtered, element.filtered,
-        )  # fmt: skip
+            element, writers.written(), statistics_path, len(shard.plan.requests.user), filtered
+        )
 
 
 @dataclasses.dataclass
@@ -130,25 +109,19 @@ class _OpenFile:
     sha256: Any = dataclasses.field(default_factory=hashlib.sha256)
 
 
-class _ShardWriters:
+class _ShardWriters(contextlib.ExitStack):
     """The open files of one shard, one a stage and split that has records."""
 
     def __init__(self, work: Work, shard: int) -> None:
+        super().__init__()
         self._work, self._shard = work, shard
-        self._stack = contextlib.ExitStack()
         self._files: dict[tuple[str, str], _OpenFile] = {}
-
-    def __enter__(self) -> "_ShardWriters":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
 
     def write(self, chunk: stage_records.Chunk) -> None:
         key = (chunk.stage, chunk.split)
         if key not in self._files:
             path = self._work.place(f"{chunk.stage}-{chunk.split}-{self._shard}")
-            self._files[key] = _OpenFile(path, self._stack.enter_context(files.writing(path)))
+            self._files[key] = _OpenFile(path, self.enter_context(files.writing(path)))
         data, file = stage_records.encode(chunk), self._files[key]
         file.stream.write(data)
         file.records += chunk.rows

@@ -64,26 +64,41 @@ class WrittenFile:
 
 
 @dataclasses.dataclass(frozen=True)
-class ShardFacts:
-    """A shard after its second pass.
+class SortedShard:
+    """A shard after its first pass.
 
     Attributes:
       shard: its number.
-      events, rows: by domain, the file of sorted events and how many they are.
-      written: its records.
-      statistics: the file of its statistics: those of many shards are large.
-      requests: all of them; requests_filtered: by rule.
-      events_filtered: by domain and rule.
+      events, rows: by domain, files of sorted events and how many they hold.
+      counts: by domain, files of item counts.
+      filtered: by domain, events filtered by rule.
+      shared_users: users with clicks in both domains.
     """
 
     shard: int
     events: dict[str, str]
     rows: dict[str, int]
+    counts: dict[str, str]
+    filtered: dict[str, dict[str, int]]
+    shared_users: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFacts:
+    """A shard after its second pass.
+
+    Attributes:
+      sorted: what the first pass made.
+      written: its records.
+      statistics: the file of its statistics: those of many shards are large.
+      requests: all of them; requests_filtered: by rule.
+    """
+
+    sorted: SortedShard
     written: tuple[WrittenFile, ...]
     statistics: str
     requests: int
     requests_filtered: dict[str, int]
-    events_filtered: dict[str, dict[str, int]]
 
 
 Fact = LineFacts | CutoffFacts | TableFacts | ShardFacts
@@ -98,6 +113,10 @@ class Summary:
     tables: tuple[TableFacts, ...]
     shards: tuple[ShardFacts, ...]
 
+    def written(self, stage: str) -> list[WrittenFile]:
+        """The record files of a stage, in order of their shards."""
+        return [file for shard in self.shards for file in shard.written if file.stage == stage]
+
     @classmethod
     def of(cls, told: list[Fact]) -> "Summary":
         """Of facts in any order."""
@@ -109,5 +128,5 @@ class Summary:
             tuple(sorted(lines, key=lambda fact: (fact.what not in schema.DOMAINS, fact.what))),
             cutoffs,
             tuple(sorted(tables, key=lambda fact: fact.domain)),
-            tuple(sorted(shards, key=lambda fact: fact.shard)),
+            tuple(sorted(shards, key=lambda fact: fact.sorted.shard)),
         )

@@ -5,24 +5,21 @@ parsing each line alone, the block goes line by line: that path (`line_parser`) 
 what is right, and a test holds the fast one to it.
 """
 
-import functools
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
-import pyarrow.parquet as pq
 
-from pipelines.logs import files, line_blocks, log_format
+from pipelines.logs import line_blocks, log_format
 from pipelines.logs.event_rules import judge
 from pipelines.logs.line_parser import INTEGER, LIMIT, NUMBER, one_by_one, parse_line_by_line
 from pipelines.logs.log_format import LogFormat
-from pipelines.logs.parsed import Parsed, long_lines
+from pipelines.logs.parsed import Parsed, described_rows
 from pipelines.logs.text_lines import Lines, lines_with_text
 
 _ARROW_ONLY = re.compile(rb"[:,\[\s](?:-NaN|-?Inf(?!inity))")
@@ -40,54 +37,37 @@ def parse_unit(
     Raises:
       InputError: a Parquet file lacks a column, or a file is damaged.
     """
-    if unit.kind != "parquet":
-        for block in line_blocks.read_blocks(unit, block_bytes, log.max_line_bytes):
-            yield block.position, parse_block(block, unit, log)
-        return
-    with files.reading(unit.path) as stream:
-        file = pq.ParquetFile(stream)
-        if error := log_format.no_column(unit.path, file.schema_arrow.names, log, domain):
-            raise error
-        for first, rows in line_blocks.row_batches(file, unit.start, list(log.fields.values())):
-            yield first, parse_rows(rows, first, log)
+
+    def columns(names: list[str]) -> Collection[str]:
+        log_format.check_columns(unit.path, names, log, domain)
+        return log.fields.values()
+
+    for place, piece in line_blocks.read_unit(unit, block_bytes, log.max_line_bytes, columns):
+        if isinstance(piece, line_blocks.Block):
+            yield place, parse_block(piece, unit, log)
+        else:
+            yield place, parse_rows(piece, place, log)
 
 
 def parse_block(block: line_blocks.Block, unit: line_blocks.Unit, log: LogFormat) -> Parsed:
     """Parses whole lines of JSON or CSV."""
-    parsed = _parse_lines(block, unit, log)
-    parsed.rejects += long_lines(block)
-    parsed.lines += len(block.long_lines)
-    return parsed
-
-
-def _parse_lines(block: line_blocks.Block, unit: line_blocks.Unit, log: LogFormat) -> Parsed:
     lines = lines_with_text(block.data)
-    if not len(lines.starts):
-        return Parsed(log.schema.empty_table(), 0, {}, []).with_blank(lines.blank)
     try:
-        if not _is_text(block.data) or lines.longest > log.max_line_bytes:
+        if not len(lines.starts) or lines.longest > log.max_line_bytes:
             raise _NotAtOnceError
+        if not block.data.isascii():
+            block.data.decode()
         read_at_once = _json_at_once if unit.kind == "jsonl" else _csv_at_once
         table = read_at_once(block.data, lines, unit, log)
         if len(table) != len(lines.starts):
             raise _NotAtOnceError
         columns = _normalise(table, log)
-    except (pa.ArrowInvalid, _NotAtOnceError):
+    except (UnicodeDecodeError, pa.ArrowInvalid, _NotAtOnceError):
         return parse_line_by_line(block, unit, log)
     parsed = judge(
         columns, log, lambda row: (block.position + int(lines.starts[row]), lines.text(row))
     )
-    return parsed.with_blank(lines.blank)
-
-
-def _is_text(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return parsed.with_unread(block, lines.blank)
 
 
 def _json_at_once(data: bytes, lines: Lines, unit: line_blocks.Unit, log: LogFormat) -> pa.Table:
@@ -147,35 +127,24 @@ def _csv_at_once(data: bytes, lines: Lines, unit: line_blocks.Unit, log: LogForm
 
 def parse_rows(table: pa.Table, first_row: int, log: LogFormat) -> Parsed:
     """Parses rows of a Parquet file, whose columns have types already."""
-    rows = len(table)
     try:
         columns = _normalise(table, log)
     except (pa.ArrowInvalid, _NotAtOnceError):
-        values = [
-            (first_row + i, json.dumps(row, default=str).encode(), row)
-            for i, row in enumerate(table.to_pylist())
-        ]
-        lines: list[tuple[int, bytes, Callable[[], dict[str, Any]]]] = [
-            (position, raw, functools.partial(dict, row)) for position, raw, row in values
-        ]
-        return one_by_one(lines, rows, log)
+        return one_by_one(described_rows(table, first_row), lambda row: row, log)
 
     def describe(row: int) -> tuple[int, bytes]:
-        value = table.slice(row, 1).to_pylist()[0]
-        return first_row + row, json.dumps(value, default=str).encode()
+        [(position, raw, _)] = described_rows(table.slice(row, 1), first_row + row)
+        return position, raw
 
     return judge(columns, log, describe)
 
 
 def _normalise(table: pa.Table, log: LogFormat) -> dict[str, pa.Array]:
     """Columns by role: ids as strings, time as int64 seconds, null where missing."""
-    columns = {}
-    for role, name in log.fields.items():
-        column = table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0)
-        columns[role] = _NORMALISERS[role](column, log)
-    return columns
+    return {
+        role: _NORMALISERS[role](table[name].combine_chunks(), log)
+        for role, name in log.fields.items()
+    }
 
 
 def _ids(column: pa.Array, log: LogFormat) -> pa.Array:
@@ -213,8 +182,7 @@ def _all_match(strings: pa.Array, pattern: re.Pattern[str]) -> bool:
 
 def _times(column: pa.Array, log: LogFormat) -> pa.Array:
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        seconds = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
-        return seconds
+        return column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     number = _number(column)
     valid = np.asarray(number.is_valid())
     values = number.fill_null(0).to_numpy(zero_copy_only=False)

@@ -50,25 +50,21 @@ def judge(
     ]
     kept, filtered = verdict == 0, {}
     if log_format.RATING in columns:
-        low = columns[log_format.RATING].fill_null(0.0).to_numpy() < (log.min_rating or -math.inf)
-        filtered = _counted("rating_below_minimum", kept & low)
-        kept &= ~low
+        is_low = columns[log_format.RATING].fill_null(0.0).to_numpy() < (
+            log.min_rating or -math.inf
+        )
+        if low := int((kept & is_low).sum()):
+            filtered = {"rating_below_minimum": low}
+        kept &= ~is_low
     return Parsed(_events(columns, kept, log), rows, filtered, rejects)
-
-
-def _counted(rule: str, where: np.ndarray) -> dict[str, int]:
-    return {rule: int(where.sum())} if where.any() else {}
 
 
 def _has_control_character(ids: pa.Array) -> np.ndarray:
     data = ids.buffers()[2]
-    if data is None or not _any_control(np.frombuffer(data, np.uint8)):
+    text = np.frombuffer(b"" if data is None else data, np.uint8)
+    if not ((text < 32) | (text >= 127)).any():
         return np.zeros(len(ids), bool)
     return np.asarray(pc.match_substring_regex(ids, r"[\x00-\x1f\x7f-\x{9f}\x{2028}\x{2029}]"))
-
-
-def _any_control(data: np.ndarray) -> bool:
-    return bool(((data < 32) | (data >= 127)).any())
 
 
 def _events(columns: dict[str, pa.Array], kept: np.ndarray, log: LogFormat) -> pa.Table:

@@ -1,6 +1,7 @@
 """Files on any filesystem that Beam knows: paths are strings, bytes go in and out."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -95,8 +96,14 @@ def read_text(path: str) -> str:
 
 
 def write_text(path: str, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str, content: bytes) -> str:
+    """Writes a whole file; its SHA-256."""
     with writing(path) as stream:
-        stream.write(text.encode())
+        stream.write(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def write_json(path: str, value: Any) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import BinaryIO, Literal, cast
 
 import pyarrow as pa
@@ -182,14 +182,31 @@ def read_blocks(unit: Unit, block_bytes: int, max_line_bytes: int) -> Iterator[B
             ) from error
 
 
-def row_batches(
-    file: pq.ParquetFile, group: int, columns: list[str]
-) -> Iterator[tuple[int, pa.Table]]:
-    """Rows of a row group, some at a time, and which row of the whole file the first is."""
-    first = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
-    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=columns):
-        yield first, pa.Table.from_batches([batch])
-        first += len(batch)
+def read_unit(
+    unit: Unit,
+    block_bytes: int,
+    max_line_bytes: int,
+    columns: Callable[[list[str]], Collection[str]],
+) -> Iterator[tuple[int, Block | pa.Table]]:
+    """(position, block), or of a Parquet file (row, table): pieces of bounded size.
+
+    Args:
+      columns: of the columns that a Parquet file has those to read.
+
+    Raises:
+      InputError: a gzip file that is cut off or damaged; what `columns` raises.
+    """
+    if unit.kind != "parquet":
+        for block in read_blocks(unit, block_bytes, max_line_bytes):
+            yield block.position, block
+        return
+    with files.reading(unit.path) as stream:
+        file = pq.ParquetFile(stream)
+        wanted = list(columns(file.schema_arrow.names))
+        first = sum(file.metadata.row_group(g).num_rows for g in range(unit.start))
+        for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[unit.start], columns=wanted):
+            yield first, pa.Table.from_batches([batch])
+            first += len(batch)
 
 
 def _of_bounded_lines(block: Block) -> Iterator[Block]:

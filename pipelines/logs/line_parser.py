@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipelines.logs import line_blocks, log_format
 from pipelines.logs.event_rules import judge
 from pipelines.logs.log_format import LogFormat
-from pipelines.logs.parsed import BadLineError, Parsed, Reject
+from pipelines.logs.parsed import TOO_LONG, BadLineError, Line, Parsed, read_each
 from pipelines.logs.text_lines import lines_with_text
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -24,42 +24,27 @@ LIMIT = 1 << 62
 
 
 def parse_line_by_line(block: line_blocks.Block, unit: line_blocks.Unit, log: LogFormat) -> Parsed:
-    """As `parse_block` (long lines that were not kept left out), each line alone."""
+    """As `parse_block`, each line alone."""
     lines = lines_with_text(block.data)
-    parse = _json_line if unit.kind == "jsonl" else _csv_line
-    parsed = one_by_one(
-        (
-            (block.position + start, raw, functools.partial(parse, raw, unit, log))
-            for start, raw in lines
-        ),
-        len(lines.starts),
-        log,
-    )
-    return parsed.with_blank(lines.blank)
+    read = functools.partial(_json_line if unit.kind == "jsonl" else _csv_line, unit=unit, log=log)
+    parsed = one_by_one(((block.position + start, raw, raw) for start, raw in lines), read, log)
+    return parsed.with_unread(block, lines.blank)
 
 
 def one_by_one(
-    lines: Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]], count: int, log: LogFormat
+    lines: Iterable[Line], read: Callable[[Any], dict[str, Any]], log: LogFormat
 ) -> Parsed:
     """Values of each line where it has any, then judged together."""
-    rows: list[list[Any]] = []
-    origins: list[tuple[int, bytes]] = []
-    rejects: list[Reject] = []
-    for position, raw, parse in lines:
-        try:
-            rows.append(_values(parse(), log))
-            origins.append((position, raw))
-        except BadLineError as reason:
-            kept = raw[: log.max_line_bytes]
-            rejects.append(Reject(position, str(reason), kept, len(kept) == len(raw)))
-    types = [_VALUE_TYPES[role] for role in log.fields]
-    values = zip(*rows, strict=True) if rows else [[] for _ in types]
+    rows, origins, rejects = read_each(
+        lines, lambda value: _values(read(value), log), log.max_line_bytes
+    )
+    values = zip(*rows, strict=True) if rows else [[] for _ in log.fields]
     columns = {
-        role: pa.array(column, type_)
-        for role, column, type_ in zip(log.fields, values, types, strict=True)
+        role: pa.array(column, _VALUE_TYPES[role])
+        for role, column in zip(log.fields, values, strict=True)
     }
-    parsed = judge(columns, log, lambda row: origins[row])
-    parsed.lines = count
+    parsed = judge(columns, log, origins.__getitem__)
+    parsed.lines += len(rejects)
     parsed.rejects += rejects
     return parsed
 
@@ -112,7 +97,7 @@ def csv_row(text: str, columns: tuple[str, ...]) -> dict[str, Any]:
 
 def _decode(raw: bytes, log: LogFormat) -> str:
     if len(raw) > log.max_line_bytes:
-        raise BadLineError("line too long")
+        raise BadLineError(TOO_LONG)
     try:
         return raw.decode()
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """How a domain's log is to be read: which field is what, and what an event's columns are."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import pyarrow as pa
 
@@ -11,6 +11,7 @@ TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 USER, ITEM, TIME = "user", "item", "time"
 CLICKED, REQUEST, SCORE, RATING = "clicked", "request", "score", "rating"
+ROLES = (USER, ITEM, TIME, CLICKED, REQUEST, SCORE, RATING)
 
 EVENT_TYPES = {
     USER: pa.string(),
@@ -52,15 +53,7 @@ class LogFormat:
     @property
     def fields(self) -> dict[str, str]:
         """Names in the log by role, of the fields that are read."""
-        named = {
-            USER: self.user,
-            ITEM: self.item,
-            TIME: self.time,
-            CLICKED: self.label,
-            REQUEST: self.request,
-            SCORE: self.score,
-            RATING: self.rating,
-        }
+        named = {role: getattr(self, "label" if role == CLICKED else role) for role in ROLES}
         return {role: name for role, name in named.items() if name is not None}
 
     @property
@@ -80,15 +73,16 @@ def option_names(log: LogFormat, domain: str) -> dict[str, str]:
     }
 
 
-def no_column(path: str, columns: Iterable[str], log: LogFormat, domain: str) -> InputError | None:
-    """The error of a file that lacks a column; None where it has all."""
-    columns = list(columns)
+def check_columns(path: str, columns: Collection[str], log: LogFormat, domain: str) -> None:
+    """
+    Raises:
+      InputError: a file lacks a column.
+    """
     for field, option in option_names(log, domain).items():
         if field not in columns:
-            return InputError(
+            raise InputError(
                 f"{path} has no column {field}: it has {', '.join(columns)}: check {option}"
             )
-    return None
 
 
 def missing(field: str) -> str:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -11,6 +11,11 @@ from pipelines.logs import line_blocks
 
 BLANK_LINE = "blank_line"
 """The rule by which lines without text are filtered, of logs and item files alike."""
+TOO_LONG = "line too long"
+
+Row = TypeVar("Row")
+Line: TypeAlias = tuple[int, bytes, Any]
+"""Where a line is, its text, and what its values are read from (text or a row)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +40,12 @@ class Parsed:
     filtered: dict[str, int]
     rejects: list[Reject]
 
-    def with_blank(self, blank: int) -> "Parsed":
-        """Also counts lines without text."""
-        self.lines += blank
+    def with_unread(self, block: line_blocks.Block, blank: int) -> "Parsed":
+        """Also counts a block's lines without text, and those that were too long to be kept."""
+        self.rejects += [
+            Reject(line.position, TOO_LONG, line.head, False) for line in block.long_lines
+        ]
+        self.lines += blank + len(block.long_lines)
         if blank:
             self.filtered[BLANK_LINE] = blank
         return self
@@ -47,9 +55,28 @@ class BadLineError(Exception):
     """A value or line that is rejected; the message is the reason."""
 
 
-def long_lines(block: line_blocks.Block) -> list[Reject]:
-    """The lines that were too long to be kept."""
-    return [Reject(line.position, "line too long", line.head, False) for line in block.long_lines]
+def read_each(
+    lines: Iterable[Line], read: Callable[[Any], Row], longest: int | None = None
+) -> tuple[list[Row], list[tuple[int, bytes]], list[Reject]]:
+    """What `read` makes of each line, where it is and its text; and the lines it rejects.
+
+    Of a rejected line the first `longest` bytes are kept.
+    """
+    rows, origins, rejects = [], [], []
+    for position, raw, value in lines:
+        try:
+            rows.append(read(value))
+            origins.append((position, raw))
+        except BadLineError as reason:
+            kept = raw[:longest]
+            rejects.append(Reject(position, str(reason), kept, len(kept) == len(raw)))
+    return rows, origins, rejects
+
+
+def described_rows(table: pa.Table, first_row: int) -> Iterator[Line]:
+    """The rows of a Parquet file as lines."""
+    for place, row in enumerate(table.to_pylist(), first_row):
+        yield place, json.dumps(row, default=str).encode(), row
 
 
 def reject_lines(domain: str, unit: line_blocks.Unit, rejects: Iterable[Reject]) -> str:

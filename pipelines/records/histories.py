@@ -16,7 +16,6 @@ def strictly_before(
     click_time: np.ndarray,
     user: np.ndarray,
     time: np.ndarray,
-    longest: int | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The slice of clicks that is each request's history.
 
@@ -26,7 +25,6 @@ def strictly_before(
     Args:
       click_user, click_time: int64 [n], sorted by (user, time).
       user, time: int64 [r] of the requests.
-      longest: the most recent clicks kept; None keeps all.
 
     Returns:
       start, stop: int64 [r]; clicks start..stop-1 are the history, oldest first.
@@ -34,9 +32,12 @@ def strictly_before(
     keys = user_time_key(click_user, click_time)
     stop = np.searchsorted(keys, user_time_key(user, time), side="left")
     start = np.searchsorted(click_user, user, side="left")
-    if longest is not None:
-        start = np.maximum(start, stop - longest)
     return start, stop
+
+
+def latest(start: np.ndarray, stop: np.ndarray, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """The most recent clicks of each history, `longest` at the most: start, stop int64 [r]."""
+    return np.maximum(start, stop - longest), stop
 
 
 def newest_time(click_time: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:

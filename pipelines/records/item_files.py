@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import functools
 import html
 import json
 import re
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipelines.logs import files, line_blocks
+from pipelines.logs import line_blocks
 from pipelines.logs.line_parser import csv_row
 from pipelines.logs.log_format import missing
-from pipelines.logs.parsed import BadLineError, Parsed, Reject, long_lines
+from pipelines.logs.parsed import BadLineError, Line, Parsed, described_rows, read_each
 from pipelines.logs.text_lines import lines_with_text
 from pipelines.options import ItemFields
 from pipelines.records import shards, vocabulary
@@ -34,52 +32,35 @@ def parse_items(
     unit: line_blocks.Unit, fields: ItemFields, block_bytes: int
 ) -> Iterator[tuple[int, Parsed]]:
     """(position, what was parsed) of each block of a unit of an item file."""
-    if unit.kind != "parquet":
-        for block in line_blocks.read_blocks(unit, block_bytes, _MAX_ITEM_BYTES):
-            yield block.position, parse_lines(block, unit, fields)
-        return
-    with files.reading(unit.path) as stream:
-        file = pq.ParquetFile(stream)
-        names = set(dataclasses.asdict(fields).values())
-        wanted = [name for name in file.schema_arrow.names if name in names]
-        for first, rows in line_blocks.row_batches(file, unit.start, wanted):
-            yield first, parse_rows(rows, first, fields)
+    known = set(dataclasses.asdict(fields).values())
+
+    def columns(names: list[str]) -> list[str]:
+        return [name for name in names if name in known]
+
+    for place, piece in line_blocks.read_unit(unit, block_bytes, _MAX_ITEM_BYTES, columns):
+        if isinstance(piece, line_blocks.Block):
+            yield place, parse_lines(piece, unit, fields)
+        else:
+            yield place, parse_rows(piece, place, fields)
 
 
 def parse_lines(block: line_blocks.Block, unit: line_blocks.Unit, fields: ItemFields) -> Parsed:
     """Lines of an item file (JSON, Python literals or CSV) to RAW rows and rejects."""
     lines = lines_with_text(block.data)
     parsed = _parsed(
-        ((block.position + s, raw, functools.partial(_parse, raw, unit)) for s, raw in lines),
-        fields,
+        ((block.position + start, raw, raw) for start, raw in lines),
+        lambda raw: read_item(_parse(raw, unit), fields),
     )
-    parsed.rejects += long_lines(block)
-    parsed.lines += len(block.long_lines)
-    return parsed.with_blank(lines.blank)
+    return parsed.with_unread(block, lines.blank)
 
 
 def parse_rows(table: pa.Table, first_row: int, fields: ItemFields) -> Parsed:
     """Rows of a Parquet item file to RAW rows and rejects."""
-    rows = enumerate(table.to_pylist(), first_row)
-    return _parsed(
-        (
-            (place, json.dumps(row, default=str).encode(), functools.partial(dict, row))
-            for place, row in rows
-        ),
-        fields,
-    )
+    return _parsed(described_rows(table, first_row), lambda row: read_item(row, fields))
 
 
-def _parsed(
-    lines: Iterable[tuple[int, bytes, Callable[[], dict[str, Any]]]], fields: ItemFields
-) -> Parsed:
-    """Position, text and reader of each line to the items read, each line in one place."""
-    rows, rejects = [], []
-    for position, raw, parse in lines:
-        try:
-            rows.append(read_item(parse(), fields))
-        except BadLineError as reason:
-            rejects.append(Reject(position, str(reason), raw))
+def _parsed(lines: Iterable[Line], read: Callable[[Any], dict[str, str]]) -> Parsed:
+    rows, _, rejects = read_each(lines, read)
     return Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
 
 
@@ -171,7 +152,7 @@ def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
     parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
     together = pa.concat_tables([RAW.empty_table(), *parts])
     together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
-    item = shards.one_array(together[schema.ITEM])
+    item = together[schema.ITEM].combine_chunks()
     place = pc.index_in(items, value_set=item)
     columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
     return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
@@ -201,7 +182,7 @@ def vocabulary_of(
     if not len(distinct) and known is None:
         return distinct
     ordered = vocabulary.ordered(table, minimum, known)[vocabulary.ITEM]
-    result = shards.one_array(ordered)
+    result = ordered.combine_chunks()
     return result if most is None else result.slice(0, max(most, len(known or [])))
 
 
@@ -216,8 +197,8 @@ def build_table(
     def reserved(column: pa.Array, pad: Any, unknown: Any) -> pa.Array:
         return pa.concat_arrays([pa.array([pad, unknown], column.type), column])
 
-    flat, offsets = words(shards.one_array(raw[schema.TITLE]), title_length)
-    ids = _token_ids(flat, vocabularies[schema.TITLE_WORDS])
+    flat, offsets = words(raw[schema.TITLE].combine_chunks(), title_length)
+    ids = vocabulary.ids_of(flat, vocabularies[schema.TITLE_WORDS])
     known = ids != schema.OOV_ID  # rare words say nothing: left out
     kept = np.concatenate([[0], np.cumsum(known)])[offsets]
     title_words = pa.ListArray.from_arrays(
@@ -225,17 +206,12 @@ def build_table(
     )
     columns = {
         schema.ITEM: reserved(items.items, "", ""),
-        schema.TITLE: reserved(shards.one_array(raw[schema.TITLE]), "", ""),
+        schema.TITLE: reserved(raw[schema.TITLE].combine_chunks(), "", ""),
         schema.COUNT: reserved(pa.array(items.clicks), 0, 0),
         schema.IMPRESSIONS: reserved(pa.array(items.impressions), 0, 0),
         schema.TITLE_WORDS: reserved(title_words, [], []),
     }
     for name in schema.CATEGORICAL_ITEM_FEATURES:
-        of_items = _token_ids(shards.one_array(raw[name]), vocabularies[name])
+        of_items = vocabulary.ids_of(raw[name].combine_chunks(), vocabularies[name])
         columns[name] = reserved(pa.array(of_items, pa.int32()), schema.PAD_ID, schema.OOV_ID)
     return pa.table({name: columns[name] for name in schema.ITEM_TABLE_COLUMNS})
-
-
-def _token_ids(tokens: pa.Array, known: pa.Array) -> np.ndarray:
-    empty = np.empty(0, np.int64)
-    return vocabulary.Vocabulary(known, empty, empty).ids(tokens)

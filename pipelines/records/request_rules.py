@@ -113,22 +113,16 @@ def _grouped(events: shards.Events, *, named: bool) -> tuple[np.ndarray, np.ndar
 
 
 def plan(
-    source: shards.Events, target: shards.Events, user_hash: np.ndarray, job: Job, cutoffs: Cutoffs
+    events: dict[str, shards.Events], user_hash: np.ndarray, job: Job, cutoffs: Cutoffs
 ) -> Plan:
-    """Everything about a shard's requests that needs no vocabulary."""
-    requests = find(target, user_hash, job)
-    clicks = {schema.SOURCE: Clicks.of(source), schema.TARGET: Clicks.of(target)}
-    history = {
-        domain: histories.strictly_before(
-            c.user, c.time, requests.user, requests.time, job.max_history
-        )
+    """Everything about the requests of a shard (events by domain) that needs no vocabulary."""
+    requests = find(events[schema.TARGET], user_hash, job)
+    clicks = {domain: Clicks.of(of_domain) for domain, of_domain in events.items()}
+    before = {
+        domain: histories.strictly_before(c.user, c.time, requests.user, requests.time)
         for domain, c in clicks.items()
     }
-    minimum = {schema.SOURCE: job.min_source_history, schema.TARGET: job.min_target_history}
-    whole = {
-        domain: _whole_length(clicks[domain], requests) if minimum[domain] else None
-        for domain in schema.DOMAINS
-    }
+    history = {d: histories.latest(*slices, job.max_history) for d, slices in before.items()}
     left = np.ones(len(requests.user), bool)
     filtered: dict[str, int] = {}
 
@@ -138,9 +132,8 @@ def plan(
             filtered[rule] = count
         left[where] = False
 
-    for domain in schema.DOMAINS:
-        if (length := whole[domain]) is not None:
-            leave_out(length < minimum[domain], f"{domain}_history_too_short")
+    for domain, (start, stop) in before.items():
+        leave_out(stop - start < job.min_history(domain), f"{domain}_history_too_short")
     leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
     if job.split == "time":
         assert cutoffs.train_until is not None
@@ -152,19 +145,10 @@ def plan(
         split, user_cutoff = last_requests(requests.user, requests.time, left, len(user_hash))
         late = (split == SPLIT_CODES[schema.TRAIN]) & (requests.time >= user_cutoff[requests.user])
         leave_out(late, "at_the_users_cutoff")
-        last_event = np.maximum(
-            _last_time(source, len(user_hash)), _last_time(target, len(user_hash))
-        )
+        last_event = np.maximum(*(_last_time(e, len(user_hash)) for e in events.values()))
         user_cutoff = np.minimum(user_cutoff, last_event + 1)
     split = np.where(left, split, NO_SPLIT)
     return Plan(requests, clicks, history, split, filtered, user_cutoff)
-
-
-def _whole_length(clicks: Clicks, requests: Requests) -> np.ndarray:
-    start, stop = histories.strictly_before(
-        clicks.user, clicks.time, requests.user, requests.time, None
-    )
-    return stop - start
 
 
 def _last_time(events: shards.Events, users: int) -> np.ndarray:

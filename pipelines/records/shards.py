@@ -89,22 +89,12 @@ def spill(
 def ranked(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, pa.Array]:
     """Strings [n] to int64 [n] indices into their sorted distinct values, and those."""
     if isinstance(column, pa.ChunkedArray):
-        column = one_array(column)
+        column = column.combine_chunks()
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     order = pc.array_sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(pa.array(order))
-
-
-def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array, also of no chunk or of several."""
-    if pa.types.is_dictionary(column.type):
-        column = column.unify_dictionaries()
-    combined = column.combine_chunks()
-    if not isinstance(combined, pa.ChunkedArray):
-        return combined
-    return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.array([], column.type)
 
 
 def sort_order(*keys: np.ndarray) -> np.ndarray:
@@ -137,7 +127,7 @@ def compact(
         return events, {}
     user, users = ranked(events[log_format.USER])
     item, items = ranked(events[log_format.ITEM])
-    time = one_array(events[log_format.TIME]).to_numpy()
+    time = events[log_format.TIME].combine_chunks().to_numpy()
     keys = [user, time, item]
     if log_format.REQUEST in events.column_names:
         keys.insert(2, ranked(events[log_format.REQUEST])[0])
@@ -165,10 +155,10 @@ def _merged(events: pa.Table, order: np.ndarray, starts: np.ndarray) -> pa.Table
     merged = events.take(pa.array(order[starts]))
     if len(starts) == len(order):
         return merged
-    clicked = one_array(events[log_format.CLICKED]).to_numpy(zero_copy_only=False)[order]
+    clicked = events[log_format.CLICKED].combine_chunks().to_numpy(zero_copy_only=False)[order]
     columns = {log_format.CLICKED: np.logical_or.reduceat(clicked, starts)}
     if log_format.SCORE in events.column_names:
-        score = one_array(events[log_format.SCORE]).to_numpy(zero_copy_only=False)[order]
+        score = events[log_format.SCORE].combine_chunks().to_numpy(zero_copy_only=False)[order]
         columns[log_format.SCORE] = np.fmax.reduceat(score, starts)
     for name, values in columns.items():
         place = merged.column_names.index(name)
@@ -203,22 +193,18 @@ def load(
     return compacted(encode=True), filtered
 
 
-def coded(tables: list[pa.Table]) -> tuple[pa.Array, list[Events]]:
-    """Sorted tables of a shard to the users in all of them, sorted, and the events."""
-    chunks = [c for t in tables for c in _encoded(t[log_format.USER]).chunks]
+def coded(tables: dict[str, pa.Table]) -> tuple[pa.Array, dict[str, Events]]:
+    """A shard's sorted tables by domain to the users in all of them, sorted, and the events."""
+    chunks = [c for t in tables.values() for c in t[log_format.USER].cast(_DICTIONARY).chunks]
     codes, users = ranked(pa.chunked_array(chunks, _DICTIONARY))
-    events, begin = [], 0
-    for table in tables:
-        events.append(_events(table, codes[begin : begin + len(table)]))
+    events, begin = {}, 0
+    for domain, table in tables.items():
+        events[domain] = _events(table, codes[begin : begin + len(table)])
         begin += len(table)
     return users, events
 
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-
-
-def _encoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column if column.type == _DICTIONARY else column.cast(_DICTIONARY)
 
 
 def _events(table: pa.Table, user: np.ndarray) -> Events:
@@ -228,12 +214,12 @@ def _events(table: pa.Table, user: np.ndarray) -> Events:
         request, requests = ranked(table[log_format.REQUEST])
     score = None
     if log_format.SCORE in table.column_names:
-        score = one_array(table[log_format.SCORE]).to_numpy(zero_copy_only=False)
+        score = table[log_format.SCORE].combine_chunks().to_numpy(zero_copy_only=False)
     return Events(
         user,
         item,
-        one_array(table[log_format.TIME]).to_numpy(),
-        one_array(table[log_format.CLICKED]).to_numpy(zero_copy_only=False),
+        table[log_format.TIME].combine_chunks().to_numpy(),
+        table[log_format.CLICKED].combine_chunks().to_numpy(zero_copy_only=False),
         request,
         score,
         items,

@@ -53,13 +53,11 @@ def prepare(
     vocabularies: Mapping[str, Vocabulary],
 ) -> Shard:
     """Codes, plans and looks up the ids of a shard's sorted events."""
-    users, (source, target) = shards.coded([tables[d] for d in schema.DOMAINS])
+    users, events = shards.coded(tables)
+    target = events[schema.TARGET]
     user_hash = column_hashes.hash_strings(users)
-    plan = request_rules.plan(source, target, user_hash, job, cutoffs)
-    ids = {
-        domain: vocabularies[domain].ids(events.items)
-        for domain, events in ((schema.SOURCE, source), (schema.TARGET, target))
-    }
+    plan = request_rules.plan(events, user_hash, job, cutoffs)
+    ids = {domain: vocabularies[domain].ids(e.items) for domain, e in events.items()}
     click_ids = {domain: ids[domain][plan.clicks[domain].item] for domain in schema.DOMAINS}
     target_ids = ids[schema.TARGET][target.item]
     encoded = {domain: examples.Slices.of(column) for domain, column in click_ids.items()}
@@ -71,17 +69,13 @@ def stage1(shard: Shard, job: Job) -> Iterator[Chunk]:
     everyone = np.arange(len(shard.users))
     cutoff = shard.plan.user_cutoff
     history = {
-        domain: histories.strictly_before(c.user, c.time, everyone, cutoff, None)
+        domain: histories.strictly_before(c.user, c.time, everyone, cutoff)
         for domain, c in shard.plan.clicks.items()
-    }
-    minimum = {
-        schema.SOURCE: max(1, job.min_source_history),
-        schema.TARGET: max(1, job.min_target_history),
     }
     enough = np.ones(len(everyone), bool)
     for domain, (start, stop) in history.items():
-        enough &= stop - start >= minimum[domain]
-        history[domain] = (np.maximum(start, stop - job.max_history), stop)
+        enough &= stop - start >= max(1, job.min_history(domain))
+        history[domain] = histories.latest(start, stop, job.max_history)
     seed = column_hashes.combine(shard.user_hash, job.seed, 1)
     held_out = column_hashes.unit_interval(seed) < job.stage1_holdout
     for split, members in ((schema.TRAIN, ~held_out), (schema.VALIDATION, held_out)):

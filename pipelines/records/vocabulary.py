@@ -1,7 +1,6 @@
 """Item counts of the training period to vocabularies: line i of the file has id i + 2."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
 import pyarrow as pa
@@ -68,18 +67,18 @@ class Vocabulary:
     @classmethod
     def of(cls, table: pa.Table) -> "Vocabulary":
         return cls(
-            shards.one_array(table[ITEM]), table[CLICKS].to_numpy(), table[IMPRESSIONS].to_numpy()
+            table[ITEM].combine_chunks(), table[CLICKS].to_numpy(), table[IMPRESSIONS].to_numpy()
         )
 
     def ids(self, items: pa.Array) -> np.ndarray:
-        """Ids of items [n], OOV_ID for those that have none: int64 [n]."""
-        place = pc.index_in(items, value_set=self.items)
-        return place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + schema.FIRST_ID
+        """`ids_of` items [n]: int64 [n]."""
+        return ids_of(items, self.items)
 
 
-def as_text(tokens: pa.Array) -> bytes:
-    """The vocabulary file: one token a line."""
-    return b"".join(token.as_buffer().to_pybytes() + b"\n" for token in tokens)
+def ids_of(tokens: pa.Array, known: pa.Array) -> np.ndarray:
+    """Ids of tokens [n], OOV_ID for those that are not `known`: int64 [n]."""
+    place = pc.index_in(tokens, value_set=known)
+    return place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + schema.FIRST_ID
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +97,9 @@ class VocabularyEntry:
 
 
 def write_text(path: str, tokens: pa.Array) -> VocabularyEntry:
-    """Writes a vocabulary file."""
-    text = as_text(tokens)
-    with files.writing(path) as stream:
-        stream.write(text)
-    return VocabularyEntry(len(tokens) + schema.FIRST_ID, hashlib.sha256(text).hexdigest())
+    """Writes a vocabulary file: one token a line."""
+    text = b"".join(token.as_buffer().to_pybytes() + b"\n" for token in tokens)
+    return VocabularyEntry(len(tokens) + schema.FIRST_ID, files.write_bytes(path, text))
 
 
 def read_text(path: str) -> pa.Array:

@@ -250,10 +250,7 @@ def as_proto(statistics: Statistics) -> Any:
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     listed = statistics_pb2.DatasetFeatureStatisticsList()
-    for stage, splits in (
-        (schema.STAGE1, schema.STAGE1_SPLITS),
-        (schema.STAGE2, schema.STAGE2_SPLITS),
-    ):
+    for stage, splits in schema.SPLITS.items():
         for split in splits:
             dataset = listed.datasets.add(name=f"{stage}/{split}")
             for feature in schema.STAGE_FEATURES[stage]:

@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.resources
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -58,23 +59,12 @@ def render(statistics: Statistics, manifest: schema.Manifest) -> str:
         ],
         sections=[
             _users(statistics),
-            Section(
-                "Clicks by day",
-                "Days in UTC.",
-                [
-                    bars(f"{domain} domain", sorted(days.items()), _COLOURS[domain],
-                         "day", "clicks", "day")
-                    for domain, days in statistics.clicks_by_day.items()
-                ],
-            ),
+            Section("Clicks by day", "Days in UTC.",
+                    _bars_by_domain(statistics.clicks_by_day, "day", "clicks", "day")),
             Section(
                 "Clicks of a user",
                 "How many users have how many clicks in the whole log; bars span powers of two.",
-                [
-                    bars(f"{domain} domain", sorted(users.items()), _COLOURS[domain],
-                         "clicks of a user", "users", "power")
-                    for domain, users in statistics.clicks_per_user.items()
-                ],
+                _bars_by_domain(statistics.clicks_per_user, "clicks of a user", "users", "power"),
             ),
             Section(
                 "Popularity in the training period",
@@ -94,6 +84,17 @@ def render(statistics: Statistics, manifest: schema.Manifest) -> str:
             for key, feature in sorted(statistics.features.items())
         ],
     )  # fmt: skip
+
+
+def _bars_by_domain(
+    counts: dict[str, Counter[int]], x_title: str, y_title: str, kind: str
+) -> list[Picture]:
+    return [
+        bars(
+            f"{domain} domain", sorted(of_domain.items()), _COLOURS[domain], x_title, y_title, kind
+        )
+        for domain, of_domain in counts.items()
+    ]
 
 
 def _records(manifest: schema.Manifest) -> list[list[str]]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.synthetic_logs.interests import Items, Slots
 from pipelines.synthetic_logs.knobs import (
@@ -60,10 +61,10 @@ def make_source(knobs: Knobs, items: Items, slots: Slots, chunk: int) -> Events:
     anything = rng.integers(knobs.interests, size=len(user))
     item = items.draw(np.where(at_random, anything, slots.draw(user, rng)), rng)
     order = _in_time(knobs, user, moment, chunk)
-    number = chunk * CHUNK_USERS + user[order]
+    number = chunk * CHUNK_USERS + user
     if not knobs.source_impressions:
         click = np.ones(len(order), np.int64)
-        return Events(number, item[order], moment[order], None, click, None)
+        return Events(number[order], item[order], moment[order], None, click, None)
 
     rng = generator(knobs, UNCLICKED, chunk)
     shape = (len(user), knobs.candidates)
@@ -71,14 +72,8 @@ def make_source(knobs: Knobs, items: Items, slots: Slots, chunk: int) -> Events:
     shown[:, 0] = item
     _make_distinct(shown, lambda rows: items.draw(_anything(knobs, rows, rng), rng), items, rng)
     place = rng.permuted(np.tile(np.arange(knobs.candidates), (len(user), 1)), axis=1)
-    return Events(
-        user=np.repeat(number, knobs.candidates),
-        item=np.take_along_axis(shown, place, axis=1)[order].ravel(),
-        time=np.repeat(moment[order], knobs.candidates),
-        request=np.repeat(_number_within(user)[order], knobs.candidates),
-        click=(place == 0)[order].ravel().astype(np.int64),
-        score=None,
-    )
+    shown = np.take_along_axis(shown, place, axis=1)
+    return _impressions(number, moment, _number_within(user), order, shown, place == 0)
 
 
 def make_target(knobs: Knobs, items: Items, slots: Slots, chunk: int) -> Events:
@@ -104,14 +99,26 @@ def make_target(knobs: Knobs, items: Items, slots: Slots, chunk: int) -> Events:
     score = np.clip(exact, 1, SCORE_UNITS - 1)
     click = rng.random(shape) * SCORE_UNITS < score
     order = _in_time(knobs, user, moment, chunk)
-    return Events(
-        user=np.repeat(chunk * CHUNK_USERS + user[order], knobs.candidates),
-        item=shown[order].ravel(),
-        time=np.repeat(moment[order], knobs.candidates),
-        request=np.repeat(_number_within(user)[order], knobs.candidates),
-        click=click[order].ravel().astype(np.int64),
-        score=score[order].ravel(),
+    number = chunk * CHUNK_USERS + user
+    return _impressions(number, moment, _number_within(user), order, shown, click, score)
+
+
+def _impressions(
+    user: Ints,
+    moment: Ints,
+    request: Ints,
+    order: Ints,
+    shown: Ints,
+    click: npt.NDArray[np.bool_],
+    score: Ints | None = None,
+) -> Events:
+    """The requests `order` of [N], a line for each candidate of `shown` [N, C]."""
+    user, moment, request = (
+        np.repeat(column[order], shown.shape[1]) for column in (user, moment, request)
     )
+    clicked = click[order].ravel().astype(np.int64)
+    scores = None if score is None else score[order].ravel()
+    return Events(user, shown[order].ravel(), moment, request, clicked, scores)
 
 
 def _activity(mean: float, rng: np.random.Generator) -> Ints:

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pipelines import option_fields
+from pipelines.option_fields import option
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
@@ -23,9 +25,8 @@ USERS, ITEMS, ITEM_LINES, CLICKS, UNCLICKED, REQUESTS = range(6)
 
 
 def _knob(default: Any, meaning: str, low: float = -math.inf, high: float = math.inf) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"meaning": meaning, "low": low, "high": high}
-    )
+    words = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low:g}"
+    return option(default, meaning, (words, lambda value: low <= value <= high))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,9 @@ class Knobs:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(field.name, getattr(self, field.name), **field.metadata)
+            if not math.isfinite(value := getattr(self, field.name)):
+                raise InputError(f"{field.name}={value} is not a finite number")
+        option_fields.check(self)
         for name in ("source_items", "target_items"):
             count = getattr(self, name)
             if count < self.interests:
@@ -82,15 +85,6 @@ class Knobs:
     @property
     def chunks(self) -> int:
         return -(-self.users // CHUNK_USERS)
-
-
-def _check(name: str, value: Any, low: float, high: float, meaning: str) -> None:
-    del meaning
-    if not math.isfinite(value):
-        raise InputError(f"{name}={value} is not a finite number")
-    if not low <= value <= high:
-        accepted = f"between {low:.10g} and {high:.10g}" if high < math.inf else f"at least {low:g}"
-        raise InputError(f"{name}={value} is not {accepted}")
 
 
 def generator(knobs: Knobs, stream: int, part: int = 0) -> np.random.Generator:

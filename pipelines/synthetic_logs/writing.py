@@ -48,7 +48,6 @@ class Tally:
         self.lines = dict.fromkeys(schema.DOMAINS, 0)
         self.clicks = dict.fromkeys(schema.DOMAINS, 0)
         self.clicks_of_interest = {d: np.zeros(interests, np.int64) for d in schema.DOMAINS}
-        self.requests = 0
         self.shown_at = np.zeros(SCORE_UNITS + 1, np.int64)
         self.clicked_at = np.zeros(SCORE_UNITS + 1, np.int64)
 

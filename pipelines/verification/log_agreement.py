@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import facts
@@ -68,8 +67,7 @@ class _Events:
         self.clicked = np.asarray(table[log_format.CLICKED]).astype(bool)
         self.items = items.to_pylist()
         self.users = users.to_pylist()
-        place = pc.index_in(items, value_set=tokens)
-        self.item_ids = place.fill_null(schema.OOV_ID - schema.FIRST_ID).to_numpy() + 2
+        self.item_ids = vocabulary.ids_of(items, tokens)
         self.ids = dict(zip(self.items, self.item_ids.tolist(), strict=True))
         self._requests = (
             table[log_format.REQUEST] if log_format.REQUEST in table.column_names else None
@@ -232,7 +230,7 @@ class ShardOfLogs:
         self._ids = {domain: of_domain.ids for domain, of_domain in events.items()}
         # records are shuffled: a user comes again and again
         self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(_user, events))
-        self._found: collections.Counter[tuple[Any, ...]] = collections.Counter()
+        self._recorded: collections.Counter[tuple[Any, ...]] = collections.Counter()
         self._stage1: set[str] = set()
 
     def _shown(self, name: str) -> dict[Any, list[tuple[int, str, bool]]]:
@@ -252,7 +250,7 @@ class ShardOfLogs:
         self._histories(record, record["request_time"])
         self._candidates(record)
         content = self._content(record)
-        self._found[record["user_id"], split, record["request_time"], content] += 1
+        self._recorded[record["user_id"], split, record["request_time"], content] += 1
 
     def stage1(self, record: Record) -> None:
         """Compares one user's record."""
@@ -318,10 +316,7 @@ class ShardOfLogs:
 
     def _minimum(self, least: int) -> dict[str, int]:
         """Clicks of each domain that are needed before a time."""
-        return {
-            schema.SOURCE: max(least, self._job.min_source_history),
-            schema.TARGET: max(least, self._job.min_target_history),
-        }
+        return {domain: max(least, self._job.min_history(domain)) for domain in schema.DOMAINS}
 
     def finish(self, records: RecordChecks) -> None:
         """With all records seen: none is lost or made up, and the shard's counts are summed."""
@@ -351,14 +346,14 @@ class ShardOfLogs:
             self._logs.requests += len(shown)
             for request in self._expected(self._user(name), shown):
                 key = (name, *request)
-                if self._found[key] > 0:
-                    self._found[key] -= 1
+                if self._recorded[key] > 0:
+                    self._recorded[key] -= 1
                     continue
-                del self._found[key]
+                del self._recorded[key]
                 self._logs.lost_requests += 1
                 if len(self._logs.lost) < 3:
                     self._logs.lost.append(key)
-        made_up = +self._found
+        made_up = +self._recorded
         self._check("records are requests of the log, each once", not made_up,
                     lambda: f"{made_up.total()}, such as {min(made_up)[:3]}")  # fmt: skip
 

@@ -17,9 +17,8 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import build_dataset
-from pipelines.job import inputs, parse_steps, shard_steps
+from pipelines.job import inputs, parse_steps, progress, shard_steps
 from pipelines.job import run as job_run
-from pipelines.job.progress import Progress
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from sitn_tf import schema
@@ -146,13 +145,13 @@ def test_a_retried_bundle_does_no_harm(folder, in_memory, monkeypatch, tmp_path)
     job = build_dataset.run  # the flags are read afresh in each run
 
     def twice(method):
-        def process(self, *arguments):
-            list(method(self, *arguments))
-            yield from method(self, *arguments)
+        def process(*arguments):
+            list(method(*arguments))
+            yield from method(*arguments)
 
         return process
 
-    monkeypatch.setattr(parse_steps.ParseLog, "process", twice(parse_steps.ParseLog.process))
+    monkeypatch.setattr(parse_steps, "parse_log", twice(parse_steps.parse_log))
     monkeypatch.setattr(
         shard_steps.WriteRecords, "process", twice(shard_steps.WriteRecords.process)
     )
@@ -276,6 +275,6 @@ def test_dataflow_submission_without_sending(folder, tmp_path, monkeypatch):
 def test_progress_tells_what_is_there():
     found = [("w/parsed-source-0-0-ab", 3 << 20), ("w/parsed-target-0-0-cd", 1 << 20),
              ("w/sorted-source-1-ef", 5), ("w/sorted-target-1-ab", 1 << 20)]  # fmt: skip
-    line = Progress("w", 40, 16).line(found, 2.0)
+    line = progress.line(found, 40, 16, 2.0)
     assert line == "2 s: 2 of 40 blocks parsed (2.0 MB/s), 1 of 16 shards sorted (0.5 MB/s)"
-    assert Progress("w", 40, 16).line([], 2.0) == "2 s: starting"
+    assert progress.line([], 40, 16, 2.0) == "2 s: starting"

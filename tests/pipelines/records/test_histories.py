@@ -15,7 +15,9 @@ def test_against_a_loop(clicks, asked, longest):
     clicks = sorted(clicks)
     user, time = np.array(clicks, np.int64).reshape(-1, 2).T
     request_user, request_time = np.array(asked, np.int64).T
-    start, stop = histories.strictly_before(user, time, request_user, request_time, longest)
+    start, stop = histories.strictly_before(user, time, request_user, request_time)
+    if longest:
+        start, stop = histories.latest(start, stop, longest)
     newest = histories.newest_time(time, start, stop)
     flat = histories.ragged_index(start, stop).tolist()
     for row, (who, when) in enumerate(asked):
@@ -30,13 +32,13 @@ def test_against_a_loop(clicks, asked, longest):
 
 def test_equal_times_are_left_out():
     one, day = np.array([0]), np.array([86_400])
-    assert histories.strictly_before(one, day, one, day, 5)[1].tolist() == [0]
-    assert histories.strictly_before(one, day, one, day + 1, 5)[1].tolist() == [1]
+    assert histories.strictly_before(one, day, one, day)[1].tolist() == [0]
+    assert histories.strictly_before(one, day, one, day + 1)[1].tolist() == [1]
 
 
 def test_the_largest_time_does_not_reach_into_the_next_user():
     last = (1 << histories.TIME_BITS) - 1
     user, time = np.array([0, 1]), np.array([5, 0])
-    start, stop = histories.strictly_before(user, time, np.array([0, 1]), np.array([last, 0]), 5)
+    start, stop = histories.strictly_before(user, time, np.array([0, 1]), np.array([last, 0]))
     assert start.tolist() == [0, 1]
     assert stop.tolist() == [1, 1]

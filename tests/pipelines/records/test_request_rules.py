@@ -24,11 +24,11 @@ def events(rows, *, request=False):
 def planned(source, target, cutoffs=None, **options):
     request = "formats" in options
     cutoffs = cutoffs or Cutoffs(10, 20)
-    tables = [events(source), events(target, request=request)]
-    users, (left, right) = shards.coded(tables)
+    tables = {"source": events(source), "target": events(target, request=request)}
+    users, coded = shards.coded(tables)
     job = Job(LOGS, "out", **options)
-    plan = request_rules.plan(left, right, np.arange(len(users), dtype=np.uint64), job, cutoffs)
-    return plan, right
+    plan = request_rules.plan(coded, np.arange(len(users), dtype=np.uint64), job, cutoffs)
+    return plan, coded["target"]
 
 
 def test_each_click_is_a_request_at_its_time():
