@@ -51,9 +51,12 @@ class Config:
                 value = getattr(getattr(self, section), field.name)
                 if value != field.default:
                     raise _not_used(f"{section}.{field.name}={value}", section, self.model.name)
-        if self.stage2.contrast_weight and "contrast" not in used:
-            setting = f"stage2.contrast_weight={self.stage2.contrast_weight}"
-            raise _not_used(setting, "contrast", self.model.name)
+        if self.stage2.contrast_weight and "encoder" not in used:
+            raise InputError(
+                f"stage2.contrast_weight={self.stage2.contrast_weight} needs sequence encoders, "
+                f"model.name={self.model.name} has none",
+                "give stage2.contrast_weight=0",
+            )
         if "encoder" in used and self.model.embedding_dim % self.encoder.heads:
             raise InputError(
                 f"model.embedding_dim={self.model.embedding_dim} is not a multiple of "
@@ -80,11 +83,12 @@ class Config:
         return _from_dict(cls, json.loads(text))
 
 
-ALL_MODELS = ("model", "items", "stage2")
-"""Sections that every model uses."""
+ALL_MODELS = ("model", "items", "contrast", "stage1", "stage2")
+"""Sections that go with every model: what all have, and the stages, so that one command line of
+settings serves both stages of any model."""
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "sitn": ("mlp", "encoder", "sitn", "contrast", "stage1"),
+    "sitn": ("mlp", "encoder", "sitn"),
     "din": ("mlp",),
     "mean_pool": ("mlp",),
 }
@@ -157,7 +161,7 @@ def override(config: Config, settings: Sequence[str]) -> Config:
       InputError: not of that form, an unknown field (near names are listed), a value that
         the field's type or check refuses, or a setting that the model does not use.
     """
-    sections: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
         path, equals, text = map(str.strip, setting.partition("="))
         if not equals:
@@ -166,19 +170,16 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         hints = typing.get_type_hints(_SECTION_TYPES.get(section, object) if dot else Config)
         if field not in hints or dataclasses.is_dataclass(hints[field]):
             raise InputError(f"{path}: no such field; did you mean {', '.join(_near(path))}?")
-        sections.setdefault(section, {})[field] = _coerce(text, hints[field], path)
-    model = sections.get("model", {}).get("name", config.model.name)
+        changes.setdefault(section, {})[field] = _coerce(text, hints[field], path)
+    model = changes.get("model", {}).get("name", config.model.name)
     used = sections_of(model)
-    values = sections.pop("", {})
+    values = changes.pop("", {})
     for section, kind in _SECTION_TYPES.items():
-        changes = sections.get(section, {})
-        if section in used:
-            values[section] = dataclasses.replace(getattr(config, section), **changes)
-        elif changes:
-            field, value = next(iter(changes.items()))
+        given = changes.get(section, {})
+        for field, value in given.items() if section not in used else ():
             raise _not_used(f"{section}.{field}={value}", section, model)
-        else:
-            values[section] = kind()
+        before = getattr(config, section) if section in used else kind()
+        values[section] = dataclasses.replace(before, **given)
     return dataclasses.replace(config, **values)
 
 
