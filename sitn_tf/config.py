@@ -12,17 +12,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from sitn_tf import sections
 from sitn_tf.errors import InputError
-from sitn_tf.sections import (
-    ContrastConfig,
-    EncoderConfig,
-    ItemsConfig,
-    MlpConfig,
-    ModelConfig,
-    SitnConfig,
-    Stage1Config,
-    Stage2Config,
-)
 
 T = TypeVar("T")
 
@@ -35,14 +26,14 @@ class Config:
     """
 
     seed: int = 0
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    items: ItemsConfig = dataclasses.field(default_factory=ItemsConfig)
-    mlp: MlpConfig = dataclasses.field(default_factory=MlpConfig)
-    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
-    sitn: SitnConfig = dataclasses.field(default_factory=SitnConfig)
-    contrast: ContrastConfig = dataclasses.field(default_factory=ContrastConfig)
-    stage1: Stage1Config = dataclasses.field(default_factory=Stage1Config)
-    stage2: Stage2Config = dataclasses.field(default_factory=Stage2Config)
+    model: sections.ModelConfig = dataclasses.field(default_factory=sections.ModelConfig)
+    items: sections.ItemsConfig = dataclasses.field(default_factory=sections.ItemsConfig)
+    mlp: sections.MlpConfig = dataclasses.field(default_factory=sections.MlpConfig)
+    encoder: sections.EncoderConfig = dataclasses.field(default_factory=sections.EncoderConfig)
+    sitn: sections.SitnConfig = dataclasses.field(default_factory=sections.SitnConfig)
+    contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
+    stage1: sections.Stage1Config = dataclasses.field(default_factory=sections.Stage1Config)
+    stage2: sections.Stage2Config = dataclasses.field(default_factory=sections.Stage2Config)
 
     def __post_init__(self) -> None:
         used = sections_of(self.model.name)
@@ -114,9 +105,9 @@ def default() -> Config:
 def paper() -> Config:
     """The equations to the letter: dot products, sums, an MLP over the views, attention alone."""
     return Config(
-        mlp=MlpConfig(products=False),
-        encoder=EncoderConfig(residual=False, positions=False),
-        contrast=ContrastConfig(
+        mlp=sections.MlpConfig(products=False),
+        encoder=sections.EncoderConfig(residual=False, positions=False),
+        contrast=sections.ContrastConfig(
             similarity="dot",
             reduction="sum",
             assignment_temperature=1.0,
@@ -124,20 +115,20 @@ def paper() -> Config:
             cluster_init="normal",
             view="mlp",
         ),
-        stage1=Stage1Config(item_mask=0.0, train_ids=True),
-        stage2=Stage2Config(min_lift=0.0),
+        stage1=sections.Stage1Config(item_mask=0.0, train_ids=True),
+        stage2=sections.Stage2Config(min_lift=0.0),
     )
 
 
 def tiny() -> Config:
     """Small enough for tests and a first look."""
     return Config(
-        model=ModelConfig(embedding_dim=8),
-        mlp=MlpConfig(widths=(16,)),
-        encoder=EncoderConfig(heads=2),
-        contrast=ContrastConfig(granularities=(4, 8)),
-        stage1=Stage1Config(batch_size=64, epochs=2),
-        stage2=Stage2Config(batch_size=64, epochs=2, min_lift=0.0),
+        model=sections.ModelConfig(embedding_dim=8),
+        mlp=sections.MlpConfig(widths=(16,)),
+        encoder=sections.EncoderConfig(heads=2),
+        contrast=sections.ContrastConfig(granularities=(4, 8)),
+        stage1=sections.Stage1Config(batch_size=64, epochs=2),
+        stage2=sections.Stage2Config(batch_size=64, epochs=2, min_lift=0.0),
     )
 
 

@@ -43,10 +43,10 @@ _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Print variables, memory and steps; write nothing.", flag_values=FLAGS
 )
 _CHECKPOINT_STEPS = flags.DEFINE_integer(
-    "checkpoint_steps", 0, "Between checkpoints within an epoch; 0: none.", 0, flag_values=FLAGS
+    "checkpoint_steps", 0, "Steps between checkpoints in an epoch; 0: none.", 0, flag_values=FLAGS
 )
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
-    "checkpoint_minutes", 10.0, "The same by time; 0: none by time.", 0.0, flag_values=FLAGS
+    "checkpoint_minutes", 10.0, "Minutes between them, too; 0: none.", 0.0, flag_values=FLAGS
 )
 _LOG_STEPS = flags.DEFINE_integer(
     "log_steps", 50, "Steps between TensorBoard's points.", 1, flag_values=FLAGS
