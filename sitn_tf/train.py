@@ -46,7 +46,7 @@ _CHECKPOINT_STEPS = flags.DEFINE_integer(
     "checkpoint_steps", 0, "Steps between checkpoints in an epoch; 0: none.", 0, flag_values=FLAGS
 )
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
-    "checkpoint_minutes", 10.0, "Minutes between them, too; 0: none.", 0.0, flag_values=FLAGS
+    "checkpoint_minutes", 10.0, "Minutes between checkpoints; 0: none.", 0.0, flag_values=FLAGS
 )
 _LOG_STEPS = flags.DEFINE_integer(
     "log_steps", 50, "Steps between TensorBoard's points.", 1, flag_values=FLAGS
