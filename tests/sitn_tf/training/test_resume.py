@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import config, runs, schema
-from sitn_tf.training import checkpoints, signals, stage1, stage2, train_loop
+from sitn_tf import checkpoints, config, runs, schema
+from sitn_tf.training import signals, stage1, stage2, train_loop
 from tests.sitn_tf.training.resuming import assert_same_outcome
 
 SETTINGS = (
