@@ -97,7 +97,7 @@ DEATHS = {
         (train_loop, "split_rows", 7),
         (train_loop._Fit, "_save", 2),
         (checkpoints.Checkpoints, "mark", 4),
-        (train_loop.runs, "restore_best", 1),
+        (train_loop, "restore_best", 1),
     ],
 }
 
