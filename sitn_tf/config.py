@@ -12,17 +12,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from sitn_tf import sections
 from sitn_tf.errors import InputError
-from sitn_tf.sections import (
-    ContrastConfig,
-    EncoderConfig,
-    ItemsConfig,
-    MlpConfig,
-    ModelConfig,
-    SitnConfig,
-    Stage1Config,
-    Stage2Config,
-)
 
 T = TypeVar("T")
 
@@ -35,14 +26,14 @@ class Config:
     """
 
     seed: int = 0
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    items: ItemsConfig = dataclasses.field(default_factory=ItemsConfig)
-    mlp: MlpConfig = dataclasses.field(default_factory=MlpConfig)
-    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
-    sitn: SitnConfig = dataclasses.field(default_factory=SitnConfig)
-    contrast: ContrastConfig = dataclasses.field(default_factory=ContrastConfig)
-    stage1: Stage1Config = dataclasses.field(default_factory=Stage1Config)
-    stage2: Stage2Config = dataclasses.field(default_factory=Stage2Config)
+    model: sections.ModelConfig = dataclasses.field(default_factory=sections.ModelConfig)
+    items: sections.ItemsConfig = dataclasses.field(default_factory=sections.ItemsConfig)
+    mlp: sections.MlpConfig = dataclasses.field(default_factory=sections.MlpConfig)
+    encoder: sections.EncoderConfig = dataclasses.field(default_factory=sections.EncoderConfig)
+    sitn: sections.SitnConfig = dataclasses.field(default_factory=sections.SitnConfig)
+    contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
+    stage1: sections.Stage1Config = dataclasses.field(default_factory=sections.Stage1Config)
+    stage2: sections.Stage2Config = dataclasses.field(default_factory=sections.Stage2Config)
 
     def __post_init__(self) -> None:
         used = sections_of(self.model.name)
@@ -51,9 +42,12 @@ class Config:
                 value = getattr(getattr(self, section), field.name)
                 if value != field.default:
                     raise _not_used(f"{section}.{field.name}={value}", section, self.model.name)
-        if self.stage2.contrast_weight and "contrast" not in used:
-            setting = f"stage2.contrast_weight={self.stage2.contrast_weight}"
-            raise _not_used(setting, "contrast", self.model.name)
+        if self.stage2.contrast_weight and "encoder" not in used:
+            raise InputError(
+                f"stage2.contrast_weight={self.stage2.contrast_weight} needs sequence encoders, "
+                f"model.name={self.model.name} has none",
+                "give stage2.contrast_weight=0",
+            )
         if "encoder" in used and self.model.embedding_dim % self.encoder.heads:
             raise InputError(
                 f"model.embedding_dim={self.model.embedding_dim} is not a multiple of "
@@ -80,11 +74,12 @@ class Config:
         return _from_dict(cls, json.loads(text))
 
 
-ALL_MODELS = ("model", "items", "stage2")
-"""Sections that every model uses."""
+ALL_MODELS = ("model", "items", "contrast", "stage1", "stage2")
+"""Sections that go with every model: what all have, and the stages, so that one command line of
+settings serves both stages of any model."""
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "sitn": ("mlp", "encoder", "sitn", "contrast", "stage1"),
+    "sitn": ("mlp", "encoder", "sitn"),
     "din": ("mlp",),
     "mean_pool": ("mlp",),
 }
@@ -110,9 +105,9 @@ def default() -> Config:
 def paper() -> Config:
     """The equations to the letter: dot products, sums, an MLP over the views, attention alone."""
     return Config(
-        mlp=MlpConfig(products=False),
-        encoder=EncoderConfig(residual=False, positions=False),
-        contrast=ContrastConfig(
+        mlp=sections.MlpConfig(products=False),
+        encoder=sections.EncoderConfig(residual=False, positions=False),
+        contrast=sections.ContrastConfig(
             similarity="dot",
             reduction="sum",
             assignment_temperature=1.0,
@@ -120,20 +115,20 @@ def paper() -> Config:
             cluster_init="normal",
             view="mlp",
         ),
-        stage1=Stage1Config(item_mask=0.0, train_ids=True),
-        stage2=Stage2Config(min_lift=0.0),
+        stage1=sections.Stage1Config(item_mask=0.0, train_ids=True),
+        stage2=sections.Stage2Config(min_lift=0.0),
     )
 
 
 def tiny() -> Config:
     """Small enough for tests and a first look."""
     return Config(
-        model=ModelConfig(embedding_dim=8),
-        mlp=MlpConfig(widths=(16,)),
-        encoder=EncoderConfig(heads=2),
-        contrast=ContrastConfig(granularities=(4, 8)),
-        stage1=Stage1Config(batch_size=64, epochs=2),
-        stage2=Stage2Config(batch_size=64, epochs=2, min_lift=0.0),
+        model=sections.ModelConfig(embedding_dim=8),
+        mlp=sections.MlpConfig(widths=(16,)),
+        encoder=sections.EncoderConfig(heads=2),
+        contrast=sections.ContrastConfig(granularities=(4, 8)),
+        stage1=sections.Stage1Config(batch_size=64, epochs=2),
+        stage2=sections.Stage2Config(batch_size=64, epochs=2, min_lift=0.0),
     )
 
 
@@ -157,7 +152,7 @@ def override(config: Config, settings: Sequence[str]) -> Config:
       InputError: not of that form, an unknown field (near names are listed), a value that
         the field's type or check refuses, or a setting that the model does not use.
     """
-    sections: dict[str, dict[str, Any]] = {}
+    changes: dict[str, dict[str, Any]] = {}
     for setting in settings:
         path, equals, text = map(str.strip, setting.partition("="))
         if not equals:
@@ -166,19 +161,16 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         hints = typing.get_type_hints(_SECTION_TYPES.get(section, object) if dot else Config)
         if field not in hints or dataclasses.is_dataclass(hints[field]):
             raise InputError(f"{path}: no such field; did you mean {', '.join(_near(path))}?")
-        sections.setdefault(section, {})[field] = _coerce(text, hints[field], path)
-    model = sections.get("model", {}).get("name", config.model.name)
+        changes.setdefault(section, {})[field] = _coerce(text, hints[field], path)
+    model = changes.get("model", {}).get("name", config.model.name)
     used = sections_of(model)
-    values = sections.pop("", {})
+    values = changes.pop("", {})
     for section, kind in _SECTION_TYPES.items():
-        changes = sections.get(section, {})
-        if section in used:
-            values[section] = dataclasses.replace(getattr(config, section), **changes)
-        elif changes:
-            field, value = next(iter(changes.items()))
+        given = changes.get(section, {})
+        for field, value in given.items() if section not in used else ():
             raise _not_used(f"{section}.{field}={value}", section, model)
-        else:
-            values[section] = kind()
+        before = getattr(config, section) if section in used else kind()
+        values[section] = dataclasses.replace(before, **given)
     return dataclasses.replace(config, **values)
 
 

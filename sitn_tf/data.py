@@ -72,11 +72,6 @@ def _dense(parsed: Mapping[str, tf.Tensor | tf.RaggedTensor]) -> Batch:
     }
 
 
-def parse_stage1(serialized: tf.Tensor) -> Batch:
-    """`[B]` serialized users → the features of schema.STAGE1_FEATURES."""
-    return parse(serialized, schema.STAGE1_FEATURES)
-
-
 def parse_stage2(serialized: tf.Tensor) -> Batch:
     """`[B]` serialized requests → the features of schema.STAGE2_FEATURES."""
     return parse(serialized, schema.STAGE2_FEATURES)
@@ -89,8 +84,6 @@ _SHARE_OF_SPLIT = {
     (schema.STAGE2, schema.VALIDATION): "validation_fraction",
     (schema.STAGE2, schema.TEST): "test_fraction",
 }
-
-_PARSERS = {schema.STAGE1: parse_stage1, schema.STAGE2: parse_stage2}
 
 
 def read_split(
@@ -136,13 +129,14 @@ def read_split(
     if by_length:
         batches = _batches_by_length(records, stage, batch_size, shuffle_seed or 0, skip)
     else:
-        batches = (
-            records.skip(skip * batch_size)
-            .batch(batch_size)
-            .map(_PARSERS[stage], num_parallel_calls=PARALLEL_CALLS, deterministic=True)
+        batches = records.skip(skip * batch_size).batch(batch_size)
+        batches = batches.map(
+            lambda serialized: parse(serialized, schema.STAGE_FEATURES[stage]),
+            num_parallel_calls=PARALLEL_CALLS,
+            deterministic=True,
         )
     batches = batches.prefetch(PREFETCHED_BATCHES)
-    # The autotuner's thread holds up the end of each pass (see distribution.split_rows).
+    # The autotuner's thread holds up the end of each pass (see replicas.split_rows).
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)

@@ -56,8 +56,8 @@ def read_item_table(
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
-            f"{path} can't be read ({error}): build the data set again, or train again if it is "
-            "a run directory's"
+            f"{path} can't be read ({error})",
+            "build the data set again, or train again if it is a run directory's",
         ) from error
     features, sizes = {}, {}
     for name in side_features:

@@ -207,4 +207,6 @@ def check_finished(run_dir: pathlib.Path, stage: str) -> None:
     if trained != stage:
         raise InputError(f"{run_dir} holds a run of {trained}, not of {stage}", remedy)
     if not is_finished(run_dir):
-        raise InputError(f"{run_dir} holds an unfinished run: give its command again to finish it")
+        raise InputError(
+            f"{run_dir} holds an unfinished run", "give its command again to finish it"
+        )

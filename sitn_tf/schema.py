@@ -214,30 +214,28 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
       InputError: no such directory, not a (whole) data set, or another schema.
     """
     path = pathlib.Path(data_dir) / MANIFEST_FILE
-    if not pathlib.Path(data_dir).is_dir():
-        raise InputError(
-            f"data_dir={data_dir} is not a directory",
-            "make a data set with python -m pipelines.build_dataset",
-        )
+    job = "python -m pipelines.build_dataset"
+    if not path.parent.is_dir():
+        raise InputError(f"data_dir={data_dir} is not a directory", f"make a data set with {job}")
     if not path.is_file():
         raise InputError(
-            f"{data_dir} holds no {MANIFEST_FILE}, so it is not a finished data set: "
-            "make one with python -m pipelines.build_dataset"
+            f"{data_dir} holds no {MANIFEST_FILE}, so it is not a finished data set",
+            f"make one with {job}",
         )
     try:
         content = json.loads(path.read_text())
         version, its_hash = content["schema_version"], content["schema_hash"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is not a data set's manifest ({error}): build it again"
+            f"{path} is not a data set's manifest ({error})", "build it again"
         ) from error
     if version != SCHEMA_VERSION or its_hash != schema_hash():
         raise InputError(
             f"{data_dir} has schema {version} ({its_hash}), this version reads schema "
-            f"{SCHEMA_VERSION} ({schema_hash()}): build the data set again with "
-            "python -m pipelines.build_dataset"
+            f"{SCHEMA_VERSION} ({schema_hash()})",
+            f"build the data set again with {job}",
         )
     try:
         return Manifest(**content)
     except TypeError as error:
-        raise InputError(f"{path} is damaged ({error}): build the data set again") from error
+        raise InputError(f"{path} is damaged ({error})", "build the data set again") from error

@@ -26,9 +26,8 @@ class ModelConfig:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
 
     def __post_init__(self) -> None:
-        _at_least(self, "embedding_dim", 1)
-        _at_least(self, "user_buckets", 1)
-        _within(self, "dropout", 0.0, 0.99)
+        _at_least(self, 1, "embedding_dim", "user_buckets")
+        _within(self, 0.0, 0.99, "dropout")
         _each_of(self, "request_features", tuple(schema.INPUT_OF_REQUEST_FEATURE))
         if len(set(self.request_features)) < len(self.request_features):
             raise InputError(
@@ -57,8 +56,7 @@ class ItemsConfig:
     id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
 
     def __post_init__(self) -> None:
-        _at_least(self, "title_words", 1)
-        _at_least(self, "id_rows", 1)
+        _at_least(self, 1, "title_words", "id_rows")
         _each_of(self, "side_features", (schema.TITLE_WORDS, *schema.CATEGORICAL_ITEM_FEATURES))
 
     def table_rows(self, size: int) -> tuple[int, ...]:
@@ -101,8 +99,7 @@ class EncoderConfig:
     positions: bool = True  # learned recency positions; Eq. 1 has none
 
     def __post_init__(self) -> None:
-        _at_least(self, "heads", 1)
-        _at_least(self, "blocks", 1)
+        _at_least(self, 1, "heads", "blocks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +130,8 @@ class ContrastConfig:
     stop_cluster_gradient: bool = False  # pi without a gradient
 
     def __post_init__(self) -> None:
-        _above(self, "temperature", 0.0)
-        _above(self, "assignment_temperature", 0.0)
-        _at_least(self, "i2i_weight", 0.0)
-        _at_least(self, "i2c_weight", 0.0)
+        _above(self, 0.0, "temperature", "assignment_temperature")
+        _at_least(self, 0.0, "i2i_weight", "i2c_weight")
         if not self.i2i_weight and not self.i2c_weight:
             raise InputError("contrast.i2i_weight and contrast.i2c_weight are both 0")
         if self.i2c_weight and not self.granularities:
@@ -167,17 +162,13 @@ class TrainingConfig:
     clip_norm: float = 0.0  # bound of the gradients' global norm; 0: none
 
     def __post_init__(self) -> None:
-        _at_least(self, "batch_size", 1)
-        _at_least(self, "epochs", 1)
-        _at_least(self, "patience", 1)
-        _above(self, "learning_rate", 0.0)
+        _at_least(self, 1, "batch_size", "epochs", "patience")
+        _above(self, 0.0, "learning_rate")
         if not math.isfinite(self.learning_rate):
             _refuse(self, "learning_rate", "finite")
-        _at_least(self, "row_decay", 0.0)
-        _at_least(self, "warmup_steps", 0)
-        _at_least(self, "decay_steps", 0)
-        _within(self, "final_rate", 0.0, 1.0)
-        _at_least(self, "clip_norm", 0.0)
+        _at_least(self, 0, "warmup_steps", "decay_steps")
+        _at_least(self, 0.0, "row_decay", "clip_norm")
+        _within(self, 0.0, 1.0, "final_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,12 +189,11 @@ class Stage1Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _within(self, "item_mask", 0.0, 0.95)
-        _within(self, "item_crop", 0.0, 0.95)
-        _within(self, "item_shuffle", 0.0, 1.0)
-        _at_least(self, "i2c_after", 0)
-        _at_least(self, "micro_batches", 1)
-        _at_least(self, "retrieval_users", 2)
+        _within(self, 0.0, 0.95, "item_mask", "item_crop")
+        _within(self, 0.0, 1.0, "item_shuffle")
+        _at_least(self, 0, "i2c_after")
+        _at_least(self, 1, "micro_batches")
+        _at_least(self, 2, "retrieval_users")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,9 +210,8 @@ class Stage2Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _above(self, "encoder_rate", 0.0)
-        _at_least(self, "min_lift", 0.0)
-        _at_least(self, "contrast_weight", 0.0)
+        _above(self, 0.0, "encoder_rate")
+        _at_least(self, 0.0, "min_lift", "contrast_weight")
 
 
 def section_of(kind: type) -> str:
@@ -242,16 +231,19 @@ def _each_of(config: Any, field: str, known: Sequence[str]) -> None:
             raise InputError(f"{where}: {value!r} is not one of: {', '.join(known)}")
 
 
-def _at_least(config: Any, field: str, bound: float) -> None:
-    if not getattr(config, field) >= bound:
-        _refuse(config, field, f"at least {bound}")
+def _at_least(config: Any, bound: float, *fields: str) -> None:
+    for field in fields:
+        if not getattr(config, field) >= bound:
+            _refuse(config, field, f"at least {bound}")
 
 
-def _above(config: Any, field: str, bound: float) -> None:
-    if not getattr(config, field) > bound:
-        _refuse(config, field, f"above {bound}")
+def _above(config: Any, bound: float, *fields: str) -> None:
+    for field in fields:
+        if not getattr(config, field) > bound:
+            _refuse(config, field, f"above {bound}")
 
 
-def _within(config: Any, field: str, low: float, high: float) -> None:
-    if not low <= getattr(config, field) <= high:
-        _refuse(config, field, f"between {low} and {high}")
+def _within(config: Any, low: float, high: float, *fields: str) -> None:
+    for field in fields:
+        if not low <= getattr(config, field) <= high:
+            _refuse(config, field, f"between {low} and {high}")

@@ -43,21 +43,13 @@ _DRY_RUN = flags.DEFINE_boolean(
     "dry_run", False, "Print variables, memory and steps; write nothing.", flag_values=FLAGS
 )
 _CHECKPOINT_STEPS = flags.DEFINE_integer(
-    "checkpoint_steps",
-    0,
-    "Steps between checkpoints within an epoch; 0 for none by steps.",
-    flag_values=FLAGS,
-    lower_bound=0,
+    "checkpoint_steps", 0, "Steps between checkpoints in an epoch; 0: none.", 0, flag_values=FLAGS
 )
 _CHECKPOINT_MINUTES = flags.DEFINE_float(
-    "checkpoint_minutes",
-    10.0,
-    "Minutes between checkpoints within an epoch; 0 for none by time.",
-    flag_values=FLAGS,
-    lower_bound=0.0,
+    "checkpoint_minutes", 10.0, "Minutes between checkpoints; 0: none.", 0.0, flag_values=FLAGS
 )
 _LOG_STEPS = flags.DEFINE_integer(
-    "log_steps", 50, "Steps between TensorBoard's points.", flag_values=FLAGS, lower_bound=1
+    "log_steps", 50, "Steps between TensorBoard's points.", 1, flag_values=FLAGS
 )
 
 

@@ -125,6 +125,12 @@ def split_rows(
     return strategy.experimental_distribute_values_from_function(part)
 
 
+def _others() -> tf.distribute.ReplicaContext | None:
+    """The context of a replica that is not the only one."""
+    context = tf.distribute.get_replica_context()
+    return None if context is None or context.num_replicas_in_sync == 1 else context
+
+
 def gather_rows(tensors: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Concatenates each tensor's rows over the replicas, in the replicas' order.
 
@@ -136,8 +142,8 @@ def gather_rows(tensors: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tenso
       Each `[N, ...]`, and `[n]` int32: the positions of this replica's own rows.
     """
     rows = tf.shape(tensors[0])[0]
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    context = _others()
+    if context is None:
         return list(tensors), tf.range(rows)
     counts = context.all_gather(rows[None], axis=0)
     first = tf.reduce_sum(counts[: context.replica_id_in_sync_group])
@@ -158,8 +164,8 @@ def sum_gradients(gradients: Sequence[Gradient | None]) -> list[Gradient | None]
 
     A variable without a gradient has none on any replica.
     """
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
+    context = _others()
+    if context is None:
         return list(gradients)
 
     def total(gradient: Gradient | None) -> Gradient | None:
@@ -175,10 +181,10 @@ def sum_gradients(gradients: Sequence[Gradient | None]) -> list[Gradient | None]
 
 def global_sum(value: tf.Tensor) -> tf.Tensor:
     """The sum of a scalar over the replicas, without a gradient."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return tf.stop_gradient(value)
-    return tf.stop_gradient(context.all_reduce(tf.distribute.ReduceOp.SUM, value))
+    context = _others()
+    if context is not None:
+        value = context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+    return tf.stop_gradient(value)
 
 
 def separate_replicas(variables: Iterable[tf.Variable]) -> None:

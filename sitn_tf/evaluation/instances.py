@@ -35,15 +35,19 @@ def read_users(
     batch_size: int = BATCH,
 ) -> Users:
     """Encodes the first users of a stage-1 split, all if `most` is None."""
-    batches = data.read_split(data_dir, schema.STAGE1, split, batch_size)
-    if most is not None:
-        batches = batches.take(-(-most // batch_size))
+    return encode_users(model, data.read_split(data_dir, schema.STAGE1, split, batch_size), most)
+
+
+def encode_users(model: Pretrainer, batches: tf.data.Dataset, most: int | None = None) -> Users:
+    """Encodes the first users of batches of schema.STAGE1_FEATURES, all if `most` is None."""
     ids: list[str] = []
     parts: dict[str, list[np.ndarray]] = {domain: [] for domain in schema.DOMAINS}
     for batch in batches:
         for domain, instances in zip(schema.DOMAINS, model(batch), strict=True):
             parts[domain].append(instances.numpy())
         ids += [user.decode(errors="replace") for user in batch[schema.USER_ID.name].numpy()]
+        if most is not None and len(ids) >= most:
+            break
     return Users(ids[:most], {d: np.concatenate(parts[d])[:most] for d in schema.DOMAINS})
 
 

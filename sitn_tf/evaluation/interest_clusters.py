@@ -175,33 +175,18 @@ def describe(
       titles: R of them by domain.
       count: items that describe a cluster.
     """
-    matched = match(space.new[schema.SOURCE], space.new[schema.TARGET])
+    source, target = space.new[schema.SOURCE], space.new[schema.TARGET]
+    matched = match(source, target)
     first = {d: first_choice(space.instances[d], space.new[d]) for d in schema.DOMAINS}
     sizes = {d: np.bincount(first[d], minlength=len(matched)) for d in schema.DOMAINS}
-    shown = {}
-    for domain in schema.DOMAINS:
-        rows = nearest(items[domain], space.new[domain], count)
-        shown[domain] = [[titles[domain][row] for row in cluster] for cluster in rows]
-    cosines = np.sum(
-        unit_rows(space.new[schema.SOURCE]) * unit_rows(space.new[schema.TARGET])[matched],
-        axis=1,
-    )
-    pairs = [
-        Pair(
-            source=int(s),
-            target=int(matched[s]),
-            cosine=float(cosines[s]),
-            users={
-                schema.SOURCE: int(sizes[schema.SOURCE][s]),
-                schema.TARGET: int(sizes[schema.TARGET][matched[s]]),
-            },
-            items={
-                schema.SOURCE: shown[schema.SOURCE][s],
-                schema.TARGET: shown[schema.TARGET][matched[s]],
-            },
-        )
-        for s in np.argsort(-cosines, kind="stable")
-    ]
+    shown = {d: nearest(items[d], space.new[d], count) for d in schema.DOMAINS}
+    cosines = np.sum(unit_rows(source) * unit_rows(target)[matched], axis=1)
+    pairs = []
+    for s in np.argsort(-cosines, kind="stable"):
+        pair = {schema.SOURCE: int(s), schema.TARGET: int(matched[s])}
+        users = {d: int(sizes[d][cluster]) for d, cluster in pair.items()}
+        described = {d: [titles[d][i] for i in shown[d][cluster]] for d, cluster in pair.items()}
+        pairs.append(Pair(**pair, cosine=float(cosines[s]), users=users, items=described))
     share, chance = same_pair(first, matched)
     return Granularity(len(matched), share, chance, pairs)
 

@@ -18,14 +18,14 @@ class Retrieval:
 
     Attributes:
       recall: share of users whose own counterpart is among the 10 nearest.
+      chance: the recall that random instances would have.
       median_rank: of the own counterpart, from 1.
-      chance_recall: what random instances would have.
       users: n.
     """
 
     recall: float
+    chance: float
     median_rank: float
-    chance_recall: float
     users: int
 
 
@@ -40,8 +40,8 @@ def cross_domain_retrieval(p_source: np.ndarray, p_target: np.ndarray) -> Retrie
     users = len(scores)
     return Retrieval(
         recall=float(np.mean(ranks <= RECALL_AT)),
+        chance=min(RECALL_AT / users, 1.0),
         median_rank=float(np.median(ranks)),
-        chance_recall=min(RECALL_AT / users, 1.0),
         users=users,
     )
 

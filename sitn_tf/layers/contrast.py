@@ -101,16 +101,12 @@ class InstanceToCluster(tf_keras.layers.Layer):
         own = instances.own
         u = encoder(others, instances.valid)
         q, top = encoder.views(others, u)
+        negatives, allowed = u, None
         if self.config.negatives == "views":
             negatives, allowed = q, instances.other_users()
-        else:
-            negatives, allowed = u, self._not_own_clusters(tf.gather(top, own), encoder.clusters)
+        elif self.config.exclude_own:
+            own_clusters = tf.one_hot(tf.gather(top, own), encoder.clusters)
+            allowed = tf.reduce_sum(own_clusters, axis=1) == 0.0
         return losses.instance_to_cluster(
             tf.gather(anchors, own), tf.gather(q, own), negatives, self.config.temperature, allowed
         )
-
-    def _not_own_clusters(self, top: tf.Tensor, clusters: int) -> tf.Tensor | None:
-        """`[n, k]` own clusters → `[n, K]` bool, or None where all clusters are negatives."""
-        if not self.config.exclude_own:
-            return None
-        return tf.reduce_sum(tf.one_hot(top, clusters), axis=1) == 0.0

@@ -9,19 +9,12 @@ new shape, so how many came before depends on what the process has seen.
 
 import contextlib
 import contextvars
-import dataclasses
 from collections.abc import Iterator
 
 import tensorflow as tf
 
-
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    seed: int
-    step: tf.Tensor
-
-
-_CURRENT: contextvars.ContextVar[_Step | None] = contextvars.ContextVar("step", default=None)
+_CURRENT: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("step", default=None)
+"""`[2]` int64: the run's seed and the step."""
 
 
 @contextlib.contextmanager
@@ -32,7 +25,7 @@ def at_step(seed: int, step: tf.Tensor) -> Iterator[None]:
       seed: of the run.
       step: scalar integer.
     """
-    token = _CURRENT.set(_Step(seed, tf.cast(step, tf.int64)))
+    token = _CURRENT.set(tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)]))
     try:
         yield
     finally:
@@ -45,12 +38,11 @@ def uniform(shape: tf.Tensor, number: int) -> tf.Tensor:
     Args:
       number: of who draws; the same one gets the same numbers throughout a step.
     """
-    current = _CURRENT.get()
-    if current is None:
+    seed = _CURRENT.get()
+    if seed is None:
         return tf.random.uniform(shape)
     context = tf.distribute.get_replica_context()
     replica = 0 if context is None else context.replica_id_in_sync_group
-    seed = tf.stack([tf.constant(current.seed, tf.int64), current.step])
     for part in (number, replica):
         seed = tf.random.experimental.stateless_fold_in(seed, part)
     return tf.random.stateless_uniform(shape, seed)

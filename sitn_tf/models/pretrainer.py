@@ -13,7 +13,6 @@ from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.augmentation import Draw, crop, hide_items, shuffle
 from sitn_tf.layers.contrast import (
-    Instances,
     InstanceToCluster,
     InstanceToInstance,
     gather_instances,
@@ -21,14 +20,6 @@ from sitn_tf.layers.contrast import (
 from sitn_tf.layers.embedding import ItemEmbedding
 from sitn_tf.layers.encoder import SequenceEncoder, instance
 from sitn_tf.layers.precision import layers_in
-
-
-class Stage1Loss(NamedTuple):
-    """A replica's share of the loss, and of each part: summed over replicas, the whole."""
-
-    total: tf.Tensor
-    i2i: tf.Tensor
-    i2c: tf.Tensor
 
 
 class Users(NamedTuple):
@@ -108,16 +99,12 @@ class Pretrainer(tf_keras.Model):
         """
         unit = self.config.contrast.similarity == "cosine"
         source, target = (
-            self.instance(domain, inputs[history.name], unit, training)
+            instance(
+                self.items[domain], self.sequences[domain], inputs[history.name], unit, training
+            )
             for domain, history in schema.HISTORY_OF_DOMAIN.items()
         )
         return source, target
-
-    def instance(
-        self, domain: str, history: tf.Tensor, unit: bool, training: bool = False
-    ) -> tf.Tensor:
-        """`[B, T]` ids of one domain → its instances `[B, D]`, of length 1 if `unit`."""
-        return instance(self.items[domain], self.sequences[domain], history, unit, training)
 
     def make_variables(self) -> None:
         """Makes all variables, as far as the constructor has not."""
@@ -146,8 +133,10 @@ class Pretrainer(tf_keras.Model):
                 histories[name] = hide_items(history, draw, settings.item_mask)
         return Users(histories, user, has_both_histories(histories))
 
-    def loss(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> Stage1Loss:
-        """L_ssl = w_i2i L_i2i + w_i2c L_i2c over the global batch, this replica's share.
+    def loss(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> dict[str, tf.Tensor]:
+        """L_ssl = w_i2i L_i2i + w_i2c L_i2c over the global batch: "loss", "i2i" and "i2c".
+
+        Each is this replica's share: summed over the replicas, the whole.
 
         Args:
           inputs: a replica's part of a batch of schema.STAGE1_FEATURES.
@@ -156,14 +145,13 @@ class Pretrainer(tf_keras.Model):
         users = self.prepare(inputs, step, training)
         return self.contrast(self(users.histories, training=training), users, step)
 
-    def contrast(self, encoded: Sequence[tf.Tensor], users: Users, step: tf.Tensor) -> Stage1Loss:
-        """Instances p^s and p^t `[B, D]` of a replica's users → its share of the loss."""
-        instances = gather_instances(encoded, users.user, users.valid)
-        return self._reduce(instances, users.valid, step)
-
-    def _reduce(self, instances: Instances, valid: tf.Tensor, step: tf.Tensor) -> Stage1Loss:
+    def contrast(
+        self, encoded: Sequence[tf.Tensor], users: Users, step: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Instances p^s and p^t `[B, D]` of a replica's users → its share of the loss, by part."""
         contrast = self.config.contrast
-        weight = tf.cast(valid, instances.source.dtype)
+        instances = gather_instances(encoded, users.user, users.valid)
+        weight = tf.cast(users.valid, instances.source.dtype)
         if contrast.reduction == "mean":
             weight = tf.math.divide_no_nan(weight, global_sum(tf.reduce_sum(weight)))
         i2i = tf.reduce_sum(weight * self.i2i(instances)) if contrast.i2i_weight else 0.0
@@ -174,4 +162,4 @@ class Pretrainer(tf_keras.Model):
         i2i = tf.convert_to_tensor(i2i)
         joined = tf.cast(step >= self.config.stage1.i2c_after, i2c.dtype)
         total = contrast.i2i_weight * i2i + contrast.i2c_weight * joined * i2c
-        return Stage1Loss(total, i2i, i2c)
+        return {"loss": total, "i2i": i2i, "i2c": i2c}

@@ -7,35 +7,26 @@ import tensorflow as tf
 
 from sitn_tf import runs, schema
 from sitn_tf.config import Config
-from sitn_tf.models.registry import make_pretrainer, make_scorer
-from sitn_tf.optimizers.row_sparse import make_optimizer
-from sitn_tf.sections import TrainingConfig
-from sitn_tf.training.stage2 import NO_INIT
+from sitn_tf.training.stage import Stage, without
 
 
 def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> str:
     """The variables of a stage's model, memory, records and steps, as lines for people.
 
     Args:
+      stage: schema.STAGE1 or schema.STAGE2.
       init: of stage 2: "none", or a stage 1 that it starts from.
     """
-    manifest = schema.read_manifest(data_dir)
-    tables = runs.read_tables(data_dir, manifest, config)
-    settings: TrainingConfig
+    made = Stage(stage, config, data_dir)
+    model, settings = made.model, made.settings
     if stage == schema.STAGE1:
-        settings, model = config.stage1, make_pretrainer(config, tables, manifest.max_history)
         trained = model.trained_variables()
     else:
-        settings, model = config.stage2, make_scorer(config, tables, manifest.max_history)
-        trained = model.trainable_variables
-        if config.stage2.encoders == "freeze" and init != NO_INIT:
-            frozen = {id(variable) for variable in model.variables_of(model.takes_over)}
-            trained = [v for v in trained if id(v) not in frozen]
-    steps = manifest.steps(stage, schema.TRAIN, settings.batch_size)
-    optimizer = make_optimizer(settings, steps)
-    optimizer.build(trained)
-    records = manifest.records.get(stage, {}).get(schema.TRAIN)
-    weights, slots = _bytes(model.variables), _bytes(optimizer.variables)
+        freeze = config.stage2.encoders == "freeze" and init != runs.NO_INIT
+        frozen = model.variables_of(model.takes_over) if freeze else []
+        trained = without(model.trainable_variables, frozen)
+    made.optimizer.build(trained)
+    weights, slots = _bytes(model.variables), _bytes(made.optimizer.variables)
     return "\n".join(
         [
             *_variables(model.variables, trained),
@@ -43,7 +34,7 @@ def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> s
             f"{_count(model.variables) - _count(trained):,} fixed",
             f"memory: {_size(weights)} of weights + {_size(slots)} of {settings.optimizer}'s slots "
             f"= {_size(weights + slots)} a replica, activations not counted",
-            f"an epoch: {_known(records)} records in {_known(steps)} steps of "
+            f"an epoch: {_known(made.records)} records in {_known(made.steps)} steps of "
             f"{settings.batch_size}; at most {settings.epochs} epochs",
             "dry run: nothing was written",
         ]

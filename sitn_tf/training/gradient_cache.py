@@ -1,7 +1,6 @@
 """Gradients of a contrast over more rows than the encoders can hold at once."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
 
 import tensorflow as tf
 
@@ -9,21 +8,13 @@ from sitn_tf.data import Batch
 from sitn_tf.distributed.replicas import Gradient
 
 
-class _Loss(Protocol):
-    @property
-    def total(self) -> tf.Tensor: ...
-
-
-L = TypeVar("L", bound=_Loss)
-
-
 def cached_gradients(
     encode: Callable[[Batch], Sequence[tf.Tensor]],
-    loss_of: Callable[[Sequence[tf.Tensor]], L],
+    losses_of: Callable[[Sequence[tf.Tensor]], dict[str, tf.Tensor]],
     rows: Batch,
     parts: int,
     variables: Sequence[tf.Variable],
-) -> tuple[L, list[Gradient | None]]:
+) -> tuple[dict[str, tf.Tensor], list[Gradient | None]]:
     """Exact gradients of a loss over all rows, with one part's activations in memory at a time.
 
     Rows are encoded part by part without a tape, the loss of all encoded rows is
@@ -33,13 +24,14 @@ def cached_gradients(
 
     Args:
       encode: rows → tensors of as many rows; must give the same in both passes.
-      loss_of: all rows' encoded tensors → the loss, which may use variables of its own.
+      losses_of: all rows' encoded tensors → losses, which may use variables of their own;
+        "loss" is differentiated.
       rows: tensors of B rows each.
       parts: at most; some are empty where B is smaller.
       variables: what to differentiate by.
 
     Returns:
-      The loss, and a gradient a variable, None where there is none.
+      The losses, and a gradient a variable, None where there is none.
     """
     count = tf.shape(next(iter(rows.values())))[0]
     bounds = [count * part // parts for part in range(parts + 1)]
@@ -49,8 +41,8 @@ def cached_gradients(
     joined = [tf.concat(columns, axis=0) for columns in zip(*encoded, strict=True)]
     with tf.GradientTape() as tape:
         tape.watch(joined)
-        loss = loss_of(joined)
-    down = tape.gradient(loss.total, [*joined, *variables])
+        losses = losses_of(joined)
+    down = tape.gradient(losses["loss"], [*joined, *variables])
     cached = [
         tf.zeros_like(tensor) if gradient is None else gradient
         for tensor, gradient in zip(joined, down, strict=False)
@@ -66,7 +58,7 @@ def cached_gradients(
             again = list(encode(piece))
         of_piece = tape.gradient(again, variables, output_gradients=[c[s] for c in cached])
         total = [add(a, b) for a, b in zip(total, of_piece, strict=True)]
-    return loss, total
+    return losses, total
 
 
 def add(a: Gradient | None, b: Gradient | None) -> Gradient | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow as tf
 
@@ -29,10 +29,8 @@ class Progress(tf.train.experimental.PythonState):
     totals: dict[str, float] = dataclasses.field(default_factory=dict)
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
-    _FIELDS: ClassVar = ("epoch", "steps", "batches", "records", "seconds", "totals", "history")
-
     def serialize(self) -> str:
-        return json.dumps({name: getattr(self, name) for name in self._FIELDS})
+        return json.dumps(dataclasses.asdict(self))
 
     def deserialize(self, string_value: str) -> None:
         for name, value in json.loads(string_value).items():

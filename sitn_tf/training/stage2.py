@@ -11,19 +11,16 @@ from sitn_tf.config import Config, differences
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics, retrieval
-from sitn_tf.evaluation.predictions import predict, scoring_graph
+from sitn_tf.evaluation.predictions import EVALUATION_BATCH, predict, scoring_graph
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
 from sitn_tf.layers.encoder import instance
-from sitn_tf.layers.precision import LOSS_SCALE
-from sitn_tf.models.registry import handed_over, make_scorer
+from sitn_tf.models.registry import handed_over
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
-from sitn_tf.optimizers.row_sparse import make_optimizer
+from sitn_tf.runs import NO_INIT
 from sitn_tf.training import train_loop
-
-NO_INIT = "none"
-EVALUATION_BATCH = 512
+from sitn_tf.training.stage import Stage, without
 
 
 def run_stage2(
@@ -43,7 +40,6 @@ def run_stage2(
     Raises:
       InputError: the stage-1 run is not there, or does not fit.
     """
-    manifest = schema.read_manifest(data_dir)
     if config.stage2.contrast_weight and not config.model.use_source:
         raise InputError(
             f"stage2.contrast_weight={config.stage2.contrast_weight} needs both histories",
@@ -51,38 +47,31 @@ def run_stage2(
         )
     lift = None
     if init != NO_INIT:
-        check_fits(pathlib.Path(init), config, manifest)
+        check_fits(pathlib.Path(init), config, schema.read_manifest(data_dir))
         lift = held_out_lift(pathlib.Path(init))
-    tables = runs.read_tables(data_dir, manifest, config)
-    log_q = (
-        tf.constant(sampling_log_probability(manifest, tables[schema.TARGET]))
-        if config.stage2.log_q
-        else None
-    )
-    steps = manifest.steps(schema.STAGE2, schema.TRAIN, config.stage2.batch_size)
-    with strategy.scope():
-        scorer = make_scorer(config, tables, manifest.max_history)
-        optimizer = make_optimizer(config.stage2, steps)
+    loop = loop or train_loop.Loop()
+    stage = Stage(schema.STAGE2, config, data_dir, strategy)
+    scorer: Scorer = stage.model
+    log_q = None
+    if config.stage2.log_q:
+        log_q = tf.constant(sampling_log_probability(stage.manifest, stage.tables[schema.TARGET]))
     start = init
     if lift is not None and lift < config.stage2.min_lift:
         start = NO_INIT
         print(
             f"{init} found too little to transfer: the odds of its held-out retrieval are "
             f"{lift:.1f} times those of chance, stage2.min_lift is {config.stage2.min_lift:g}. "
-            f"Starting from scratch; to start from it all the same: another --workdir, "
-            f"--init={init} --set stage2.min_lift=0"
+            "Starting from scratch; to start from it all the same, into another directory: "
+            f"init={init} and stage2.min_lift=0"
         )
     restored = restore_encoders(scorer, start)
     if config.stage2.encoders == "freeze" and not restored:
         print("warning: stage2.encoders=freeze: nothing is restored, so all is trained")
-    info = runs.RunInfo(schema.STAGE2, str(data_dir), manifest.dataset_hash, start, runs.versions())
-    loop = loop or train_loop.Loop()
-    runs.prepare(run_dir, config, manifest, info, loop.overwrite)
+    stage.prepare(run_dir, start, loop.overwrite)
     if not (run_dir / runs.INITIALIZATION_FILE).is_file():
         describe_start(scorer, start, restored, lift, run_dir)
-    frozen = {id(v) for v in restored} if config.stage2.encoders == "freeze" else set()
     if config.stage2.encoder_rate != 1.0:
-        optimizer.slow_down(restored, config.stage2.encoder_rate)
+        stage.optimizer.slow_down(restored, config.stage2.encoder_rate)
     i2i = InstanceToInstance(config.contrast)
 
     def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
@@ -93,33 +82,20 @@ def run_stage2(
         total = parts["loss"] + config.stage2.contrast_weight * contrast
         return {"click": parts["loss"], **parts, "loss": total, "i2i": contrast}
 
-    def batches(epoch: int, skip: int) -> tf.data.Dataset:
-        return data.read_epoch(
-            data_dir, schema.STAGE2, config.stage2.batch_size, config.seed, epoch, skip
-        )
-
-    validation = data.read_split(data_dir, schema.STAGE2, schema.VALIDATION, EVALUATION_BATCH)
-
-    score = scoring_graph(scorer)
+    validation, score = stage.validation(EVALUATION_BATCH), scoring_graph(scorer)
 
     def validate() -> dict[str, float]:
         scored = predict(scorer, validation, score)
         return metrics.click_metrics(scored.label, scored.probability, scored.request)
 
+    frozen = restored if config.stage2.encoders == "freeze" else []
     task = train_loop.Task(
-        batches=batches,
         losses=stage2_losses,
+        variables=without(scorer.trainable_variables, frozen),
         validate=validate,
         objective="auc",
-        epochs=config.stage2.epochs,
-        patience=config.stage2.patience,
-        variables=[v for v in scorer.trainable_variables if id(v) not in frozen],
-        records=manifest.records.get(schema.STAGE2, {}).get(schema.TRAIN),
-        clip_norm=config.stage2.clip_norm,
-        loss_scale=LOSS_SCALE[config.model.precision],
-        seed=config.seed,
     )
-    return train_loop.fit(run_dir, strategy, scorer, optimizer, task, loop)
+    return train_loop.fit(run_dir, stage, task, loop)
 
 
 def scorer_losses(
@@ -250,13 +226,12 @@ def describe_start(
     Args:
       lift: of the stage 1 that was offered, None without one.
     """
-    known = {id(variable) for variable in restored}
-    fresh = [v for v in scorer.trainable_variables if id(v) not in known]
+    fresh = without(scorer.trainable_variables, restored)
     described = {
         "init": init,
         "lift": lift if lift is None or math.isfinite(lift) else str(lift),
-        "restored": [describe(v) for v in restored],
-        "fresh": [describe(v) for v in fresh],
+        "restored": [f"{v.name} {list(v.shape)}" for v in restored],
+        "fresh": [f"{v.name} {list(v.shape)}" for v in fresh],
     }
     whole_files.write_json(run_dir / runs.INITIALIZATION_FILE, described)
     print(
@@ -269,7 +244,3 @@ def held_out_lift(stage1_dir: pathlib.Path) -> float:
     """`retrieval.lift` of a finished stage-1 run's best epoch."""
     measured = runs.read_json(stage1_dir / runs.METRICS_FILE, None)[schema.VALIDATION]
     return retrieval.lift(measured["recall"], measured["chance"])
-
-
-def describe(variable: tf.Variable) -> str:
-    return f"{variable.name} {list(variable.shape)}"

@@ -3,7 +3,6 @@
 import pathlib
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 import tensorflow as tf
 
@@ -29,22 +28,14 @@ class EventWriter:
     def __enter__(self) -> "EventWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writer.close()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes values by tag."""
-        summary = tf.compat.v1.Summary(
-            value=[
-                tf.compat.v1.Summary.Value(tag=tag, simple_value=value)
-                for tag, value in values.items()
-            ]
-        )
+        summary = tf.compat.v1.Summary()
+        for tag, value in values.items():
+            summary.value.add(tag=tag, simple_value=value)
         self._write(tf.compat.v1.Event(step=step, summary=summary))
 
     def flush(self) -> None:

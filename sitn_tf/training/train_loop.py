@@ -26,10 +26,12 @@ from sitn_tf.distributed.replicas import Gradient, separate_replicas, split_rows
 from sitn_tf.errors import InputError
 from sitn_tf.layers import randomness
 from sitn_tf.layers.dropout import number_layers
+from sitn_tf.layers.precision import LOSS_SCALE
 from sitn_tf.optimizers import clipping, row_sparse
 from sitn_tf.training import non_finite
 from sitn_tf.training.progress import Progress
 from sitn_tf.training.signals import StoppedError, StopRequest
+from sitn_tf.training.stage import Stage
 from sitn_tf.training.tensorboard import EventWriter
 
 CHECK_EVERY = 50
@@ -46,36 +48,21 @@ class Task:
     """What to train and how it is judged.
 
     Attributes:
-      batches: (epoch, batches to leave out at the start) → the rest of that epoch's pass
-        over the training data, in its order.
       losses: (replica's batch, step) → scalars; "loss" is this replica's share to minimise.
       gradients: (replica's batch, step) → the same losses and the gradients of `variables`,
         where these are not a plain tape's.
       validate: → metrics by name.
       objective: the metric to maximise.
-      epochs: at most.
-      patience: epochs without a better objective before it stops.
+      variables: what is trained.
       judge_first: whether the untrained model counts as epoch 0.
-      records: of an epoch, where known: gives the time left.
-      variables: what is trained; all that the model can train if None.
-      clip_norm: bound of the gradients' global norm; 0 for none.
-      loss_scale: keeps small gradients of float16 layers above zero on their way.
-      seed: of what is random in a step.
     """
 
-    batches: Callable[[int, int], tf.data.Dataset]
     losses: Callable[[Batch, tf.Tensor], Losses]
     validate: Callable[[], dict[str, float]]
     objective: str
-    epochs: int
-    patience: int
+    variables: Sequence[tf.Variable]
     judge_first: bool = False
     gradients: Gradients | None = None
-    records: int | None = None
-    variables: Sequence[tf.Variable] | None = None
-    clip_norm: float = 0.0
-    loss_scale: float = 1.0
-    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,14 +82,7 @@ class Loop:
     overwrite: bool = False
 
 
-def fit(
-    run_dir: pathlib.Path,
-    strategy: tf.distribute.Strategy,
-    model: tf_keras.Model,
-    optimizer: tf_keras.optimizers.Optimizer,
-    task: Task,
-    loop: Loop | None = None,
-) -> dict[str, Any]:
+def fit(run_dir: pathlib.Path, stage: Stage, task: Task, loop: Loop) -> dict[str, Any]:
     """Trains until the objective stops rising; returns the best epoch's history entry.
 
     A run that is finished is not trained again: its best weights are restored.
@@ -116,9 +96,9 @@ def fit(
     """
     finished = runs.read_json(run_dir / runs.METRICS_FILE, None)
     if finished is not None:
-        restore_best(run_dir, model)
+        restore_best(run_dir, stage.model)
         return finished["validation"]
-    return _Fit(run_dir, strategy, model, optimizer, task, loop or Loop()).run()
+    return _Fit(run_dir, stage, task, loop).run()
 
 
 def make_step(
@@ -136,6 +116,7 @@ def make_step(
     Args:
       gradients_of: see Task.gradients.
       clip_norm: bound of the gradients' global norm; 0 for none.
+      loss_scale: keeps small gradients of float16 layers above zero on their way.
       seed: of what is random in a step.
 
     Returns:
@@ -195,20 +176,11 @@ def _of_any_size(spec: tf.TypeSpec) -> tf.TypeSpec:
 class _Fit:
     """One call of `fit`."""
 
-    def __init__(
-        self,
-        run_dir: pathlib.Path,
-        strategy: tf.distribute.Strategy,
-        model: tf_keras.Model,
-        optimizer: tf_keras.optimizers.Optimizer,
-        task: Task,
-        loop: Loop,
-    ) -> None:
-        self.run_dir, self.strategy, self.model = run_dir, strategy, model
-        self.optimizer, self.task, self.loop = optimizer, task, loop
-        self.variables = model.trainable_variables if task.variables is None else task.variables
-        with strategy.scope():
-            optimizer.build(self.variables)
+    def __init__(self, run_dir: pathlib.Path, stage: Stage, task: Task, loop: Loop) -> None:
+        self.run_dir, self.stage, self.task, self.loop = run_dir, stage, task, loop
+        self.model, self.optimizer = model, optimizer = stage.model, stage.optimizer
+        with stage.strategy.scope():
+            optimizer.build(task.variables)
         separate_replicas([*model.variables, *optimizer.variables])
         number_layers(model)
         self.progress = Progress(epoch=0 if task.judge_first else 1)
@@ -219,21 +191,21 @@ class _Fit:
         self.best = Checkpoints(run_dir / runs.BEST, keep=2, model=model)
         self.step = traced_once(
             make_step(
-                strategy,
-                self.variables,
+                stage.strategy,
+                task.variables,
                 optimizer,
                 task.losses,
                 task.gradients,
-                task.clip_norm,
-                task.loss_scale,
-                task.seed,
+                stage.settings.clip_norm,
+                LOSS_SCALE[stage.config.model.precision],
+                stage.config.seed,
             )
         )
         self.saved_at = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         self._resume()
-        task, progress = self.task, self.progress
+        settings, progress = self.stage.settings, self.progress
         with contextlib.ExitStack() as stack:
             self.stop = stack.enter_context(StopRequest())
             events = self.run_dir / runs.EVENTS
@@ -241,12 +213,19 @@ class _Fit:
                 stack.enter_context(EventWriter(events / name, progress.steps + 1))
                 for name in ("train", "validation")
             )
-            while progress.epoch <= task.epochs and not _exhausted(progress.history, task):
+            while progress.epoch <= settings.epochs and not self._exhausted():
                 if progress.epoch:
                     self._train_epoch()
                 self._judge_epoch()
                 self.stop.check()
         return self._conclude()
+
+    def _exhausted(self) -> bool:
+        history = self.progress.history
+        if not history:
+            return False
+        best = _best(history, self.task.objective)
+        return history[-1]["epoch"] - best["epoch"] >= self.stage.settings.patience
 
     def _resume(self) -> None:
         for checkpoints in (self.last, self.best):
@@ -267,21 +246,21 @@ class _Fit:
         self.saved_at = time.monotonic()
 
     def _train_epoch(self) -> None:
-        task, progress = self.task, self.progress
+        stage, progress = self.stage, self.progress
         started = time.monotonic() - progress.seconds
         waiting: list[tuple[int, Losses]] = []
         with tqdm.tqdm(
-            desc=f"epoch {progress.epoch}/{task.epochs}",
-            total=task.records,
+            desc=f"epoch {progress.epoch}/{stage.settings.epochs}",
+            total=stage.records,
             initial=progress.records,
             unit=" records",
             unit_scale=True,
             mininterval=1.0,
             leave=False,
         ) as bar:
-            for batch in task.batches(progress.epoch, progress.batches):
+            for batch in stage.batches(progress.epoch, progress.batches):
                 rows = len(next(iter(batch.values())))
-                waiting.append((rows, self.step(split_rows(self.strategy, batch))))
+                waiting.append((rows, self.step(split_rows(self.stage.strategy, batch))))
                 bar.update(rows)
                 save = self.stop.requested or self._save_is_due(len(waiting))
                 if save or len(waiting) == CHECK_EVERY:
@@ -361,26 +340,26 @@ class _Fit:
         """Trains again from the last checkpoint up to the step after those counted: its story."""
         epoch, batches = self.progress.epoch, self.progress.batches
         self.last.restore()
-        rest = self.task.batches(epoch, self.progress.batches)
+        rest = self.stage.batches(epoch, self.progress.batches)
         for earlier in rest.take(batches - self.progress.batches):
-            self.step(split_rows(self.strategy, earlier))
-        [batch] = self.task.batches(epoch, batches).take(1)
+            self.step(split_rows(self.stage.strategy, earlier))
+        [batch] = self.stage.batches(epoch, batches).take(1)
         path = self.run_dir / runs.NOT_FINITE_BATCH
         non_finite.save_batch(path, batch)
         step = tf.identity(self.optimizer.iterations)
 
         def losses() -> Losses:
-            with randomness.at_step(self.task.seed, step):
+            with randomness.at_step(self.stage.config.seed, step):
                 return self.task.losses(batch, step)
 
-        first = non_finite.first_not_finite(self.model, self.variables, losses)
-        stage = self.run_dir.name
+        first = non_finite.first_not_finite(self.model, self.task.variables, losses)
+        section = self.stage.name
         return InputError(
             f"the loss is {values['loss']} and the norm of its gradient {values[GRADIENT_NORM]} at "
             f"step {batches + 1} of epoch {epoch}, with {non_finite.describe_records(batch)}, "
             f"saved in {path}; the first that is not finite is {first}",
-            f"lower the learning rate ({stage}.learning_rate=...) or bound the gradient "
-            f"({stage}.clip_norm=1)",
+            f"lower the learning rate ({section}.learning_rate=...) or bound the gradient "
+            f"({section}.clip_norm=1)",
         )
 
     def _conclude(self) -> dict[str, Any]:
@@ -394,12 +373,6 @@ class _Fit:
 
 def _best(history: list[dict[str, Any]], objective: str) -> dict[str, Any]:
     return max(history, key=lambda entry: entry[objective])
-
-
-def _exhausted(history: list[dict[str, Any]], task: Task) -> bool:
-    if not history:
-        return False
-    return history[-1]["epoch"] - _best(history, task.objective)["epoch"] >= task.patience
 
 
 def _describe(entry: dict[str, Any], objective: str) -> str:

@@ -41,7 +41,7 @@ def main(_: list[str]) -> None:
         trained = model.trained_variables()
         encoders = [v for v in trained if "clusters" not in v.name]
         flat = []
-        for part in (loss.i2i, loss.i2c):
+        for part in (loss["i2i"], loss["i2c"]):
             by_encoder = [
                 tf.convert_to_tensor(g) for g in tape.gradient(part, encoders) if g is not None
             ]

@@ -88,18 +88,35 @@ def test_unknown_fields_of_a_stored_configuration_are_refused():
         ("encoder.heads=8", "encoder"),
         ("encoder.heads=4", "encoder"),  # the default, and still not what din has
         ("sitn.target_attention=multi_head", "sitn"),
-        ("stage1.epochs=3", "stage1"),
-        ("stage2.contrast_weight=0.1", "contrast"),
+        ("encoder.layer_norm=True", "encoder"),
     ],
 )
 def test_what_the_model_does_not_use_is_refused_by_name(setting, section):
     message = (
         f"{setting}: model.name=din has no section {section}; it uses the sections "
-        "model, items, stage2, mlp"
+        "model, items, contrast, stage1, stage2, mlp"
     )
     for settings in (["model.name=din", setting], [setting, "model.name=din"]):
         with pytest.raises(InputError, match=re.escape(message)):
             config.override(config.default(), settings)
+
+
+@pytest.mark.parametrize("name", sorted(config.SECTIONS))
+def test_settings_of_the_stages_go_with_every_model(name):
+    stages = ["stage1.epochs=3", "contrast.temperature=0.3", "stage2.epochs=4"]
+    for settings in ([f"model.name={name}", *stages], [*stages, f"model.name={name}"]):
+        made = config.override(config.default(), settings)
+        assert (made.stage1.epochs, made.contrast.temperature, made.stage2.epochs) == (3, 0.3, 4)
+        assert config.Config.from_json(made.to_json()) == made
+
+
+def test_a_contrast_in_stage_2_needs_sequence_encoders():
+    message = (
+        "stage2.contrast_weight=0.1 needs sequence encoders, model.name=din has none: "
+        "give stage2.contrast_weight=0"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        config.override(config.default(), ["model.name=din", "stage2.contrast_weight=0.1"])
 
 
 def test_a_section_that_the_model_does_not_use_has_its_defaults():

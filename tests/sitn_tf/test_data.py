@@ -21,12 +21,12 @@ def _lengths(batch):
 
 def _requests(batches):
     """Each request as bytes, in the order read."""
-    found = []
+    rows = []
     for batch in batches:
         columns = [batch["user_id"], batch["target_history"], batch["candidates"], batch["labels"]]
         for row in zip(*(column.numpy() for column in columns), strict=True):
-            found.append((row[0], *(tuple(ids[ids != 0]) for ids in row[1:3]), tuple(row[3])))
-    return found
+            rows.append((row[0], *(tuple(ids[ids != 0]) for ids in row[1:3]), tuple(row[3])))
+    return rows
 
 
 def test_batches_by_length_hold_every_request_once(many):

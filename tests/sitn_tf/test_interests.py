@@ -40,16 +40,16 @@ def test_clusters_are_described_by_their_nearest_items():
     space, _ = _space(rng)
     items = {d: np.concatenate([np.zeros((2, 8)), space.new[d]]) for d in schema.DOMAINS}
     titles = {d: ["pad", "unknown", *(f"{d} {i}" for i in range(5))] for d in schema.DOMAINS}
-    found = interest_clusters.describe(space, items, titles, count=1)
-    assert found.same_pair == 1.0
-    for pair in found.pairs:
+    described = interest_clusters.describe(space, items, titles, count=1)
+    assert described.same_pair == 1.0
+    for pair in described.pairs:
         assert pair.cosine == pytest.approx(1.0)
         assert pair.items == {
             schema.SOURCE: [f"source {pair.source}"],
             schema.TARGET: [f"target {pair.target}"],
         }
         assert pair.users[schema.SOURCE] == pair.users[schema.TARGET]
-    text = interest_clusters.markdown([found])
+    text = interest_clusters.markdown([described])
     assert text.count("\n| ") == 6
     assert "100.0% of the users" in text
 

@@ -88,14 +88,14 @@ def test_the_contrast_kept_in_stage_2_is_equations_3_and_4(small):
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 12)))
     assert len(np.unique(batch["user_id"].numpy())) == 12, "the reference knows no equal users"
     i2i = InstanceToInstance(chosen.contrast)
-    found = float(stage2.mean_contrast_loss(scorer, i2i, batch))
+    loss = float(stage2.mean_contrast_loss(scorer, i2i, batch))
     p_s, p_t = (
         instance(scorer.items[d], scorer.sequences[d], batch[f.name], unit=True).numpy()
         for d, f in schema.HISTORY_OF_DOMAIN.items()
     )
     tau = chosen.contrast.temperature
     rows = reference.i2i(p_s, p_t, tau) + reference.i2i(p_t, p_s, tau)
-    assert found == pytest.approx(rows.mean(), rel=1e-4)
+    assert loss == pytest.approx(rows.mean(), rel=1e-4)
 
 
 def test_a_contrast_in_stage_2_needs_the_source(small, tmp_path):
@@ -121,10 +121,10 @@ def test_log_q_golden(small):
         vocabulary_sizes={},
     )
     # Square roots 4, 2 and 0 of 6: q is 2/3, 1/3 and, never drawn, that of the rarest.
-    found = stage2.sampling_log_probability(
+    log_q = stage2.sampling_log_probability(
         _manifest(small, kind="sampled", power=0.5, per_click=3), table
     )
-    np.testing.assert_allclose(found[2:], np.log([3 * 2 / 3, 3 / 3, 3 / 3]), rtol=1e-6)
+    np.testing.assert_allclose(log_q[2:], np.log([3 * 2 / 3, 3 / 3, 3 / 3]), rtol=1e-6)
     impressions = _manifest(small, kind="impressions")
     with pytest.raises(InputError, match="negatives of this data set are impressions, not sampled"):
         stage2.sampling_log_probability(impressions, table)
@@ -142,8 +142,8 @@ def test_log_q_is_taken_from_the_logits_in_training(small):
         for y, x, item in zip(labels.flat, logits.flat, candidates.flat, strict=True)
         if item
     ]
-    found = stage2.scorer_losses(scorer, batch, tf.constant(log_q, tf.float32))["loss"]
-    assert float(found) == pytest.approx(np.mean(expected), rel=1e-4)
+    loss = stage2.scorer_losses(scorer, batch, tf.constant(log_q, tf.float32))["loss"]
+    assert float(loss) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_i2c_joins_after_its_steps(small):
@@ -152,7 +152,8 @@ def test_i2c_joins_after_its_steps(small):
     model = make_pretrainer(chosen, _tables(small, chosen), MAX_HISTORY)
     for step, joined in ((2, 0.0), (3, 1.0)):
         loss = model.loss(batch, tf.constant(step, tf.int64))
-        assert float(loss.total) == pytest.approx(float(loss.i2i + joined * loss.i2c), rel=1e-6)
+        expected = float(loss["i2i"] + joined * loss["i2c"])
+        assert float(loss["loss"]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_domains_may_start_from_the_same_clusters(small):

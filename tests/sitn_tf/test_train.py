@@ -143,8 +143,8 @@ def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path
                                                        "user:0 [8, 8]"]  # fmt: skip
     run = trained_models.load_scorer(tmp_path / "stage2")
     assert np.abs(run.scorer.request_embedding.tables["user"]).max() > 0
-    found = predict(run.scorer, data.read_split(small, schema.STAGE2, schema.TEST, 16))
-    assert np.isfinite(found.logit).all()
+    scored = predict(run.scorer, data.read_split(small, schema.STAGE2, schema.TEST, 16))
+    assert np.isfinite(scored.logit).all()
 
 
 def test_initialising_copies_stage_1_values(workdir, small, tmp_path):
@@ -364,14 +364,14 @@ def test_an_unfinished_run_is_no_scorer(small, tmp_path):
 
 
 def test_the_command_line_prints_one_line():
-    found = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", "sitn_tf.train", "--stage=1", "--data_dir=nowhere", "--workdir=w"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert found.returncode == 2
-    [line] = found.stderr.strip().splitlines()
+    assert ended.returncode == 2
+    [line] = ended.stderr.strip().splitlines()
     assert line.startswith("error: --data_dir=nowhere is not a directory")
     unknown = subprocess.run(
         [sys.executable, "-m", "sitn_tf.train", "--stages=1"],
@@ -385,7 +385,7 @@ def test_the_command_line_prints_one_line():
 
 
 def test_two_replicas_from_the_command_line(small, tmp_path):
-    found = subprocess.run(
+    ended = subprocess.run(
         [
             *(sys.executable, "-m", "sitn_tf.train", "--stage=1", "--preset=tiny", "--replicas=2"),
             *("--set=stage1.epochs=1", f"--data_dir={small}", f"--workdir={tmp_path}"),
@@ -394,8 +394,8 @@ def test_two_replicas_from_the_command_line(small, tmp_path):
         text=True,
         check=False,
     )
-    assert found.returncode == 0, found.stderr
-    assert "wrote" in found.stdout
+    assert ended.returncode == 0, ended.stderr
+    assert "wrote" in ended.stdout
 
 
 def test_a_loss_that_is_not_finite_stops(small, tmp_path):

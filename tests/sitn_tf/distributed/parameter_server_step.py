@@ -59,11 +59,11 @@ def make(data_dir: str):
 def consumers(graph, variable) -> list:
     """The operations of a graph, and of the functions it calls, that take a variable's handle."""
     captured = [inner for outer, inner in graph.captures if outer is variable.handle]
-    found = []
+    ops = []
     for tensor in captured:
         for op in tensor.consumers():
-            found.append(op)
-    return found
+            ops.append(op)
+    return ops
 
 
 def main() -> None:

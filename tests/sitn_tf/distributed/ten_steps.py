@@ -50,25 +50,23 @@ class Trial:
 
     def losses(self, batch, step):
         if self.stage == schema.STAGE1:
-            return {"loss": self.model.loss(batch, step).total}
+            return self.model.loss(batch, step)
         return stage2.scorer_losses(self.model, batch)
 
     def cached(self, batch, step):
-        loss, found = stage1.micro_batch_gradients(
-            self.model, batch, step, self.model.trainable_variables
-        )
-        return {"loss": loss.total}, found
+        variables = self.model.trainable_variables
+        return stage1.micro_batch_gradients(self.model, batch, step, variables)
 
     def _run(self, batch):
         def on_replica(part):
             step = tf.constant(0, tf.int64)
             if self.gradients_of is not None:
-                losses, found = self.gradients_of(part, step)
+                losses, gradients = self.gradients_of(part, step)
             else:
                 with tf.GradientTape() as tape:
                     losses = self.losses(part, step)
-                found = tape.gradient(losses["loss"], self.model.trainable_variables)
-            return [losses["loss"], *(tf.convert_to_tensor(g) for g in found if g is not None)]
+                gradients = tape.gradient(losses["loss"], self.model.trainable_variables)
+            return [losses["loss"], *(tf.convert_to_tensor(g) for g in gradients if g is not None)]
 
         return self.strategy.run(on_replica, args=(batch,))
 

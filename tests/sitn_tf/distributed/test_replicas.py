@@ -59,9 +59,9 @@ def test_request_features_after_ten_steps(small, four_cpus):
         batch["request_time"] = (tf.range(ROWS, dtype=tf.int64) + step) * 29 * 3600
     one = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
     two = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:2]), chosen)
-    found = two.train(batches, (7, 4))
-    np.testing.assert_allclose(found[0], one[0], rtol=1e-5)
-    assert_same(found[1], one[1])
+    trained = two.train(batches, (7, 4))
+    np.testing.assert_allclose(trained[0], one[0], rtol=1e-5)
+    assert_same(trained[1], one[1])
     for table in two.model.request_embedding.tables.values():
         assert np.abs(tf.convert_to_tensor(table)).max() > 0
 
@@ -74,9 +74,9 @@ def test_micro_batches_on_two_replicas_are_the_large_batch(small, four_cpus):
     two = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:2]), parts)
     assert two.gradients_of is not None
     expected = one.train(batches, (ROWS,))
-    found = two.train(batches, (7, 4))
-    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
-    assert_same(found[1], expected[1])
+    trained = two.train(batches, (7, 4))
+    np.testing.assert_allclose(trained[0], expected[0], rtol=1e-5)
+    assert_same(trained[1], expected[1])
 
 
 def test_fit_with_two_replicas_trains(small, two_cpus, tmp_path):

@@ -56,9 +56,9 @@ def test_two_processes_after_ten_steps(tmp_path, two_cpus, stage):
     assert [worker.returncode for worker in workers] == [0, 0], said
     one = Trial(small, stage, cpu_strategy(two_cpus[:1])).train(read_batches(small, stage), (ROWS,))
     for output in outputs:
-        found = np.load(output)
-        np.testing.assert_allclose(found["losses"], one[0], rtol=1e-5)
-        assert_same([found[f"weight_{i}"] for i in range(len(one[1]))], one[1])
+        trained = np.load(output)
+        np.testing.assert_allclose(trained["losses"], one[0], rtol=1e-5)
+        assert_same([trained[f"weight_{i}"] for i in range(len(one[1]))], one[1])
 
 
 @pytest.mark.slow

@@ -13,17 +13,17 @@ def test_ranks_golden():
 
 
 def test_equal_instances_are_worth_chance():
-    found = retrieval.cross_domain_retrieval(np.ones((101, 4)), np.ones((101, 4)))
-    assert found.median_rank == 51
-    assert found.recall == 0.0
-    assert found.chance_recall == 10 / 101
+    retrieved = retrieval.cross_domain_retrieval(np.ones((101, 4)), np.ones((101, 4)))
+    assert retrieved.median_rank == 51
+    assert retrieved.recall == 0.0
+    assert retrieved.chance == 10 / 101
 
 
 def test_aligned_instances_are_found():
     p = np.random.default_rng(0).normal(size=(50, 8))
     p /= np.linalg.norm(p, axis=1, keepdims=True)
-    found = retrieval.cross_domain_retrieval(p, p)
-    assert (found.recall, found.median_rank, found.users) == (1.0, 1.0, 50)
+    retrieved = retrieval.cross_domain_retrieval(p, p)
+    assert (retrieved.recall, retrieved.median_rank, retrieved.users) == (1.0, 1.0, 50)
 
 
 def test_lift_golden():

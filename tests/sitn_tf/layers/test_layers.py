@@ -97,14 +97,14 @@ def test_attention_has_the_gradient_of_its_formula(rng):
         weights = tf.nn.softmax(tf.where(seen, tf.matmul(q, k, transpose_b=True), -1e9))
         return tf.matmul(tf.where(seen, weights, 0.0), v)
 
-    found = []
+    both = []
     for attention in (formula, lambda q, k, v: masked_attention(q, k, v, mask)):
         with tf.GradientTape() as tape:
             tape.watch([q, k, v])
             out = attention(q, k, v)
             total = tf.reduce_sum(weight * out)
-        found.append([out, *tape.gradient(total, [q, k, v])])
-    for expected, ours in zip(*found, strict=True):
+        both.append([out, *tape.gradient(total, [q, k, v])])
+    for expected, ours in zip(*both, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-6)
 
 

@@ -87,8 +87,8 @@ def test_rows_are_those_of_the_calendar_and_within_the_tables():
 def test_a_users_row_is_pinned():
     """Another hash would give the users of every trained table away to others."""
     users = tf.constant([b"", b"u1", b"u2", b"\xff\x00", "Zoë".encode()])
-    found = user_row(users, 1000).numpy().tolist()
-    assert found == [0, 460, 698, 464, 768]
+    rows = user_row(users, 1000).numpy().tolist()
+    assert rows == [0, 460, 698, 464, 768]
     many = user_row(tf.constant([f"u{i}" for i in range(2000)]), 10).numpy()
     assert sorted(set(many.tolist())) == list(range(1, 11))
 
@@ -183,13 +183,13 @@ def test_a_missing_time_is_an_error_in_training_alone():
     wanted = (schema.REQUEST_TIME, schema.USER_ID, schema.CANDIDATES)
     with pytest.raises(tf.errors.InvalidArgumentError, match="request_time"):
         data.parse(bare, wanted)
-    found = data.parse(bare, wanted, may_lack=True)
-    assert found["request_time"].numpy().tolist() == [0]
-    assert found["user_id"].numpy().tolist() == [b""]
+    parsed = data.parse(bare, wanted, may_lack=True)
+    assert parsed["request_time"].numpy().tolist() == [0]
+    assert parsed["user_id"].numpy().tolist() == [b""]
 
 
 def test_predicting_a_split_gives_the_models_scores(scorer, small):
-    found = predict(scorer, data.read_split(small, schema.STAGE2, schema.TEST, 7))
+    scored = predict(scorer, data.read_split(small, schema.STAGE2, schema.TEST, 7))
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TEST, 64)))
     direct = scorer(batch).numpy()[batch["candidates"].numpy() != schema.PAD_ID]
-    np.testing.assert_allclose(found.logit, direct, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scored.logit, direct, rtol=1e-4, atol=1e-5)

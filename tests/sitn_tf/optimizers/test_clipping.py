@@ -18,15 +18,15 @@ def test_equal_rows_are_summed():
 def test_the_norm_is_that_of_the_dense_gradients():
     # Rows 3 and 3 are one row of 3 + 4 = 7: sqrt(7² + 24²) = 25, not sqrt(3² + 4² + 24²).
     slices = tf.IndexedSlices(tf.constant([[3.0], [4.0]]), tf.constant([3, 3]), (5, 1))
-    found = clipping.with_distinct_rows([slices, None, tf.constant([24.0])])
-    norm = clipping.global_norm(found)
+    distinct = clipping.with_distinct_rows([slices, None, tf.constant([24.0])])
+    norm = clipping.global_norm(distinct)
     assert float(norm) == 25.0
-    clipped = clipping.clip(found, norm, 5.0)
+    clipped = clipping.clip(distinct, norm, 5.0)
     np.testing.assert_allclose(clipped[0].values, [[7 / 5]], rtol=1e-6)
     assert clipped[1] is None
     np.testing.assert_allclose(clipped[2], [24 / 5], rtol=1e-6)
     for bound in (0.0, 30.0):
-        np.testing.assert_array_equal(clipping.clip(found, norm, bound)[2], [24.0])
+        np.testing.assert_array_equal(clipping.clip(distinct, norm, bound)[2], [24.0])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

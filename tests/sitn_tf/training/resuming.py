@@ -9,15 +9,15 @@ import tensorflow as tf
 from sitn_tf import runs
 
 
-def assert_same_outcome(found: pathlib.Path, expected: pathlib.Path) -> None:
+def assert_same_outcome(run: pathlib.Path, expected: pathlib.Path) -> None:
     """Fails unless both runs ended with the same bits and the same history, seconds apart."""
     for kind in (runs.BEST, runs.LAST):
-        ours, theirs = _tensors(found / kind), _tensors(expected / kind)
+        ours, theirs = _tensors(run / kind), _tensors(expected / kind)
         assert set(ours) == set(theirs)
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{kind} {name}")
-    assert _history(found) == _history(expected)
-    assert _without_seconds(runs.read_json(found / runs.METRICS_FILE, {})["validation"]) == (
+    assert _history(run) == _history(expected)
+    assert _without_seconds(runs.read_json(run / runs.METRICS_FILE, {})["validation"]) == (
         _without_seconds(runs.read_json(expected / runs.METRICS_FILE, {})["validation"])
     )
 

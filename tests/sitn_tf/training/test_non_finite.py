@@ -46,12 +46,12 @@ def test_the_watch_leaves_no_trace():
 def test_gradients_parts_and_weights_are_named():
     # log(2 * 1/2) = 0, and the root has no finite slope at 0.
     assert _first(tf.ones([1, 2]) / 2)[0].startswith("the gradient of ")
-    found, _ = _first(None, lambda: {"loss": tf.constant(0.0), "i2c": tf.constant(np.nan)})
-    assert found == "i2c, though the output of every layer is finite"
+    first, _ = _first(None, lambda: {"loss": tf.constant(0.0), "i2c": tf.constant(np.nan)})
+    assert first == "i2c, though the output of every layer is finite"
     _, model = _first(tf.ones([1, 2]))
     model.first.kernel.assign([[np.nan, 1], [1, 1]])
-    found = non_finite.first_not_finite(model, model.trainable_variables, dict)
-    assert found == f"the weights {model.first.kernel.name}, before the step"
+    first = non_finite.first_not_finite(model, model.trainable_variables, dict)
+    assert first == f"the weights {model.first.kernel.name}, before the step"
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])

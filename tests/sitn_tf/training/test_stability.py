@@ -48,7 +48,7 @@ def pretrainers(tables):
         if (temperature, precision) not in made:
             model = make_pretrainer(_settings(temperature, precision), tables, MAX_HISTORY)
             made[temperature, precision] = tf.function(
-                lambda batch: _gradients(model, lambda: model.loss(batch, STEP).total),
+                lambda batch: _gradients(model, lambda: model.loss(batch, STEP)["loss"]),
                 reduce_retracing=True,
             )
         return made[temperature, precision]
@@ -62,8 +62,8 @@ STEP = np.int64(7)
 def _gradients(model, loss_of):
     with tf.GradientTape() as tape:
         loss = loss_of()
-    found = tape.gradient(loss, model.trainable_variables)
-    return loss, [tf.convert_to_tensor(g) for g in found if g is not None]
+    gradients = tape.gradient(loss, model.trainable_variables)
+    return loss, [tf.convert_to_tensor(g) for g in gradients if g is not None]
 
 
 def _histories(rng, rows, items, longest):
@@ -133,7 +133,7 @@ def test_low_precision_is_near_float32(tables, precision):
     for chosen in ("float32", precision):
         tf.keras.utils.set_random_seed(0)
         model = make_pretrainer(_settings(0.1, chosen), tables, MAX_HISTORY)
-        losses[chosen] = float(model.loss(batch, STEP).total)
+        losses[chosen] = float(model.loss(batch, STEP)["loss"])
         assert all(v.dtype in (tf.float32, tf.int32) for v in model.variables)
     assert losses[precision] != losses["float32"]
     assert losses[precision] == pytest.approx(losses["float32"], rel=0.03)
@@ -143,4 +143,4 @@ def test_the_contrast_keeps_float32(tables):
     model = make_pretrainer(_settings(0.1, "float16"), tables, MAX_HISTORY)
     batch = _stage_1_batch(8, 8, MAX_HISTORY, 1)
     assert [p.dtype for p in model(batch)] == [tf.float32, tf.float32]
-    assert model.loss(batch, STEP).total.dtype == tf.float32
+    assert model.loss(batch, STEP)["loss"].dtype == tf.float32

@@ -1,0 +1,79 @@
+"""What both stages train from: a configuration and a data set → a model and its optimizer."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from sitn_tf import data, runs, schema
+from sitn_tf.config import Config
+from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.optimizers.row_sparse import make_optimizer
+from sitn_tf.sections import TrainingConfig
+
+
+class Stage:
+    """A stage of a configuration on a data set, with the model's variables made.
+
+    Args:
+      name: schema.STAGE1 or schema.STAGE2.
+      config: of the run.
+      data_dir: data set directory.
+      strategy: within whose scope variables are made; one device if None.
+
+    Attributes:
+      settings: the stage's section of the configuration.
+      manifest: of the data set.
+      tables: item tables by domain.
+      records, steps: of an epoch; None where the data set does not say.
+      model: the pre-trainer of stage 1, the scorer of stage 2.
+      optimizer: without slots yet.
+
+    Raises:
+      InputError: no (whole) data set, a model without a stage 1, or a schedule without an end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        data_dir: pathlib.Path,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        self.name, self.config, self.data_dir = name, config, data_dir
+        self.settings: TrainingConfig = getattr(config, name)
+        self.manifest = schema.read_manifest(data_dir)
+        self.tables = runs.read_tables(data_dir, self.manifest, config)
+        self.records = self.manifest.records.get(name, {}).get(schema.TRAIN)
+        self.steps = self.manifest.steps(name, schema.TRAIN, self.settings.batch_size)
+        make_model = make_pretrainer if name == schema.STAGE1 else make_scorer
+        self.strategy = strategy or tf.distribute.get_strategy()
+        with self.strategy.scope():
+            self.model = make_model(config, self.tables, self.manifest.max_history)
+            self.optimizer = make_optimizer(self.settings, self.steps)
+
+    def batches(self, epoch: int, skip: int) -> tf.data.Dataset:
+        """An epoch's pass over the training data, in its order, without the first `skip`."""
+        size, seed = self.settings.batch_size, self.config.seed
+        return data.read_epoch(self.data_dir, self.name, size, seed, epoch, skip)
+
+    def validation(self, batch_size: int) -> tf.data.Dataset:
+        """The records that the stage is judged by."""
+        return data.read_split(self.data_dir, self.name, schema.VALIDATION, batch_size)
+
+    def prepare(self, run_dir: pathlib.Path, init: str, overwrite: bool) -> None:
+        """`runs.prepare` of this stage's run.
+
+        Args:
+          init: see runs.RunInfo.
+        """
+        info = runs.RunInfo(
+            self.name, str(self.data_dir), self.manifest.dataset_hash, init, runs.versions()
+        )
+        runs.prepare(run_dir, self.config, self.manifest, info, overwrite)
+
+
+def without(variables: Iterable[tf.Variable], some: Sequence[tf.Variable]) -> list[tf.Variable]:
+    """The variables that are not among `some`, in their order."""
+    left_out = {id(variable) for variable in some}
+    return [variable for variable in variables if id(variable) not in left_out]
