@@ -196,8 +196,8 @@ def _measure(
     # A kept negative stands for 1/rate of them in the world that ctr speaks of.
     weights = np.where(trained.label > 0, 1.0, 1.0 / rate)
     curves = {
-        "before": reliability.curve(trained.label, calibrations.sigmoid(trained.logit), weights),
-        "after": reliability.curve(served.label, calibrations.sigmoid(served.logit), weights),
+        name: metrics.calibration_curve(scored.label, calibrations.sigmoid(scored.logit), weights)
+        for name, scored in (("before", trained), ("after", served))
     }
     diagram = reliability.svg(curves, f"test split, {options.calibrate}")
     (version / "assets.extra" / "reliability.svg").write_text(diagram)
