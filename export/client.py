@@ -8,6 +8,7 @@
 deadline, and is tried again within it while the server is unavailable or overloaded.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
 import pathlib
@@ -80,21 +81,16 @@ def run_load(client: Client, asked: Sequence[Request], total: int, threads: int)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         done = list(pool.map(call, range(total)))
     seconds = time.perf_counter() - begin
-    errors: dict[str, int] = {}
-    for _, status in done:
-        if status is not None:
-            errors[status] = errors.get(status, 0) + 1
+    errors = collections.Counter(status for _, status in done if status is not None)
     answered = np.array([latency for latency, status in done if status is None])
     return LoadReport(seconds, answered, errors)
 
 
 def check_golden(client: Client, version: pathlib.Path) -> golden.Difference:
     """Largest differences of served scores from those at export."""
-    from export.verify import read_goldens
-
-    goldens = read_goldens(version)
+    goldens = golden.read(version)
     served = golden.served(
-        lambda batch: client.predict("score", requests.score_inputs(batch)),
+        lambda batch: client.predict(requests.SCORE, requests.score_inputs(batch)),
         [g.request for g in goldens],
     )
     return golden.compare(served, [g.exported for g in goldens])
@@ -119,7 +115,7 @@ def explained(error: ServerError, client: Client, asked: Request | None = None) 
             f"is TF Serving running there, with the model {client.model!r}?",
         )
     try:
-        wanted = client.input_names("score")
+        wanted = client.input_names(requests.SCORE)
     except (ServerError, KeyError):  # a proxy that passes no metadata, or another model
         return InputError(f"{what} refused the request ({said})")
     message = f"{what} refused the request ({said}): score takes {', '.join(wanted)}"
@@ -168,9 +164,7 @@ def main(_: list[str]) -> int:
 
 def _golden(client: Client, version: pathlib.Path, load: int, threads: int) -> int:
     if load:
-        from export.verify import read_goldens
-
-        print(run_load(client, [g.request for g in read_goldens(version)], load, threads))
+        print(run_load(client, [g.request for g in golden.read(version)], load, threads))
         return 0
     difference = check_golden(client, version)
     print(f"golden requests: {difference}")

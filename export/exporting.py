@@ -49,11 +49,8 @@ def export(
       InputError: no finished stage-2 run, an existing version, a data set that a fit needs
         and that is not there, or scores that drift too far from the newest version's.
     """
-    run_dir, servable, options = (
-        pathlib.Path(run_dir),
-        pathlib.Path(servable),
-        options or ExportOptions(),
-    )
+    run_dir, servable = pathlib.Path(run_dir), pathlib.Path(servable)
+    options = options or ExportOptions()
     if not run_dir.is_dir():
         raise InputError(
             f"run_dir={run_dir} is not a directory",
@@ -67,9 +64,7 @@ def export(
     vocabulary_files = {
         domain: run_dir / schema.vocabulary_path(domain, schema.ITEM) for domain in schema.DOMAINS
     }
-    vocabularies = {
-        domain: requests.read_vocabulary(path) for domain, path in vocabulary_files.items()
-    }
+    vocabularies = requests.read_vocabularies(run_dir / "vocabularies")
     for domain, vocabulary in vocabularies.items():
         _check_vocabulary(run, domain, vocabulary_files[domain], len(vocabulary))
     calibration = _fit(run, data_dir, options)
@@ -86,20 +81,20 @@ def export(
         ),
     )
     context = [feature.name for feature in run.config.model.request_inputs]
-    with versions.new_version(servable, version) as new:
-        traced = graph.save(new.path)
+    with versions.unfinished_version(servable) as made:
+        traced = graph.save(made)
 
         def answer(batch: Sequence[requests.Request]) -> dict[str, np.ndarray]:
             # The newest version's golden requests may be of a model with other inputs.
             inputs = requests.score_inputs(batch, context)
-            return warmup.run_traced(traced, signatures.SCORE, inputs)
+            return warmup.run_traced(traced, requests.SCORE, inputs)
 
         asked = golden.make_requests(
             run.tables, run.manifest.max_history, options.goldens, context=context
         )
         goldens, difference = _score_goldens(run, asked, vocabularies, calibration, answer)
-        golden.write(new.path, goldens)
-        warmup.write(new.path, warmup.calls(asked, vocabularies, traced))
+        golden.write(made, goldens)
+        warmup.write(made, warmup.calls(asked, vocabularies, traced))
         described = _describe(run, vocabularies, options, goldens) | {
             "encoder": graph.fingerprint,
             "calibration": calibration.to_dict(),
@@ -109,18 +104,17 @@ def export(
                 "max_difference": dataclasses.asdict(difference),
             },
             "drift": _drift(answer, newest, options),
-            "measured": _measure(run, traced, data_dir, calibration, options, new.path),
+            "measured": _measure(run, traced, data_dir, calibration, options, made),
         }
-        whole_files.write_json(new.path / versions.METADATA_FILE, described)
+        whole_files.write_json(made / versions.METADATA_FILE, described)
         if version is None and not options.force:
-            twin = same_as_newest(new.path, servable)
+            twin = same_as_newest(made, servable)
             if twin is not None:
-                new.wanted = False
                 return twin, described
         # What the files answer, not what this process does: TF Serving has the files only.
-        verify.check(new.path)
-        versions.write_checksums(new.path)
-    return new.path, described
+        verify.check(made)
+        versions.write_checksums(made)
+        return versions.publish(made, servable, version), described
 
 
 def _fit(run: Run, data_dir: pathlib.Path | None, options: ExportOptions) -> Calibration:
@@ -150,9 +144,7 @@ def _score_goldens(
     answer: Answer,
 ) -> tuple[list[golden.Golden], golden.Difference]:
     """Golden requests with both scores, and how far the serving graph's are off."""
-    trained = golden.trained_logits(
-        run.scorer, asked, vocabularies, run.manifest.max_history, calibration
-    )
+    trained = golden.trained_logits(run, asked, vocabularies, calibration)
     exported = golden.served(answer, asked)
     goldens = [
         golden.Golden(request, tuple(a.tolist()), tuple(b.tolist()))
@@ -196,8 +188,8 @@ def _measure(
     # A kept negative stands for 1/rate of them in the world that ctr speaks of.
     weights = np.where(trained.label > 0, 1.0, 1.0 / rate)
     curves = {
-        "before": reliability.curve(trained.label, calibrations.sigmoid(trained.logit), weights),
-        "after": reliability.curve(served.label, calibrations.sigmoid(served.logit), weights),
+        name: metrics.calibration_curve(scored.label, calibrations.sigmoid(scored.logit), weights)
+        for name, scored in (("before", trained), ("after", served))
     }
     diagram = reliability.svg(curves, f"test split, {options.calibrate}")
     (version / "assets.extra" / "reliability.svg").write_text(diagram)
@@ -267,7 +259,7 @@ def _newest_goldens(
     newest = servable / str(present[-1])
     try:
         return present[-1], golden.read(newest)
-    except (OSError, ValueError, KeyError) as error:
+    except InputError as error:
         if options.allow_drift:
             return None
         raise InputError(

@@ -15,10 +15,11 @@ from export import calibration as calibrations
 from export import requests as reqs
 from export.requests import Request
 from sitn_tf import schema
+from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable
 
 if TYPE_CHECKING:
-    from sitn_tf.models.scorer import Scorer
+    from sitn_tf.trained_models import Run
 
 FILE = "assets.extra/golden.jsonl"
 MAX_CANDIDATES = 20
@@ -138,10 +139,9 @@ def _history_length(rng: np.random.Generator, max_history: int) -> int:
 
 
 def trained_logits(
-    scorer: "Scorer",
+    run: "Run",
     requests: Sequence[Request],
     vocabularies: Mapping[str, reqs.Vocabulary],
-    max_history: int,
     calibration: calibrations.Calibration,
 ) -> list[np.ndarray]:
     """Log-odds from the trained model: ids looked up and histories cut here, in Python."""
@@ -149,26 +149,18 @@ def trained_logits(
 
     from sitn_tf.evaluation.predictions import scoring_graph
 
-    score = scoring_graph(scorer)
+    score = scoring_graph(run.scorer)
+    longest = run.manifest.max_history
+    context = [feature.name for feature in run.config.model.request_inputs]
 
-    def run(batch: Sequence[Request]) -> np.ndarray:
-        source = [reqs.ids(r.source_history[-max_history:], vocabularies[schema.SOURCE])
-                  for r in batch]  # fmt: skip
-        target = [reqs.ids(r.target_history[-max_history:], vocabularies[schema.TARGET])
-                  for r in batch]  # fmt: skip
-        shown = [reqs.ids(r.candidates, vocabularies[schema.TARGET]) for r in batch]
-        context = reqs.context_inputs(batch, [f.name for f in scorer.config.model.request_inputs])
-        logits = score(
-            {
-                reqs.SOURCE_HISTORY: tf.constant(_pad_ids(source)),
-                reqs.TARGET_HISTORY: tf.constant(_pad_ids(target)),
-                reqs.CANDIDATES: tf.constant(_pad_ids(shown)),
-                **{name: tf.constant(value) for name, value in context.items()},
-            }
-        ).numpy()
-        return calibrations.apply(calibration, logits)
+    def logits(batch: Sequence[Request]) -> list[np.ndarray]:
+        rows = [reqs.ids_by_name(_cut(request, longest), vocabularies) for request in batch]
+        inputs = {name: _pad_ids([row[name] for row in rows]) for name in rows[0]}
+        inputs |= reqs.context_inputs(batch, context)
+        answer = score({name: tf.constant(value) for name, value in inputs.items()})
+        return reqs.own_scores(calibrations.apply(calibration, answer.numpy()), batch)
 
-    return [scores for batch in batches(requests) for scores in reqs.own_scores(run(batch), batch)]
+    return [scores for batch in batches(requests) for scores in logits(batch)]
 
 
 def served(answer: Answer, requests: Sequence[Request]) -> tuple[Scores, Scores]:
@@ -176,19 +168,19 @@ def served(answer: Answer, requests: Sequence[Request]) -> tuple[Scores, Scores]
     ctr, logit = [], []
     for batch in batches(requests):
         outputs = answer(batch)
-        ctr += reqs.own_scores(outputs["ctr"], batch)
-        if "logit" in outputs:
-            logit += reqs.own_scores(outputs["logit"], batch)
+        ctr += reqs.own_scores(outputs[reqs.CTR], batch)
+        if reqs.LOGIT in outputs:
+            logit += reqs.own_scores(outputs[reqs.LOGIT], batch)
     return ctr, logit
 
 
-def compare(found: tuple[Scores, Scores], expected: Sequence[Any]) -> Difference:
+def compare(scores: tuple[Scores, Scores], expected: Sequence[Any]) -> Difference:
     """Served `ctr` and `logit` against expected log-odds."""
-    ctr, logit = (np.concatenate([np.zeros(0), *scores]) for scores in found)
+    ctr, logit = (np.concatenate([np.zeros(0), *rows]) for rows in scores)
     wanted = np.concatenate([np.zeros(0), *map(np.asarray, expected)])
     return Difference(
         ctr=float(np.max(np.abs(ctr - calibrations.sigmoid(wanted)), initial=0.0)),
-        logit=float(np.max(np.abs(logit - wanted), initial=0.0)) if found[1] else None,
+        logit=float(np.max(np.abs(logit - wanted), initial=0.0)) if scores[1] else None,
     )
 
 
@@ -201,6 +193,12 @@ def batches(requests: Sequence[Request], size: int = BATCH) -> list[Sequence[Req
     return [requests[i : i + size] for i in range(0, len(requests), size)]
 
 
+def _cut(request: Request, longest: int) -> Request:
+    """The most recent of its histories."""
+    source, target = request.source_history[-longest:], request.target_history[-longest:]
+    return dataclasses.replace(request, source_history=source, target_history=target)
+
+
 def _pad_ids(rows: Sequence[Sequence[int]]) -> np.ndarray:
     padded = np.zeros((len(rows), max(1, *map(len, rows)) if rows else 1), np.int64)
     for i, row in enumerate(rows):
@@ -208,17 +206,21 @@ def _pad_ids(rows: Sequence[Sequence[int]]) -> np.ndarray:
     return padded
 
 
-def write(directory: pathlib.Path, golden: Sequence[Golden]) -> None:
+def write(directory: pathlib.Path, goldens: Sequence[Golden]) -> None:
     path = directory / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = ({**reqs.to_dict(g.request), "trained": g.trained, "exported": g.exported}
-            for g in golden)  # fmt: skip
+            for g in goldens)  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read(directory: pathlib.Path) -> list[Golden]:
-    """Raises OSError or ValueError where the file is missing or not whole."""
-    rows = [json.loads(line) for line in (directory / FILE).read_text().splitlines()]
-    return [
-        Golden(reqs.from_dict(row), tuple(row["trained"]), tuple(row["exported"])) for row in rows
-    ]
+    """Raises InputError where the file is missing or not whole."""
+    try:
+        rows = [json.loads(line) for line in (directory / FILE).read_text().splitlines()]
+        return [Golden(reqs.from_dict(r), tuple(r["trained"]), tuple(r["exported"])) for r in rows]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{directory} is damaged, {FILE} cannot be read",
+            "export it again with python -m export.export_model --force",
+        ) from error

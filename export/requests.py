@@ -1,4 +1,4 @@
-"""Requests as people think of them → the inputs of signatures."""
+"""Requests as people think of them → the inputs of signatures, by the names of both."""
 
 import dataclasses
 import pathlib
@@ -9,11 +9,20 @@ import numpy as np
 
 from sitn_tf import schema
 
+SERVING_DEFAULT = "serving_default"
+SCORE = "score"
+ENCODE_USER = "encode_user"
+SCORE_ENCODED = "score_encoded"
+
 SOURCE_HISTORY = schema.SOURCE_HISTORY.name
 TARGET_HISTORY = schema.TARGET_HISTORY.name
 CANDIDATES = schema.CANDIDATES.name
 REQUEST_TIME = schema.REQUEST_TIME.name
 USER_ID = schema.USER_ID.name
+EXAMPLES = "examples"
+ENCODER = "encoder"
+CTR = "ctr"
+LOGIT = "logit"
 
 Inputs = dict[str, np.ndarray]
 Vocabulary = dict[str, int]
@@ -39,6 +48,15 @@ def read_vocabulary(path: pathlib.Path) -> Vocabulary:
     # Not splitlines(): a raw id may hold a character that only Python takes for a line end.
     tokens = path.read_bytes().decode(errors="surrogateescape").removesuffix("\n").split("\n")
     return {token: i + schema.FIRST_ID for i, token in enumerate(tokens)}
+
+
+def read_vocabularies(folder: pathlib.Path) -> dict[str, Vocabulary]:
+    """Item ids by domain, from a run's `vocabularies` or a version's `assets`.
+
+    A model that sees no source history carries no source vocabulary: it is empty then.
+    """
+    files = {d: folder / f"{schema.vocabulary_name(d, schema.ITEM)}.txt" for d in schema.DOMAINS}
+    return {d: read_vocabulary(path) if path.is_file() else {} for d, path in files.items()}
 
 
 def length_of(name: str) -> str:
@@ -102,17 +120,21 @@ def ids(tokens: Sequence[str], vocabulary: Mapping[str, int]) -> list[int]:
     return [vocabulary.get(token, schema.OOV_ID) if token else schema.PAD_ID for token in tokens]
 
 
+def ids_by_name(request: Request, vocabularies: Mapping[str, Vocabulary]) -> dict[str, list[int]]:
+    """What a stage-2 record holds of a request: its ids by the names of records."""
+    return {
+        SOURCE_HISTORY: ids(request.source_history, vocabularies[schema.SOURCE]),
+        TARGET_HISTORY: ids(request.target_history, vocabularies[schema.TARGET]),
+        CANDIDATES: ids(request.candidates, vocabularies[schema.TARGET]),
+    }
+
+
 def example(request: Request, vocabularies: Mapping[str, Vocabulary]) -> bytes:
     """A serialized stage-2 Example, as far as serving reads it."""
     from tensorflow.core.example import example_pb2
 
     made = example_pb2.Example()
-    for name, tokens, domain in (
-        (SOURCE_HISTORY, request.source_history, schema.SOURCE),
-        (TARGET_HISTORY, request.target_history, schema.TARGET),
-        (CANDIDATES, request.candidates, schema.TARGET),
-    ):
-        values = ids(tokens, vocabularies[domain])
+    for name, values in ids_by_name(request, vocabularies).items():
         made.features.feature[name].int64_list.value.extend(values)
     if request.request_time is not None:
         made.features.feature[REQUEST_TIME].int64_list.value.append(request.request_time)
@@ -123,7 +145,7 @@ def example(request: Request, vocabularies: Mapping[str, Vocabulary]) -> bytes:
 
 def example_inputs(requests: Sequence[Request], vocabularies: Mapping[str, Vocabulary]) -> Inputs:
     """Inputs of `serving_default`."""
-    return {"examples": np.array([example(r, vocabularies) for r in requests], dtype=object)}
+    return {EXAMPLES: np.array([example(r, vocabularies) for r in requests], dtype=object)}
 
 
 def own_scores(outputs: np.ndarray, requests: Sequence[Request]) -> list[np.ndarray]:

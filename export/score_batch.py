@@ -18,7 +18,7 @@ from absl import flags
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from export import versions
+from export import requests, versions
 from sitn_tf import beam_runner, cli, quiet, schema
 from sitn_tf.errors import InputError
 
@@ -66,7 +66,7 @@ class ServableHandler(ModelHandler[bytes, Row, "LoadedServable"]):
 
         from sitn_tf import data
 
-        ctr = model.serving_default(examples=tf.constant(batch))["ctr"].numpy()
+        ctr = model.serving_default(examples=tf.constant(batch))[requests.CTR].numpy()
         parsed = data.parse(
             tf.constant(batch), (schema.USER_ID, schema.REQUEST_TIME, schema.CANDIDATES)
         )
@@ -95,20 +95,9 @@ class LoadedServable:
 
         # A signature does not keep the model that its variables belong to alive.
         self._loaded = tf.saved_model.load(version)
-        self.serving_default = self._loaded.signatures["serving_default"]
-        self.items = _items_by_id(version)
-
-
-def _items_by_id(version: str) -> list[str | None]:
-    return [None, None, *_served_items(version, schema.TARGET)]
-
-
-def _served_items(version: str, domain: str) -> list[str]:
-    from export import requests
-
-    return list(
-        requests.read_vocabulary(pathlib.Path(version) / "assets" / f"{domain}.{schema.ITEM}.txt")
-    )
+        self.serving_default = self._loaded.signatures[requests.SERVING_DEFAULT]
+        target_items = requests.read_vocabularies(pathlib.Path(version) / "assets")[schema.TARGET]
+        self.items = [None, None, *target_items]
 
 
 def check_same_ids(version: str, first_file: str) -> None:
@@ -123,14 +112,10 @@ def check_same_ids(version: str, first_file: str) -> None:
     Raises:
       InputError: an id is of one item there and of another here.
     """
-    from export import requests
-
-    data_dir = pathlib.Path(first_file).parent.parent
+    source = requests.read_vocabularies(pathlib.Path(first_file).parent.parent / "vocabularies")
+    served = requests.read_vocabularies(pathlib.Path(version) / "assets")
     for domain in schema.DOMAINS:
-        path = data_dir / schema.vocabulary_path(domain, schema.ITEM)
-        if not path.is_file():
-            continue
-        pairs = zip(requests.read_vocabulary(path), _served_items(version, domain), strict=False)
+        pairs = zip(source[domain], served[domain], strict=False)
         for number, (theirs, ours) in enumerate(pairs, start=schema.FIRST_ID):
             if theirs != ours:
                 raise InputError(

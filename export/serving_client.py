@@ -30,7 +30,7 @@ _RANKS = {
     name: rank
     for ids in (requests.SOURCE_HISTORY, requests.TARGET_HISTORY, requests.CANDIDATES)
     for name, rank in ((ids, 2), (requests.length_of(ids), 1))
-} | {requests.REQUEST_TIME: 1, requests.USER_ID: 1, "examples": 1, "encoder": 1}
+} | {requests.REQUEST_TIME: 1, requests.USER_ID: 1, requests.EXAMPLES: 1, requests.ENCODER: 1}
 
 T = TypeVar("T")
 
@@ -122,6 +122,21 @@ def check_sendable(inputs: Mapping[str, Any], max_rows: int | None) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class PredictCall:
+    """What is asked of the server, whatever the transport.
+
+    Attributes:
+      outputs: those wanted, () for all.
+      version: that is to answer; None for the newest.
+    """
+
+    signature: str
+    inputs: Mapping[str, Any]
+    outputs: Collection[str] = ()
+    version: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Encoding:
     """What `score_encoded` needs of one user, `[1, ...]` each, and the version that made it."""
 
@@ -165,14 +180,7 @@ class Client(abc.ABC):
         self.deadline, self.max_rows = deadline, max_rows
 
     @abc.abstractmethod
-    def _predict_once(
-        self,
-        signature: str,
-        inputs: Inputs,
-        outputs: Collection[str],
-        version: int | None,
-        timeout: float,
-    ) -> tuple[Inputs, int | None]:
+    def _predict_once(self, call: PredictCall, timeout: float) -> tuple[Inputs, int | None]:
         """One try; returns the outputs and the version that answered, where the protocol says."""
 
     @abc.abstractmethod
@@ -198,14 +206,14 @@ class Client(abc.ABC):
           InputError: the server cannot take the inputs, they were not sent.
           ServerError: refused, failed, or not answered in time.
         """
-        return self._predict(signature, inputs, outputs, self.version, self.deadline)
+        return self._predict(PredictCall(signature, inputs, outputs, self.version), self.deadline)
 
     def score(self, asked: Sequence[Request]) -> list[np.ndarray]:
         """Probability of each candidate of each request."""
         if not asked:
             return []
-        answer = self.predict("score", requests.score_inputs(asked))
-        return requests.own_scores(answer["ctr"], asked)
+        answer = self.predict(requests.SCORE, requests.score_inputs(asked))
+        return requests.own_scores(answer[requests.CTR], asked)
 
     def encode_user(self, asked: Sequence[Request]) -> list[EncodedUser]:
         """The users of the requests, for `score_encoded`."""
@@ -235,7 +243,7 @@ class Client(abc.ABC):
                 own = [e for e in encodings if e.version == version]
                 shown = [candidates[i] for i in rows]
                 try:
-                    ctr = self._score_encoded(own, shown, version, end - time.monotonic())
+                    ctr = self._score_encoded(own, shown, end - time.monotonic())
                 except ServerError as error:
                     if not error.missing and OTHER_VERSION not in error.message:
                         raise
@@ -250,18 +258,14 @@ class Client(abc.ABC):
         return scores
 
     def _score_encoded(
-        self,
-        encodings: Sequence[Encoding],
-        shown: Sequence[Sequence[str]],
-        version: int,
-        deadline: float,
+        self, encodings: Sequence[Encoding], shown: Sequence[Sequence[str]], deadline: float
     ) -> np.ndarray:
-        tensors = {
-            name: np.concatenate([e.tensors[name] for e in encodings])
-            for name in encodings[0].tensors
-        }
+        """Scores of users that one version encoded, by that version."""
+        first = encodings[0]
+        tensors = {n: np.concatenate([e.tensors[n] for e in encodings]) for n in first.tensors}
         inputs = {**tensors, **requests.candidate_inputs(shown)}
-        return self._predict("score_encoded", inputs, (), version, deadline)["ctr"]
+        call = PredictCall(requests.SCORE_ENCODED, inputs, version=first.version)
+        return self._predict(call, deadline)[requests.CTR]
 
     def _encode(self, asked: Sequence[Request], deadline: float) -> list[Encoding]:
         """Encodings by one version, whose number they carry."""
@@ -273,7 +277,9 @@ class Client(abc.ABC):
         def attempt(left: float) -> tuple[Inputs, int | None]:
             version = self._newest_once(left) if self.version is None else self.version
             try:
-                tensors, answered = self._predict_once("encode_user", inputs, (), version, left)
+                tensors, answered = self._predict_once(
+                    PredictCall(requests.ENCODE_USER, inputs, version=version), left
+                )
             except ServerError as error:
                 if error.missing and version != self.version:  # it went meanwhile
                     raise ServerError(error.status, error.message, retryable=True) from error
@@ -287,17 +293,8 @@ class Client(abc.ABC):
             for i in range(len(asked))
         ]
 
-    def _predict(
-        self,
-        signature: str,
-        inputs: Inputs,
-        outputs: Collection[str],
-        version: int | None,
-        deadline: float,
-    ) -> Inputs:
-        check_sendable(inputs, self.max_rows)
-
-        def attempt(left: float) -> Inputs:
-            return self._predict_once(signature, inputs, outputs, version, left)[0]
-
-        return with_retries(attempt, deadline, of=self.deadline)
+    def _predict(self, call: PredictCall, deadline: float) -> Inputs:
+        check_sendable(call.inputs, self.max_rows)
+        return with_retries(
+            lambda left: self._predict_once(call, left)[0], deadline, of=self.deadline
+        )

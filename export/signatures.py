@@ -38,19 +38,23 @@ import tensorflow as tf
 from export.calibration import IDENTITY, Calibration
 from export.item_vectors import ItemVectors
 from export.options import DEFAULT_MAX_CANDIDATES, Outputs, TableKind
-from export.requests import CANDIDATES, SOURCE_HISTORY, TARGET_HISTORY, length_of
+from export.requests import (
+    CANDIDATES,
+    CTR,
+    ENCODE_USER,
+    ENCODER,
+    EXAMPLES,
+    LOGIT,
+    SCORE,
+    SCORE_ENCODED,
+    SERVING_DEFAULT,
+    SOURCE_HISTORY,
+    TARGET_HISTORY,
+    length_of,
+)
 from sitn_tf import data, schema
 from sitn_tf.models.scorer import History, Scorer
 
-SERVING_DEFAULT = "serving_default"
-SCORE = "score"
-ENCODE_USER = "encode_user"
-SCORE_ENCODED = "score_encoded"
-
-EXAMPLES = "examples"
-CTR = "ctr"
-LOGIT = "logit"
-ENCODER = "encoder"
 PAD_LOGIT = -1e9
 
 Tensors = dict[str, tf.Tensor]

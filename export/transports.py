@@ -3,16 +3,34 @@
 import http.client
 import json
 import threading
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from export.requests import Inputs
-from export.serving_client import Client, DeadlineExceededError, ServerError
+from export.requests import CTR, Inputs
+from export.serving_client import Client, DeadlineExceededError, PredictCall, ServerError
 
 DEFAULT_ADDRESS = {"grpc": "localhost:8500", "rest": "localhost:8501"}
-CTR = "ctr"
+
+
+def predict_request(call: PredictCall, model: str) -> Any:
+    """A call as TF Serving's PredictRequest."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest(output_filter=call.outputs)
+    name_model(request.model_spec, model, call.version)
+    request.model_spec.signature_name = call.signature
+    for name, value in call.inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+def name_model(spec: Any, model: str, version: int | None) -> None:
+    """Fills a ModelSpec; without a version the newest answers."""
+    spec.name = model
+    if version is not None:
+        spec.version.value = version
 
 
 class GrpcClient(Client):
@@ -30,23 +48,10 @@ class GrpcClient(Client):
         self._channel = grpc.insecure_channel(self.address, options)
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def _predict_once(
-        self,
-        signature: str,
-        inputs: Inputs,
-        outputs: Collection[str],
-        version: int | None,
-        timeout: float,
-    ) -> tuple[Inputs, int | None]:
+    def _predict_once(self, call: PredictCall, timeout: float) -> tuple[Inputs, int | None]:
         import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2
 
-        request = predict_pb2.PredictRequest()
-        self._name_model(request.model_spec, version)
-        request.model_spec.signature_name = signature
-        request.output_filter.extend(outputs)
-        for name, value in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        request = predict_request(call, self.model)
         answer = self._call(self._stub.Predict, request, timeout)
         tensors = {name: tf.make_ndarray(proto) for name, proto in answer.outputs.items()}
         return tensors, answer.model_spec.version.value
@@ -58,16 +63,11 @@ class GrpcClient(Client):
         from tensorflow_serving.apis import get_model_metadata_pb2
 
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-        self._name_model(request.model_spec, self.version)
+        name_model(request.model_spec, self.model, self.version)
         answer = self._call(self._stub.GetModelMetadata, request, self.deadline)
         signatures = get_model_metadata_pb2.SignatureDefMap()
         answer.metadata["signature_def"].Unpack(signatures)
         return sorted(signatures.signature_def[signature].inputs)
-
-    def _name_model(self, spec: Any, version: int | None) -> None:
-        spec.name = self.model
-        if version is not None:
-            spec.version.value = version
 
     def _call(self, method: Any, request: Any, timeout: float) -> Any:
         import grpc
@@ -95,23 +95,14 @@ class RestClient(Client):
         self._local = threading.local()
         self._connections: list[http.client.HTTPConnection] = []
 
-    def _predict_once(
-        self,
-        signature: str,
-        inputs: Inputs,
-        outputs: Collection[str],
-        version: int | None,
-        timeout: float,
-    ) -> tuple[Inputs, int | None]:
-        body = json.dumps(
-            {"signature_name": signature, "inputs": {n: v.tolist() for n, v in inputs.items()}}
-        )
-        answer = self._call("POST", self._path(version) + ":predict", timeout, body)["outputs"]
+    def _predict_once(self, call: PredictCall, timeout: float) -> tuple[Inputs, int | None]:
+        inputs = {name: value.tolist() for name, value in call.inputs.items()}
+        body = json.dumps({"signature_name": call.signature, "inputs": inputs})
+        answer = self._call("POST", self._path(call.version) + ":predict", timeout, body)["outputs"]
         # TF Serving leaves the name out where a signature has one output: ctr, if the model was
         # exported with outputs=ctr.
         named = answer if isinstance(answer, dict) else {CTR: answer}
-        wanted = outputs or named
-        return {name: np.array(named[name]) for name in wanted}, None
+        return {name: np.array(named[name]) for name in call.outputs or named}, None
 
     def _newest_once(self, timeout: float) -> int:
         status = self._call("GET", self._path(None), timeout)["model_version_status"]

@@ -7,6 +7,7 @@ replays its golden requests on every signature and its warm-up file, and prints 
 request. The run directory is not needed.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from export import golden, native, versions
+from export import calibration, golden, native, requests, versions
 from sitn_tf import cli, quiet, schema
 from sitn_tf.errors import InputError
 
@@ -27,34 +28,70 @@ _RUN_DIR = flags.DEFINE_string(
 FAILED = 1
 
 
-def main(_: list[str]) -> int:
-    """Prints each check; the exit status says whether all passed."""
-    if _SERVABLE.value is None:
-        raise InputError("--servable is missing: name a version, such as SERVABLE/1")
-    version = resolve(pathlib.Path(_SERVABLE.value))
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """How a version answered, through the C++ loader.
+
+    Attributes:
+      differences: of its golden requests' scores, by what they were compared with.
+      warmup: its warm-up requests, all answered; None where it has no such file.
+      example: one scored request, in words.
+    """
+
+    differences: dict[str, golden.Difference]
+    warmup: int | None
+    example: str
+
+    @property
+    def passes(self) -> bool:
+        return all(difference.passes for difference in self.differences.values())
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {difference}" for name, difference in self.differences.items()]
+        answered = f"warm-up: {self.warmup} requests answered"
+        return "\n".join(
+            [*lines, "no warm-up file" if self.warmup is None else answered, self.example]
+        )
+
+
+def verify(
+    version: str | pathlib.Path, run_dir: str | pathlib.Path | None = None
+) -> tuple[pathlib.Path, Report]:
+    """Puts a version's requests to it; returns the version that was asked, and how it answered.
+
+    Args:
+      version: its directory, or that of several versions for the newest.
+      run_dir: of a run whose model scores the golden requests again.
+
+    Raises:
+      InputError: no such version, or it is damaged.
+    """
+    from export import warmup  # loads TensorFlow
+
+    version = resolve(pathlib.Path(version))
     metadata = versions.read_metadata(version)
-    run_dir = pathlib.Path(_RUN_DIR.value) if _RUN_DIR.value else None
-    quiet.import_tensorflow()
     with native.Session(version) as session:
-        report = replay_goldens(session, version)
-        warmup_line = _warmup_line(session, version)
-        shown = scored_request(session, version, metadata)
+        differences = replay_goldens(session, version)
+        has_warmup = (version / warmup.FILE).is_file()
+        answered = replay_warmup(session, version) if has_warmup else None
+        example = scored_request(session, version, metadata)
     if run_dir is not None:
-        report[f"golden requests against {run_dir}"] = difference_from_run(run_dir, version)
-    for name, difference in report.items():
-        print(f"{name}: {difference}")
-    print(warmup_line)
-    print(shown)
-    if not all(difference.passes for difference in report.values()):
-        print(f"error: {version} does not answer as it did at export: export it again")
-        return FAILED
-    base = version.parent.resolve()
-    print(
-        "next: docker run -p 8500:8500 -p 8501:8501 "
-        f"-v {base}:/models/sitn -e MODEL_NAME=sitn tensorflow/serving:2.21.0 "
-        "--max_num_load_retries=0 --tensorflow_intra_op_parallelism=1 --grpc_max_threads=64"
-    )
-    return 0
+        again = difference_from_run(pathlib.Path(run_dir), version)
+        differences[f"golden requests against {run_dir}"] = again
+    return version, Report(differences, answered, example)
+
+
+def check(version: pathlib.Path) -> None:
+    """Loads a version's files with the C++ loader and puts its golden and warm-up requests.
+
+    Raises:
+      InputError: they do not load, or do not answer as at export.
+    """
+    with native.Session(version) as session:
+        for name, difference in replay_goldens(session, version).items():
+            if not difference.passes:
+                raise InputError(f"{version} does not answer as at export: {name}: {difference}")
+        replay_warmup(session, version)
 
 
 def resolve(path: pathlib.Path) -> pathlib.Path:
@@ -84,27 +121,25 @@ def replay_goldens(session: native.Session, version: pathlib.Path) -> dict[str, 
 
 
 def _replayed(session: native.Session, version: pathlib.Path) -> dict[str, golden.Difference]:
-    from export import requests, signatures
-
-    goldens = read_goldens(version)
+    goldens = golden.read(version)
     asked = [g.request for g in goldens]
-    vocabularies = _vocabularies(version)
+    vocabularies = requests.read_vocabularies(version / "assets")
     # Quantised tables answer as the graph did at export, not as the float32 model.
     exact = versions.read_metadata(version)["options"]["tables"] == "float32"
     what = "the trained model" if exact else "the quantised graph at export"
     expected = [g.trained if exact else g.exported for g in goldens]
 
     def direct(batch: Sequence[requests.Request]) -> requests.Inputs:
-        return session.run(signatures.SCORE, requests.score_inputs(batch))
+        return session.run(requests.SCORE, requests.score_inputs(batch))
 
     def encoded(batch: Sequence[requests.Request]) -> requests.Inputs:
-        user = session.run(signatures.ENCODE_USER, requests.user_inputs(batch))
+        user = session.run(requests.ENCODE_USER, requests.user_inputs(batch))
         shown = requests.candidate_inputs([r.candidates for r in batch])
-        return session.run(signatures.SCORE_ENCODED, {**user, **shown})
+        return session.run(requests.SCORE_ENCODED, {**user, **shown})
 
     def by_ids(batch: Sequence[requests.Request]) -> requests.Inputs:
         examples = requests.example_inputs(batch, vocabularies)
-        return session.run(signatures.SERVING_DEFAULT, examples)
+        return session.run(requests.SERVING_DEFAULT, examples)
 
     by_score, by_encoded = golden.served(direct, asked), golden.served(encoded, asked)
     return {
@@ -123,19 +158,6 @@ def _log_odds(ctr: np.ndarray) -> np.ndarray:
         return 2.0 * np.arctanh(2.0 * ctr.astype(np.float64) - 1.0)
 
 
-def check(version: pathlib.Path) -> None:
-    """Loads a version's files with the C++ loader and puts its golden and warm-up requests.
-
-    Raises:
-      InputError: they do not load, or do not answer as at export.
-    """
-    with native.Session(version) as session:
-        for name, difference in replay_goldens(session, version).items():
-            if not difference.passes:
-                raise InputError(f"{version} does not answer as at export: {name}: {difference}")
-        replay_warmup(session, version)
-
-
 def replay_warmup(session: native.Session, version: pathlib.Path) -> int:
     """Sends the warm-up file through the C++ loader; returns its number of records.
 
@@ -145,7 +167,7 @@ def replay_warmup(session: native.Session, version: pathlib.Path) -> int:
     """
     import tensorflow as tf
 
-    from export import warmup
+    from export import warmup  # loads TensorFlow
 
     count = 0
     try:
@@ -162,61 +184,24 @@ def replay_warmup(session: native.Session, version: pathlib.Path) -> int:
 
 def difference_from_run(run_dir: pathlib.Path, version: pathlib.Path) -> golden.Difference:
     """Scores the golden requests with a run's model again, in Python."""
-    from export import calibration, requests
     from sitn_tf import trained_models
 
-    goldens = read_goldens(version)
-    run = trained_models.load_scorer(run_dir)
+    goldens = golden.read(version)
     logits = golden.trained_logits(
-        run.scorer,
+        trained_models.load_scorer(run_dir),
         [g.request for g in goldens],
-        {
-            domain: requests.read_vocabulary(run_dir / schema.vocabulary_path(domain, schema.ITEM))
-            for domain in schema.DOMAINS
-        },
-        run.manifest.max_history,
+        requests.read_vocabularies(run_dir / "vocabularies"),
         calibration.Calibration(**versions.read_metadata(version)["calibration"]),
     )
     scores = ([calibration.sigmoid(row) for row in logits], logits)
     return golden.compare(scores, [g.trained for g in goldens])
 
 
-def _warmup_line(session: native.Session, version: pathlib.Path) -> str:
-    from export import warmup
-
-    if not (version / warmup.FILE).is_file():
-        return "no warm-up file"
-    return f"warm-up: {replay_warmup(session, version)} requests answered"
-
-
-def read_goldens(version: pathlib.Path) -> list[Any]:
-    try:
-        return golden.read(version)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{version} is damaged, {golden.FILE} cannot be read: "
-            "export it again with python -m export.export_model --force"
-        ) from error
-
-
-def _vocabularies(version: pathlib.Path) -> dict[str, Any]:
-    from export import requests
-
-    vocabularies = {}
-    for domain in schema.DOMAINS:
-        path = version / "assets" / pathlib.Path(schema.vocabulary_path(domain, schema.ITEM)).name
-        # A model that sees no source history carries no source vocabulary.
-        vocabularies[domain] = requests.read_vocabulary(path) if path.is_file() else {}
-    return vocabularies
-
-
 def scored_request(session: native.Session, version: pathlib.Path, metadata: dict[str, Any]) -> str:
     """One golden request with its probabilities, best first, in words."""
-    from export import requests, signatures
-
     example = metadata["example"]
-    asked = read_goldens(version)[example["request"]].request
-    answer = session.run(signatures.SCORE, requests.score_inputs([asked]))
+    asked = golden.read(version)[example["request"]].request
+    answer = session.run(requests.SCORE, requests.score_inputs([asked]))
     titles = example["titles"]
 
     def name(domain: str, item: str) -> str:
@@ -226,10 +211,29 @@ def scored_request(session: native.Session, version: pathlib.Path, metadata: dic
     lines = ["one scored request:"]
     lines += [f"  source clicks  {name(schema.SOURCE, i)}" for i in asked.source_history]
     lines += [f"  target clicks  {name(schema.TARGET, i)}" for i in asked.target_history]
-    scored = zip(answer[signatures.CTR][0].tolist(), asked.candidates, strict=True)
+    scored = zip(answer[requests.CTR][0].tolist(), asked.candidates, strict=True)
     for ctr, item in sorted(scored, reverse=True):
         lines.append(f"  ctr {ctr:<9.3g}  {name(schema.TARGET, item)}")
     return "\n".join(lines)
+
+
+def main(_: list[str]) -> int:
+    """Prints how the version answered; the exit status says whether as at export."""
+    if _SERVABLE.value is None:
+        raise InputError("--servable is missing: name a version, such as SERVABLE/1")
+    versions.read_metadata(resolve(pathlib.Path(_SERVABLE.value)))  # before TensorFlow loads
+    quiet.import_tensorflow()
+    version, report = verify(_SERVABLE.value, _RUN_DIR.value)
+    print(report)
+    if not report.passes:
+        print(f"error: {version} does not answer as it did at export: export it again")
+        return FAILED
+    print(
+        "next: docker run -p 8500:8500 -p 8501:8501 "
+        f"-v {version.parent.resolve()}:/models/sitn -e MODEL_NAME=sitn tensorflow/serving:2.21.0 "
+        "--max_num_load_retries=0 --tensorflow_intra_op_parallelism=1 --grpc_max_threads=64"
+    )
+    return 0
 
 
 if __name__ == "__main__":

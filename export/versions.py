@@ -13,7 +13,6 @@ that starts on a broken newest version does not start, though one that runs keep
 --check before a restart, then --rollback or --prune.
 """
 
-import dataclasses
 import datetime
 import hashlib
 import json
@@ -59,13 +58,12 @@ ABANDONED_SECONDS = 3600.0
 
 def present(servable: pathlib.Path) -> list[int]:
     """The versions that are served from, ascending."""
-    return sorted(int(p.name) for p in _children(servable) if _is_version(p.name))
+    return _numbers(servable, "")
 
 
 def withdrawn(servable: pathlib.Path) -> list[int]:
-    names = (p.name.removeprefix(WITHDRAWN) for p in _children(servable)
-             if p.name.startswith(WITHDRAWN))  # fmt: skip
-    return sorted(int(name) for name in names if _is_version(name))
+    """Those that are not served, but may be again, ascending."""
+    return _numbers(servable, WITHDRAWN)
 
 
 def next_version(servable: pathlib.Path) -> int:
@@ -75,8 +73,9 @@ def next_version(servable: pathlib.Path) -> int:
     return max([pruned, *present(servable), *withdrawn(servable)]) + 1
 
 
-def _is_version(name: str) -> bool:
-    return name.isascii() and name.isdigit() and str(int(name)) == name
+def _numbers(servable: pathlib.Path, prefix: str) -> list[int]:
+    names = [p.name.removeprefix(prefix) for p in _children(servable) if p.name.startswith(prefix)]
+    return sorted(int(n) for n in names if n.isascii() and n.isdigit() and str(int(n)) == n)
 
 
 def _children(servable: pathlib.Path) -> list[pathlib.Path]:
@@ -85,56 +84,35 @@ def _children(servable: pathlib.Path) -> list[pathlib.Path]:
 
 def check_free(servable: pathlib.Path, version: int) -> None:
     """Raises InputError where the version exists, or was withdrawn."""
+    free = f"leave the version out for version {next_version(servable)}"
     if version in present(servable):
-        raise InputError(
-            f"{servable / str(version)} exists",
-            f"leave the version out for version {next_version(servable)}",
-        )
+        raise InputError(f"{servable / str(version)} exists", free)
     if version in withdrawn(servable):
         raise InputError(
             f"version {version} of {servable} was withdrawn",
-            f"leave the version out for version {next_version(servable)}, or take it back with "
-            f"python -m export.versions --servable={servable} --restore={version}",
+            f"{free}, or take it back with python -m export.versions --servable={servable} "
+            f"--restore={version}",
         )
 
 
-@dataclasses.dataclass
-class NewVersion:
-    """A version in the making.
-
-    Attributes:
-      path: where its files are, now and after.
-      wanted: set it to False, and the directory is removed instead.
-    """
-
-    path: pathlib.Path
-    wanted: bool = True
-
-
 @contextmanager
-def new_version(servable: pathlib.Path, version: int | None) -> Iterator["NewVersion"]:
-    """A directory to fill, that becomes the version when the block ends without an error.
-
-    Raises:
-      InputError: the version exists, also when another export made it meanwhile.
-    """
-    if version is not None:
-        check_free(servable, version)
-    servable.mkdir(parents=True, exist_ok=True)
+def unfinished_version(servable: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A directory to fill and `publish`; what was not published when the block ends is removed."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     unfinished = servable / f"{_UNFINISHED}{stamp}"
-    unfinished.mkdir()
+    unfinished.mkdir(parents=True)
     try:
-        new = NewVersion(unfinished)
-        yield new
-        if new.wanted:
-            new.path = publish(unfinished, servable, version)
+        yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def publish(unfinished: pathlib.Path, servable: pathlib.Path, version: int | None) -> pathlib.Path:
-    """Renames a whole directory to `version`, or to the next free integer."""
+    """Renames a whole directory to `version`, or to the next free integer.
+
+    Raises:
+      InputError: the version exists, also when another export made it meanwhile.
+    """
     number = version if version is not None else next_version(servable)
     check_free(servable, number)
     try:
@@ -313,17 +291,15 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
 
 def describe(servable: pathlib.Path) -> str:
     """One line a version, the newest last."""
-    lines = []
-    versions = present(servable)
-    for version in versions:
-        metadata = read_metadata(servable / str(version))
-        served = "  <- served" if version == versions[-1] else ""
-        lines.append(
-            f"{version}  {metadata['created']}  run {metadata['run']['run_dir']}  "
-            f"tables {metadata['options']['tables']}{served}"
-        )
-    lines += [f"{version}  withdrawn" for version in withdrawn(servable)]
-    return "\n".join(lines)
+
+    def line(version: int) -> str:
+        told = read_metadata(servable / str(version))
+        tables = told["options"]["tables"]
+        return f"{version}  {told['created']}  run {told['run']['run_dir']}  tables {tables}"
+
+    lines = [line(version) for version in present(servable)]
+    lines[-1:] = [f"{newest}  <- served" for newest in lines[-1:]]
+    return "\n".join(lines + [f"{version}  withdrawn" for version in withdrawn(servable)])
 
 
 def main(_: list[str]) -> int:

@@ -6,16 +6,17 @@ accepts no compression and no more than 1,000 records.
 """
 
 import pathlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from export import requests as reqs
-from export import signatures
 from export.native import Call
 from export.requests import Request
+from export.serving_client import PredictCall
+from export.transports import predict_request
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 MODEL_NAME = "sitn"
@@ -24,7 +25,7 @@ MAX_RECORDS = 1000
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 """Also `allowed_batch_sizes` of export/serving/batching_parameters.txt."""
 
-FILTERED = (signatures.SERVING_DEFAULT, signatures.SCORE, signatures.SCORE_ENCODED)
+FILTERED = (reqs.SERVING_DEFAULT, reqs.SCORE, reqs.SCORE_ENCODED)
 """Signatures asked for `ctr` alone too: with an `output_filter` a call runs a graph of its own,
 whose first call takes as long as a model's that was not warmed up."""
 
@@ -41,12 +42,12 @@ def calls(
         batch = [requests[i % len(requests)] for i in range(size)]
         users = reqs.user_inputs(batch)
         shown = reqs.candidate_inputs([r.candidates for r in batch])
-        encoded = run_traced(traced, signatures.ENCODE_USER, users)
+        encoded = run_traced(traced, reqs.ENCODE_USER, users)
         made += [
-            (signatures.SERVING_DEFAULT, reqs.example_inputs(batch, vocabularies)),
-            (signatures.SCORE, {**users, **shown}),
-            (signatures.ENCODE_USER, users),
-            (signatures.SCORE_ENCODED, {**encoded, **shown}),
+            (reqs.SERVING_DEFAULT, reqs.example_inputs(batch, vocabularies)),
+            (reqs.SCORE, {**users, **shown}),
+            (reqs.ENCODE_USER, users),
+            (reqs.SCORE_ENCODED, {**encoded, **shown}),
         ]
     return made
 
@@ -65,35 +66,20 @@ def write(version_dir: pathlib.Path, made: Sequence[Call], model_name: str = MOD
     Raises:
       ValueError: more records than TF Serving accepts.
     """
+    from tensorflow_serving.apis import prediction_log_pb2
+
     filtered = {signature: inputs for signature, inputs in reversed(made) if signature in FILTERED}
-    logs = [prediction_log(*call, model_name) for call in made] + [
-        prediction_log(*call, model_name, (signatures.CTR,)) for call in filtered.items()
-    ]
-    if len(logs) > MAX_RECORDS:
-        raise ValueError(f"{len(logs)} warm-up records: TF Serving refuses over {MAX_RECORDS}")
+    asked = [PredictCall(*call) for call in made]
+    asked += [PredictCall(*call, outputs=(reqs.CTR,)) for call in filtered.items()]
+    if len(asked) > MAX_RECORDS:
+        raise ValueError(f"{len(asked)} warm-up records: TF Serving refuses over {MAX_RECORDS}")
     path = version_dir / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for log in logs:
+        for call in asked:
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.CopyFrom(predict_request(call, model_name))
             writer.write(log.SerializeToString())
-
-
-def prediction_log(
-    signature: str,
-    inputs: Mapping[str, np.ndarray],
-    model_name: str,
-    outputs: Collection[str] = (),
-) -> Any:
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    log = prediction_log_pb2.PredictionLog()
-    request = log.predict_log.request
-    request.model_spec.name = model_name
-    request.model_spec.signature_name = signature
-    request.output_filter.extend(outputs)
-    for name, value in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    return log
 
 
 def read(version_dir: pathlib.Path) -> Iterator[Call]:

@@ -160,7 +160,7 @@ def test_a_calibration_is_read_back_from_json():
 
 def test_reliability_curve_golden():
     # Two bins of weight 2: predictions 0.1 and 0.3, then 0.6 and 0.8.
-    curve = reliability.curve(
+    curve = metrics.calibration_curve(
         np.array([0, 1, 1, 1]), np.array([0.1, 0.8, 0.3, 0.6]), np.ones(4), bins=2
     )
     np.testing.assert_allclose(curve.predicted, [0.2, 0.7])
@@ -171,8 +171,11 @@ def test_reliability_curve_golden():
 def test_reliability_weighs_negatives_by_those_they_stand_for():
     true, labels, kept = sampled_clicks(rate=0.2)
     weights = np.where(labels[kept], 1.0, 1 / 0.2)
-    assert reliability.curve(labels[kept], calibrations.sigmoid(true[kept]), weights).error < 0.005
-    assert reliability.svg({"a < b": reliability.curve(labels, calibrations.sigmoid(true),
+    assert (
+        metrics.calibration_curve(labels[kept], calibrations.sigmoid(true[kept]), weights).error
+        < 0.005
+    )
+    assert reliability.svg({"a < b": metrics.calibration_curve(labels, calibrations.sigmoid(true),
                            np.ones(len(true)))}, "t & u").count("&lt;") == 1  # fmt: skip
 
 
@@ -231,5 +234,5 @@ def test_the_error_is_that_of_evaluation():
     rng = np.random.default_rng(0)
     probabilities = rng.random(8_300) / 2
     labels = (rng.random(8_300) < probabilities).astype(int)
-    found = reliability.curve(labels, probabilities, np.ones(8_300)).error
+    found = metrics.calibration_curve(labels, probabilities, np.ones(8_300)).error
     assert found == pytest.approx(metrics.calibration_error(labels, probabilities))

@@ -86,7 +86,7 @@ def test_damaged_goldens_and_metadata_are_named(servable, tmp_path):
     broken = shutil.copytree(servable / "1", tmp_path / "1")
     (broken / golden.FILE).write_text('{"source_history": [')
     with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/golden.jsonl cannot be"):
-        verify.read_goldens(broken)
+        golden.read(broken)
     (broken / versions.METADATA_FILE).write_text("{")
     with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/metadata.json cannot be"):
         versions.read_metadata(broken)

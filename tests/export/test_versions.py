@@ -75,12 +75,13 @@ def test_the_list_marks_what_is_served(folder):
 
 
 def test_two_exports_at_once_do_not_mix(tmp_path):
-    first = versions.new_version(tmp_path, 1)
-    (first.__enter__().path / "mine").touch()
-    with versions.new_version(tmp_path, 1) as second:
-        (second.path / "theirs").touch()
-    with pytest.raises(InputError, match="/1 exists"):
-        first.__exit__(None, None, None)
+    with versions.unfinished_version(tmp_path) as first:
+        (first / "mine").touch()
+        with versions.unfinished_version(tmp_path) as second:
+            (second / "theirs").touch()
+            assert versions.publish(second, tmp_path, 1) == tmp_path / "1"
+        with pytest.raises(InputError, match="/1 exists"):
+            versions.publish(first, tmp_path, 1)
     assert [p.name for p in (tmp_path / "1").iterdir()] == ["theirs"]
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
 
