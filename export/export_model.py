@@ -16,7 +16,7 @@ import typing
 from absl import flags
 
 from export import calibration as calibrations
-from export import metadata, versions
+from export import metadata, version_files
 from export.options import (
     DEFAULT_MAX_CANDIDATES,
     OUTPUTS,
@@ -96,7 +96,7 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     from export import exporting
 
-    before = versions.present(servable)
+    before = version_files.present(servable)
     made, described = exporting.export(_RUN_DIR.value, servable, options, _VERSION.value)
     print(metadata.summary(described))
     if int(made.name) in before:
@@ -104,7 +104,7 @@ def main(_: list[str]) -> None:
     else:
         print(f"wrote {made}")
     if _KEEP.value is not None:
-        removed = versions.retain(servable, _KEEP.value)
+        removed = version_files.retain(servable, _KEEP.value)
         if removed:
             print(f"removed versions {', '.join(map(str, removed))}")
     print(f"next: python -m export.verify --servable={made}")

@@ -18,7 +18,7 @@ from export import (
     requests,
     signatures,
     verify,
-    versions,
+    version_files,
     warmup,
 )
 from export.calibration import Calibration
@@ -57,7 +57,7 @@ def export(
             "train a run with python -m sitn_tf.train --stage=2",
         )
     if version is not None:
-        versions.check_free(servable, version)
+        version_files.check_free(servable, version)
     run = load_scorer(run_dir)
     newest = _newest_goldens(servable, options)
     data_dir = _data_set(run, options)
@@ -81,7 +81,7 @@ def export(
         ),
     )
     context = [feature.name for feature in run.config.model.request_inputs]
-    with versions.unfinished_version(servable) as made:
+    with version_files.unfinished_version(servable) as made:
         traced = graph.save(made)
 
         def answer(batch: Sequence[requests.Request]) -> dict[str, np.ndarray]:
@@ -106,15 +106,15 @@ def export(
             "drift": _drift(answer, newest, options),
             "measured": _measure(run, traced, data_dir, calibration, options, made),
         }
-        whole_files.write_json(made / versions.METADATA_FILE, described)
+        whole_files.write_json(made / version_files.METADATA_FILE, described)
         if version is None and not options.force:
             twin = same_as_newest(made, servable)
             if twin is not None:
                 return twin, described
         # What the files answer, not what this process does: TF Serving has the files only.
         verify.check(made)
-        versions.write_checksums(made)
-        return versions.publish(made, servable, version), described
+        version_files.write_checksums(made)
+        return version_files.publish(made, servable, version), described
 
 
 def _fit(run: Run, data_dir: pathlib.Path | None, options: ExportOptions) -> Calibration:
@@ -253,7 +253,7 @@ def _newest_goldens(
     servable: pathlib.Path, options: ExportOptions
 ) -> tuple[int, list[golden.Golden]] | None:
     """The newest version and its golden requests; None where there is none to be held to."""
-    present = versions.present(servable)
+    present = version_files.present(servable)
     if not present:
         return None
     newest = servable / str(present[-1])
@@ -271,19 +271,19 @@ def _newest_goldens(
 
 def same_as_newest(made: pathlib.Path, servable: pathlib.Path) -> pathlib.Path | None:
     """The newest version, if it has the weights, settings and scores of the one just made."""
-    present = versions.present(servable)
+    present = version_files.present(servable)
     if not present:
         return None
     newest = servable / str(present[-1])
     told = []
     for version in (made, newest):
         try:
-            described = versions.read_metadata(version)
+            described = version_files.read_metadata(version)
             scores = (version / golden.FILE).read_bytes()
         except (InputError, OSError):
             return None  # a damaged version is like no other
         told.append(({**described, "created": None, "drift": None}, scores))
-    same = told[0] == told[1] and versions.flaw(newest) is None
+    same = told[0] == told[1] and version_files.flaw(newest) is None
     return newest if same else None
 
 

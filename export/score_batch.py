@@ -18,7 +18,7 @@ from absl import flags
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from export import requests, versions
+from export import requests, version_files
 from sitn_tf import beam_runner, cli, quiet, schema
 from sitn_tf.errors import InputError
 
@@ -164,7 +164,7 @@ def score_records(
     Raises:
       InputError: no such version or files, or records of other items.
     """
-    versions.read_metadata(pathlib.Path(version))
+    version_files.read_metadata(pathlib.Path(version))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
     if not matched:
         raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")

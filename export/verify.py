@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from export import calibration, golden, native, requests, versions
+from export import calibration, golden, native, requests, version_files
 from sitn_tf import cli, quiet, schema
 from sitn_tf.errors import InputError
 
@@ -69,7 +69,7 @@ def verify(
     from export import warmup  # loads TensorFlow
 
     version = resolve(pathlib.Path(version))
-    metadata = versions.read_metadata(version)
+    metadata = version_files.read_metadata(version)
     with native.Session(version) as session:
         differences = replay_goldens(session, version)
         has_warmup = (version / warmup.FILE).is_file()
@@ -96,7 +96,7 @@ def check(version: pathlib.Path) -> None:
 
 def resolve(path: pathlib.Path) -> pathlib.Path:
     """A version directory; of a directory of versions, the newest."""
-    present = versions.present(path)
+    present = version_files.present(path)
     return path / str(present[-1]) if present else path
 
 
@@ -125,7 +125,7 @@ def _replayed(session: native.Session, version: pathlib.Path) -> dict[str, golde
     asked = [g.request for g in goldens]
     vocabularies = requests.read_vocabularies(version / "assets")
     # Quantised tables answer as the graph did at export, not as the float32 model.
-    exact = versions.read_metadata(version)["options"]["tables"] == "float32"
+    exact = version_files.read_metadata(version)["options"]["tables"] == "float32"
     what = "the trained model" if exact else "the quantised graph at export"
     expected = [g.trained if exact else g.exported for g in goldens]
 
@@ -191,7 +191,7 @@ def difference_from_run(run_dir: pathlib.Path, version: pathlib.Path) -> golden.
         trained_models.load_scorer(run_dir),
         [g.request for g in goldens],
         requests.read_vocabularies(run_dir / "vocabularies"),
-        calibration.Calibration(**versions.read_metadata(version)["calibration"]),
+        calibration.Calibration(**version_files.read_metadata(version)["calibration"]),
     )
     scores = ([calibration.sigmoid(row) for row in logits], logits)
     return golden.compare(scores, [g.trained for g in goldens])
@@ -221,7 +221,7 @@ def main(_: list[str]) -> int:
     """Prints how the version answered; the exit status says whether as at export."""
     if _SERVABLE.value is None:
         raise InputError("--servable is missing: name a version, such as SERVABLE/1")
-    versions.read_metadata(resolve(pathlib.Path(_SERVABLE.value)))  # before TensorFlow loads
+    version_files.read_metadata(resolve(pathlib.Path(_SERVABLE.value)))  # before TensorFlow loads
     quiet.import_tensorflow()
     version, report = verify(_SERVABLE.value, _RUN_DIR.value)
     print(report)

@@ -19,6 +19,7 @@ from export import (
     signatures,
     vectors,
     verify,
+    version_files,
     versions,
 )
 from export.exporting import export
@@ -87,17 +88,17 @@ def test_damaged_goldens_and_metadata_are_named(servable, tmp_path):
     (broken / golden.FILE).write_text('{"source_history": [')
     with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/golden.jsonl cannot be"):
         golden.read(broken)
-    (broken / versions.METADATA_FILE).write_text("{")
+    (broken / version_files.METADATA_FILE).write_text("{")
     with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/metadata.json cannot be"):
-        versions.read_metadata(broken)
+        version_files.read_metadata(broken)
     with pytest.raises(InputError, match="/9 is not a directory: name a version"):
-        versions.read_metadata(tmp_path / "9")
+        version_files.read_metadata(tmp_path / "9")
 
 
 def test_goldens_cover_what_serving_meets(servable):
     asked = [g.request for g in golden.read(servable / "1")]
     assert len(asked) >= 1000
-    longest = json.loads((servable / "1" / versions.METADATA_FILE).read_text())["options"][
+    longest = json.loads((servable / "1" / version_files.METADATA_FILE).read_text())["options"][
         "max_history"
     ]
     assert any(not r.source_history for r in asked)
@@ -107,7 +108,7 @@ def test_goldens_cover_what_serving_meets(servable):
 
 
 def test_metadata_says_what_was_exported(servable, run_dir):
-    metadata = versions.read_metadata(servable / "1")
+    metadata = version_files.read_metadata(servable / "1")
     vocabulary = run_dir / schema.vocabulary_path(schema.TARGET, schema.ITEM)
     assert metadata["vocabularies"]["target"]["items"] == len(vocabulary.read_text().split())
     assert len(metadata["vocabularies"]["target"]["sha256"]) == 64
@@ -230,10 +231,10 @@ def test_the_same_export_is_not_written_twice(run_dir, servable, tmp_path, capsy
 
 def test_what_makes_a_version_another_one(servable, tmp_path):
     made = shutil.copytree(servable / "1", tmp_path / "made")
-    metadata = versions.read_metadata(made)
+    metadata = version_files.read_metadata(made)
 
     def same(**changes):
-        (made / versions.METADATA_FILE).write_text(json.dumps({**metadata, **changes}))
+        (made / version_files.METADATA_FILE).write_text(json.dumps({**metadata, **changes}))
         return exporting.same_as_newest(made, servable) == servable / "1"
 
     assert same(created="later", drift={"version": 1})

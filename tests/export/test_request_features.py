@@ -8,7 +8,16 @@ import tensorflow as tf
 from apache_beam.testing import test_pipeline
 
 from export import client as clients
-from export import golden, native, requests, score_batch, signatures, verify, versions, warmup
+from export import (
+    golden,
+    native,
+    requests,
+    score_batch,
+    signatures,
+    verify,
+    version_files,
+    warmup,
+)
 from export.exporting import export
 from export.options import ExportOptions
 from export.requests import Request
@@ -74,7 +83,7 @@ def test_context_is_an_input_of_two_signatures(featured_session, session):
 
 
 def test_metadata_and_goldens_have_the_context(featured):
-    inputs = versions.read_metadata(featured / "1")["signatures"]["score"]["inputs"]
+    inputs = version_files.read_metadata(featured / "1")["signatures"]["score"]["inputs"]
     assert inputs["request_time"] == {"dtype": "int64", "shape": [None]}
     assert inputs["user_id"] == {"dtype": "string", "shape": [None]}
     asked = [g.request for g in golden.read(featured / "1")]

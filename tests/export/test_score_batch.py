@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from apache_beam.testing import test_pipeline
 
-from export import score_batch, signatures, versions
+from export import score_batch, signatures, version_files
 from sitn_tf import beam_runner, cli, runs, schema
 from sitn_tf.errors import InputError
 from tests.small_dataset import example
@@ -87,4 +87,4 @@ def test_records_of_another_data_set_are_refused(servable, tmp_path):
 
 def test_a_servable_is_no_version(servable):
     with pytest.raises(InputError, match=r"is a servable: name one of its versions, .*/1"):
-        versions.read_metadata(servable)
+        version_files.read_metadata(servable)

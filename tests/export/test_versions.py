@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from export import golden, native, requests, verify, versions
+from export import golden, native, requests, verify, version_files, versions
 from export.exporting import export
 from export.options import ExportOptions
 from sitn_tf import runs, schema, trained_models, whole_files
@@ -27,46 +27,46 @@ def folder(tmp_path):
         (tmp_path / name / "assets.extra").mkdir(parents=True)
     for name in ("1", "2", "3"):
         metadata = {"created": "today", "run": {"run_dir": "r"}, "options": {"tables": "int8"}}
-        (tmp_path / name / versions.METADATA_FILE).write_text(json.dumps(metadata))
+        (tmp_path / name / version_files.METADATA_FILE).write_text(json.dumps(metadata))
     (tmp_path / "4").write_text("a file")
     return tmp_path
 
 
 def test_only_integer_directories_are_versions(folder):
-    assert versions.present(folder) == [1, 2, 3]
-    assert versions.present(folder / "absent") == []
-    assert versions.next_version(folder) == 4
+    assert version_files.present(folder) == [1, 2, 3]
+    assert version_files.present(folder / "absent") == []
+    assert version_files.next_version(folder) == 4
 
 
 def test_rollback_withdraws_the_newest_and_restore_undoes_it(folder):
-    assert versions.rollback(folder) == (3, 2)
-    assert versions.present(folder) == [1, 2]
+    assert version_files.rollback(folder) == (3, 2)
+    assert version_files.present(folder) == [1, 2]
     # A number is never given twice: clients and logs speak of versions by number.
-    assert versions.next_version(folder) == 4
+    assert version_files.next_version(folder) == 4
     with pytest.raises(InputError, match=r"version 3 of .* was withdrawn"):
-        versions.check_free(folder, 3)
-    versions.restore(folder, 3)
-    assert versions.present(folder) == [1, 2, 3]
+        version_files.check_free(folder, 3)
+    version_files.restore(folder, 3)
+    assert version_files.present(folder) == [1, 2, 3]
     with pytest.raises(InputError, match=r"restore=3 is not among the withdrawn .*: none"):
-        versions.restore(folder, 3)
+        version_files.restore(folder, 3)
 
 
 def test_there_must_be_a_version_to_go_back_to(folder):
-    versions.rollback(folder)
-    versions.rollback(folder)
+    version_files.rollback(folder)
+    version_files.rollback(folder)
     with pytest.raises(InputError, match="there is none before the newest"):
-        versions.rollback(folder)
+        version_files.rollback(folder)
 
 
 def test_retention_keeps_the_newest(folder):
-    assert versions.retain(folder, 2) == [1]
-    assert versions.present(folder) == [2, 3]
-    assert versions.retain(folder, 5) == []
+    assert version_files.retain(folder, 2) == [1]
+    assert version_files.present(folder) == [2, 3]
+    assert version_files.retain(folder, 5) == []
 
 
 def test_the_list_marks_what_is_served(folder):
-    versions.rollback(folder)
-    lines = versions.describe(folder).splitlines()
+    version_files.rollback(folder)
+    lines = version_files.describe(folder).splitlines()
     assert lines == [
         "1  today  run r  tables int8",
         "2  today  run r  tables int8  <- served",
@@ -75,13 +75,13 @@ def test_the_list_marks_what_is_served(folder):
 
 
 def test_two_exports_at_once_do_not_mix(tmp_path):
-    with versions.unfinished_version(tmp_path) as first:
+    with version_files.unfinished_version(tmp_path) as first:
         (first / "mine").touch()
-        with versions.unfinished_version(tmp_path) as second:
+        with version_files.unfinished_version(tmp_path) as second:
             (second / "theirs").touch()
-            assert versions.publish(second, tmp_path, 1) == tmp_path / "1"
+            assert version_files.publish(second, tmp_path, 1) == tmp_path / "1"
         with pytest.raises(InputError, match="/1 exists"):
-            versions.publish(first, tmp_path, 1)
+            version_files.publish(first, tmp_path, 1)
     assert [p.name for p in (tmp_path / "1").iterdir()] == ["theirs"]
     assert [p.name for p in tmp_path.iterdir()] == ["1"]
 
@@ -90,7 +90,7 @@ def test_a_version_that_drifts_too_far_is_refused(servable, other_run_dir, tmp_p
     folder = shutil.copytree(servable, tmp_path / "servable")
     with pytest.raises(InputError, match=r"log-odds drift by \d+\.\d+ on .* allow_drift=True"):
         export(other_run_dir, folder, ExportOptions(goldens=64))
-    assert versions.present(folder) == [1]
+    assert version_files.present(folder) == [1]
     options = ExportOptions(goldens=64, allow_drift=True)
     made, metadata = export(other_run_dir, folder, options, version=3)
     assert made == folder / "3"
@@ -183,18 +183,18 @@ def damaged(version, how):
     elif how == "added":
         (version / "assets/more.txt").write_text("more")
     elif how == "without metadata":
-        (version / versions.METADATA_FILE).unlink()
+        (version / version_files.METADATA_FILE).unlink()
     elif how == "other scores":
         rows = golden.read(version)
         golden.write(
             version, [golden.Golden(r.request, *[(9.0,) * len(r.trained)] * 2) for r in rows]
         )
-        versions.write_checksums(version)
+        version_files.write_checksums(version)
     elif how == "bad warm-up":
         (version / "assets.extra/tf_serving_warmup_requests").write_bytes(b"not a record" * 9)
-        versions.write_checksums(version)
+        version_files.write_checksums(version)
     elif how == "old and cut":
-        (version / versions.CHECKSUMS_FILE).unlink()
+        (version / version_files.CHECKSUMS_FILE).unlink()
         damaged(version, "cut")
 
 
@@ -224,7 +224,7 @@ def test_a_check_finds_what_is_broken_and_prune_removes_it(servable, tmp_path, h
     assert run_main(versions, flag, "--prune", "--check") == 0
     assert capsys.readouterr().out.splitlines() == ["removed 2", "1  ok"]
     # A number is never given twice, not even a broken version's.
-    assert versions.next_version(folder) == 3
+    assert version_files.next_version(folder) == 3
 
 
 def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tmp_path):
@@ -236,7 +236,11 @@ def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tm
     os.utime(folder / ".unfinished.old", (long_ago, long_ago))
     shutil.copytree(folder / "1", folder / "withdrawn.2")
     assert versions.prune(folder) == ["withdrawn.2", ".unfinished.old"]
-    assert {p.name for p in folder.iterdir()} == {"1", ".unfinished.new", versions.HIGHEST_FILE}
+    assert {p.name for p in folder.iterdir()} == {
+        "1",
+        ".unfinished.new",
+        version_files.HIGHEST_FILE,
+    }
     damaged(folder / "1", "cut")
     with pytest.raises(InputError, match=r"no version of .* is whole, nothing was removed"):
         versions.prune(folder)
@@ -245,11 +249,11 @@ def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tm
 
 def test_checksums_are_those_of_sha256sum(servable):
     done = subprocess.run(
-        ["sha256sum", "--check", "--strict", "--quiet", versions.CHECKSUMS_FILE],
+        ["sha256sum", "--check", "--strict", "--quiet", version_files.CHECKSUMS_FILE],
         cwd=servable / "1", check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert not done.stdout
-    listed = (servable / "1" / versions.CHECKSUMS_FILE).read_text().splitlines()
+    listed = (servable / "1" / version_files.CHECKSUMS_FILE).read_text().splitlines()
     assert len(listed) == sum(p.is_file() for p in (servable / "1").rglob("*")) - 1
 
 
