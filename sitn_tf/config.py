@@ -29,8 +29,12 @@ class Config:
     model: sections.ModelConfig = dataclasses.field(default_factory=sections.ModelConfig)
     items: sections.ItemsConfig = dataclasses.field(default_factory=sections.ItemsConfig)
     mlp: sections.MlpConfig = dataclasses.field(default_factory=sections.MlpConfig)
+    wide: sections.WideConfig = dataclasses.field(default_factory=sections.WideConfig)
+    deep: sections.DeepConfig = dataclasses.field(default_factory=sections.DeepConfig)
     encoder: sections.EncoderConfig = dataclasses.field(default_factory=sections.EncoderConfig)
     sitn: sections.SitnConfig = dataclasses.field(default_factory=sections.SitnConfig)
+    din: sections.DinConfig = dataclasses.field(default_factory=sections.DinConfig)
+    dien: sections.DienConfig = dataclasses.field(default_factory=sections.DienConfig)
     contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
     stage1: sections.Stage1Config = dataclasses.field(default_factory=sections.Stage1Config)
     stage2: sections.Stage2Config = dataclasses.field(default_factory=sections.Stage2Config)
@@ -80,8 +84,12 @@ settings serves both stages of any model."""
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "sitn": ("mlp", "encoder", "sitn"),
-    "din": ("mlp",),
+    "din": ("mlp", "din"),
+    "dien": ("mlp", "dien"),
     "mean_pool": ("mlp",),
+    "fm": (),
+    "wide_deep": ("wide", "deep"),
+    "deepfm": ("deep",),
 }
 """The models, and the sections that each uses besides: their one home."""
 

@@ -21,7 +21,7 @@ class ModelConfig:
     embedding_dim: int = 32  # D: of items, histories and clusters
     request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
     user_buckets: int = 100_000  # rows that hashed users share, for the request feature user
-    dropout: float = 0.0  # in the MLP of Eq. 8 and on encoded histories
+    dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
     use_source: bool = True  # False: the control that sees no source history
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
 
@@ -89,6 +89,29 @@ class MlpConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DeepConfig:
+    """The deep part of Wide & Deep and DeepFM: an MLP over the fields' vectors side by side."""
+
+    widths: tuple[int, ...] = (128, 64)  # of the hidden layers
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.widths):
+            raise InputError(f"deep.widths={self.widths} has a width below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class WideConfig:
+    """The crosses of Wide & Deep's wide part: the candidate with each recent item."""
+
+    recent_items: int = 10  # of each history that are crossed, its last; 0: no crosses
+    buckets: int = 100_000  # weights of a domain that hashed crosses share
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "recent_items")
+        _at_least(self, 1, "buckets")
+
+
+@dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """The sequence encoder f of Eq. 1 and 2."""
 
@@ -107,6 +130,32 @@ class SitnConfig:
     """What only SITN's scorer has."""
 
     target_attention: Literal["multi_head", "din"] = "multi_head"
+
+
+@dataclasses.dataclass(frozen=True)
+class DinConfig:
+    """What only DIN's scorer has."""
+
+    unit_widths: tuple[int, ...] = (36,)  # of the activation unit's hidden layers
+    unit_activation: Literal["dice", "sigmoid"] = "dice"  # sigmoid: as in the authors' code
+    mlp_activation: Literal["dice", "relu"] = "dice"
+    l2: float = 0.0  # lambda of mini-batch aware regularisation; 0.01 for the paper's largest data
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.unit_widths):
+            raise InputError(f"din.unit_widths={self.unit_widths} has a width below 1")
+        _at_least(self, 0.0, "l2")
+
+
+@dataclasses.dataclass(frozen=True)
+class DienConfig:
+    """What only DIEN's scorer has."""
+
+    auxiliary_weight: float = 1.0  # alpha of the loss on the next click; 0: without it
+    mlp_activation: Literal["dice", "relu"] = "dice"
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0.0, "auxiliary_weight")
 
 
 @dataclasses.dataclass(frozen=True)

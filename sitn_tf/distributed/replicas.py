@@ -181,10 +181,13 @@ def sum_gradients(gradients: Sequence[Gradient | None]) -> list[Gradient | None]
 
 def global_sum(value: tf.Tensor) -> tf.Tensor:
     """The sum of a scalar over the replicas, without a gradient."""
+    return tf.stop_gradient(sum_over_replicas(value))
+
+
+def sum_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    """A tensor summed over the replicas, with its gradient: that of the sum of their losses."""
     context = _others()
-    if context is not None:
-        value = context.all_reduce(tf.distribute.ReduceOp.SUM, value)
-    return tf.stop_gradient(value)
+    return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def separate_replicas(variables: Iterable[tf.Variable]) -> None:

@@ -1,11 +1,12 @@
 """Multi-head attention (Eq. 1), for the sequence encoders and for target attention."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import tensorflow as tf
 import tf_keras
 
+from sitn_tf.layers.dice import Dice
 from sitn_tf.losses import MASKED_LOGIT
 
 
@@ -74,6 +75,18 @@ def _attention(
         )
 
     return attended, gradient
+
+
+def masked_softmax(logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Softmax over the last axis of what the mask keeps; exactly 0 elsewhere.
+
+    Args:
+      logits: `[..., T]`.
+      mask: bool, of a shape that broadcasts to that of the logits.
+    """
+    lowest = tf.cast(max(MASKED_LOGIT, float(logits.dtype.min) / 2), logits.dtype)
+    weights = tf.nn.softmax(tf.where(mask, logits, lowest))
+    return tf.where(mask, weights, tf.zeros([], weights.dtype))
 
 
 def _with_column(x: tf.Tensor) -> tf.Tensor:
@@ -156,18 +169,29 @@ class ActivationUnit(tf_keras.layers.Layer):
     Args:
       dim: D.
       hidden: widths of the MLP's hidden layers.
+      activation: of these.
     """
 
-    def __init__(self, dim: int, hidden: tuple[int, ...] = (36,), name: str | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        hidden: tuple[int, ...] = (36,),
+        activation: Literal["dice", "sigmoid"] = "sigmoid",
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         self.dim = dim
+        dice = activation == "dice"
         self.unit = tf_keras.Sequential(
-            [tf_keras.layers.Dense(width, activation="sigmoid") for width in hidden]
+            [tf_keras.layers.Dense(width, None if dice else activation) for width in hidden]
             + [tf_keras.layers.Dense(1)]
         )
+        self.dices = [Dice(name=f"{self.name}_dice_{i}") for i in range(len(hidden) if dice else 0)]
 
     def build(self, input_shape: tf.TensorShape) -> None:
         self.unit.build([None, None, None, 4 * self.dim])
+        for dense, dice in zip(self.unit.layers, self.dices, strict=False):
+            dice.build([None, None, None, dense.units])
         super().build(input_shape)
 
     def project(self, sequence: tf.Tensor, mask: tf.Tensor) -> Keys:
@@ -175,12 +199,28 @@ class ActivationUnit(tf_keras.layers.Layer):
         one_head = sequence[:, :, None, :]
         return Keys(one_head, one_head, mask)
 
-    def attend(self, queries: tf.Tensor, to: Keys) -> tf.Tensor:
-        """`[B, Q, D]` queries → `[B, Q, D]`; zeros where nothing is left by the mask."""
+    def attend(
+        self,
+        queries: tf.Tensor,
+        to: Keys,
+        counted: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """`[B, Q, D]` queries → `[B, Q, D]`; zeros where nothing is left by the mask.
+
+        Args:
+          counted: `[B, Q]` bool, queries whose pairs Dice's moments are of; all if None.
+        """
         keys = to.keys[:, :, 0]
+        pairs = to.mask[:, :, None]
+        if counted is not None:
+            pairs = pairs & counted[:, None]
         first, *rest = self.unit.layers
         hidden = first.activation(self._first_layer(first, queries, keys))
-        for layer in rest:
+        pairs = tf.broadcast_to(pairs, tf.shape(hidden)[:-1])
+        for number, layer in enumerate(rest):
+            if self.dices:
+                hidden = self.dices[number](hidden, pairs, training=training)
             hidden = layer(hidden)
         weights = hidden[..., 0] * tf.cast(to.mask, queries.dtype)[:, :, None]
         return tf.matmul(weights, to.values[:, :, 0], transpose_a=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -53,17 +54,20 @@ class ItemEmbedding(tf_keras.layers.Layer):
         self.feature_ids = {}
         self.feature_weights = {}
         for feature, values in self.table.features.items():
-            self.feature_ids[feature] = self.add_weight(
-                f"{self.name}/{feature}_of_item",
-                shape=values.shape,
-                dtype=tf.int32,
-                initializer=tf_keras.initializers.Constant(values),
-                trainable=False,
-            )
+            self.feature_ids[feature] = self._values(feature, values)
             self.feature_weights[feature] = self._weights(
                 feature, self.table.vocabulary_sizes[feature]
             )
         super().build(input_shape)
+
+    def _values(self, feature: str, values: np.ndarray) -> tf.Variable:
+        return self.add_weight(
+            f"{self.name}/{feature}_of_item",
+            shape=values.shape,
+            dtype=tf.int32,
+            initializer=tf_keras.initializers.Constant(values),
+            trainable=False,
+        )
 
     def _weights(self, name: str, rows: int, share: float = 1.0) -> tf.Variable:
         return add_table(self, name, rows, self.dim, SpareReservedRows(share * self.dim**-0.5))
@@ -85,15 +89,24 @@ class ItemEmbedding(tf_keras.layers.Layer):
         parts = rows_of(self.quotients, quotient), rows_of(self.ids, remainder)
         return parts[0] + parts[1] if self.config.id_combination == "sum" else parts[0] * parts[1]
 
-    def vectors(self, ids: tf.Tensor) -> tf.Tensor:
-        """`[U]` ids → `[U, D]`, one row of work an id."""
-        total = self.id_vectors(ids)
+    def fields(self, ids: tf.Tensor) -> list[tf.Tensor]:
+        """`[U]` ids → the parts of their vectors, `[U, D]` each: the id's, each side feature's.
+
+        Those of padding carry no meaning.
+        """
+        parts = [self.id_vectors(ids)]
         for feature, of_item in self.feature_ids.items():
             values = rows_of(of_item, ids)
             embedded = rows_of(self.feature_weights[feature], values)
             if feature == schema.TITLE_WORDS:
                 embedded = masked_mean(embedded, values != schema.PAD_ID)
-            total += embedded
+            parts.append(embedded)
+        return parts
+
+    def vectors(self, ids: tf.Tensor) -> tf.Tensor:
+        """`[U]` ids → `[U, D]`, one row of work an id."""
+        first, *others = self.fields(ids)
+        total = sum(others, first)
         total *= tf.cast(ids != schema.PAD_ID, total.dtype)[:, None]
         return tf.cast(total, self.compute_dtype)
 
@@ -168,8 +181,7 @@ def hashed_rows(ids: tf.Tensor, rows: int) -> tf.Tensor:
     Returns:
       int64, of the same shape, below `rows + schema.FIRST_ID`.
     """
-    mixed = tf.bitwise.right_shift(tensor_hashes.scramble(ids), tf.constant(33, tf.uint64))
-    return _behind_reserved(ids, tf.cast(mixed, tf.int64) % rows)
+    return _behind_reserved(ids, tensor_hashes.below(tensor_hashes.scramble(ids), rows))
 
 
 def quotient_and_remainder(ids: tf.Tensor, rows: int) -> tuple[tf.Tensor, tf.Tensor]:

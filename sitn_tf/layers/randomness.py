@@ -32,17 +32,18 @@ def at_step(seed: int, step: tf.Tensor) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-def uniform(shape: tf.Tensor, number: int) -> tf.Tensor:
+def uniform(shape: tf.Tensor, number: int, everywhere: bool = False) -> tf.Tensor:
     """Float32 numbers in [0, 1); outside of a step, TensorFlow's own random ones.
 
     Args:
       number: of who draws; the same one gets the same numbers throughout a step.
+      everywhere: every replica draws the same.
     """
     seed = _CURRENT.get()
     if seed is None:
         return tf.random.uniform(shape)
     context = tf.distribute.get_replica_context()
-    replica = 0 if context is None else context.replica_id_in_sync_group
+    replica = 0 if context is None or everywhere else context.replica_id_in_sync_group
     for part in (number, replica):
         seed = tf.random.experimental.stateless_fold_in(seed, part)
     return tf.random.stateless_uniform(shape, seed)

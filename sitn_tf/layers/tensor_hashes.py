@@ -18,6 +18,11 @@ def scramble(x: tf.Tensor) -> tf.Tensor:
     return _mix(tf.bitcast(x, tf.uint64) + _constant(splitmix.GOLDEN))
 
 
+def below(x: tf.Tensor, bound: int) -> tf.Tensor:
+    """uint64 hashes → int64 in [0, bound), from the upper 31 bits."""
+    return tf.cast(tf.bitwise.right_shift(x, _constant(33)), tf.int64) % bound
+
+
 def uniform(x: tf.Tensor) -> tf.Tensor:
     """uint64 hashes → float32 in [0, 1), from the upper 24 bits."""
     return tf.cast(tf.bitwise.right_shift(x, _constant(40)), tf.float32) / 2.0**24

@@ -7,13 +7,25 @@ from sitn_tf.data import TF_DTYPES
 from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.precision import layers_in
+from sitn_tf.models.deepfm import DeepFm
+from sitn_tf.models.dien import Dien
 from sitn_tf.models.din import Din
+from sitn_tf.models.fm import Fm
 from sitn_tf.models.mean_pool import MeanPool
 from sitn_tf.models.pretrainer import Pretrainer
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
+from sitn_tf.models.wide_deep import WideDeep
 
-SCORERS: dict[str, type[Scorer]] = {"sitn": Sitn, "din": Din, "mean_pool": MeanPool}
+SCORERS: dict[str, type[Scorer]] = {
+    "sitn": Sitn,
+    "din": Din,
+    "dien": Dien,
+    "mean_pool": MeanPool,
+    "fm": Fm,
+    "wide_deep": WideDeep,
+    "deepfm": DeepFm,
+}
 """Stage 2 of each model of config.SECTIONS."""
 
 PRETRAINERS: dict[str, type[Pretrainer]] = {"sitn": Pretrainer}

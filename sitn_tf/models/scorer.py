@@ -44,6 +44,10 @@ REQUEST_FEATURES = "request_features"
 """Their vectors' name in what is encoded."""
 
 
+SHOWN = "shown"
+"""`[B, C]` bool, which candidates are real: beside what is encoded, in training alone."""
+
+
 class Scorer(tf_keras.Model, abc.ABC):
     """Base of the click scorers. A subclass has `encode_history`, or its own `encode`, and `score`.
 
@@ -121,7 +125,8 @@ class Scorer(tf_keras.Model, abc.ABC):
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Encoded histories and item vectors `[B, C, W]` → logits `[B, C]`.
 
-        Those of padding carry no meaning.
+        Those of padding carry no meaning. In training `encoded` has SHOWN, for moments over a
+        batch that padding must not change.
         """
 
     def auxiliary_losses(
@@ -157,6 +162,8 @@ class Scorer(tf_keras.Model, abc.ABC):
                 (vectors,) = look_up(vectors_of, history)
             histories[domain] = History(vectors, history != schema.PAD_ID)
         encoded = self.encode(histories, inputs, training=training)
+        if training:
+            encoded = {**encoded, SHOWN: inputs[schema.CANDIDATES.name] != schema.PAD_ID}
         logits = tf.cast(self.score(encoded, candidates, training=training), tf.float32)
         if with_losses:
             return logits, self.auxiliary_losses(histories, encoded, inputs)

@@ -158,6 +158,8 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
         from tests.click_step import make_click_step
 
         sitn = program == "sitn"
+        # As the competitors' DIN is set: sigmoids in the unit, ReLU in the MLP.
+        like_theirs = {"unit_widths": UNIT, "unit_activation": "sigmoid", "mlp_activation": "relu"}
         settings = config.Config(
             model=sections.ModelConfig(
                 name="sitn" if sitn else "din", embedding_dim=DIM, use_source=program != "din"
@@ -165,6 +167,7 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
             items=sections.ItemsConfig(side_features=()),
             mlp=sections.MlpConfig(widths=MLP),
             encoder=sections.EncoderConfig(**{"heads": HEADS} if sitn else {}),
+            din=sections.DinConfig(**{} if sitn else like_theirs),
         )
         manifest = schema.read_manifest(data_dir)
         strategy = replicas.make_strategy()

@@ -42,3 +42,6 @@ def _spread(scorer: tf.keras.Model) -> None:
     """Makes weights large enough that scores differ between requests."""
     for variable in scorer.trainable_variables:
         variable.assign_add(tf.random.normal(variable.shape, stddev=0.2))
+    for variable in scorer.non_trainable_variables:
+        if variable.dtype.is_floating:  # Dice's statistics
+            variable.assign_add(tf.random.uniform(variable.shape))

@@ -99,3 +99,39 @@ def i2c(anchors, q, u, tau):
 def cross_entropy(label, probability):
     """Eq. 9."""
     return -(label * math.log(probability) + (1 - label) * math.log(1 - probability))
+
+
+def dice(s, mean, variance, alpha):
+    """DIN's activation: `[..., H]`, with the moments `[H]` of each channel."""
+    p = 1.0 / (1.0 + np.exp(-(s - mean) / np.sqrt(variance + 1e-8)))
+    return p * s + (1.0 - p) * alpha * s
+
+
+def augru(inputs, attention, w, u, b):
+    """DIEN's AUGRU over one sequence `[T, I]`: the states `[T, H]`; a GRU where attention is 1."""
+    units = len(u)
+    parts = [slice(n * units, (n + 1) * units) for n in range(3)]
+    state, states = np.zeros(units), []
+    for i, a in zip(inputs, attention, strict=True):
+        of_input, of_state = ([x @ m[:, p] for p in parts] for x, m in ((i, w), (state, u)))
+        update = 1.0 / (1.0 + np.exp(-(of_input[0] + of_state[0] + b[parts[0]])))
+        reset = 1.0 / (1.0 + np.exp(-(of_input[1] + of_state[1] + b[parts[1]])))
+        new = np.tanh(of_input[2] + reset * of_state[2] + b[parts[2]])
+        state = (1.0 - a * update) * state + a * update * new
+        states.append(state)
+    return np.array(states).reshape(-1, units)
+
+
+def next_click(states, clicks, against, counts):
+    """DIEN's auxiliary loss: the sum over one history's steps, and how many there are.
+
+    Args:
+      states, clicks, against: `[T, D]`, h, e and ê of a history without padding.
+      counts: `[T]`, whether ê counts.
+    """
+    total = 0.0
+    for t in range(len(states) - 1):
+        total += math.log(1 + math.exp(-float(np.dot(states[t], clicks[t + 1]))))
+        if counts[t + 1]:
+            total += math.log(1 + math.exp(float(np.dot(states[t], against[t + 1]))))
+    return total, max(len(states) - 1, 0)

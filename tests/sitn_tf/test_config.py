@@ -54,7 +54,8 @@ def test_override_coerces_by_type():
         ("stage1.item_mask=1", "stage1.item_mask=1.0 is not between 0.0 and 0.95"),
         ("model=sitn", "no such field"),
         ("mlp.widths=-3", "mlp.widths=(-3,) has a width below 1"),
-        ("model.name=esmm", "model.name=esmm is not one of: sitn, din, mean_pool"),
+        ("deep.widths=4", "deep.widths=(4,): model.name=sitn has no section deep"),
+        ("model.name=esmm", "model.name=esmm is not one of: sitn, din, dien, mean_pool, fm,"),
         ("model.heads=4", "model.heads: no such field; did you mean encoder.heads?"),
         ("model.mlp=8", "model.mlp: no such field; did you mean mlp.widths, mlp.products?"),
         ("stage2.learning_rate=inf", "stage2.learning_rate=inf is not finite"),
@@ -94,7 +95,7 @@ def test_unknown_fields_of_a_stored_configuration_are_refused():
 def test_what_the_model_does_not_use_is_refused_by_name(setting, section):
     message = (
         f"{setting}: model.name=din has no section {section}; it uses the sections "
-        "model, items, contrast, stage1, stage2, mlp"
+        "model, items, contrast, stage1, stage2, mlp, din"
     )
     for settings in (["model.name=din", setting], [setting, "model.name=din"]):
         with pytest.raises(InputError, match=re.escape(message)):
@@ -130,6 +131,7 @@ def test_a_section_that_the_model_does_not_use_has_its_defaults():
 @pytest.mark.parametrize("name", sorted(config.SECTIONS))
 def test_every_preset_takes_every_model(preset, name):
     made = config.override(config.preset(preset), [f"model.name={name}"])
-    assert made.mlp == config.preset(preset).mlp
+    for section in {*config.sections_of(name)} - {"model"}:
+        assert getattr(made, section) == getattr(config.preset(preset), section)
     assert set(json.loads(made.to_json())) == {"seed", *config.sections_of(name)}
     assert config.Config.from_json(made.to_json()) == made

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from sitn_tf import config, schema
 from sitn_tf.distributed.replicas import cpu_strategy, split_rows
+from sitn_tf.models.registry import SCORERS
 from sitn_tf.training import stage1
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches, settings
 
@@ -46,6 +47,16 @@ def test_weights_after_ten_steps(small, four_cpus, stage, sizes):
     several = Trial(small, stage, cpu_strategy(four_cpus[: len(sizes)])).train(batches, sizes)
     np.testing.assert_allclose(several[0], one[0], rtol=1e-5)
     assert_same(several[1], one[1])
+
+
+@pytest.mark.parametrize("name", [name for name in SCORERS if name != "sitn"])
+def test_every_other_model_after_ten_steps(small, four_cpus, name):
+    chosen = config.override(settings(), [f"model.name={name}"])
+    batches = read_batches(small, schema.STAGE2)
+    one = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
+    two = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:2]), chosen).train(batches, (7, 4))
+    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
+    assert_same(two[1], one[1])
 
 
 def test_request_features_after_ten_steps(small, four_cpus):

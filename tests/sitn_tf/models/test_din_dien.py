@@ -1,0 +1,217 @@
+"""DIN and DIEN as whole models: what they see, what they can learn, and on several replicas."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sitn_tf import config, data, runs, schema
+from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf.layers import randomness
+from sitn_tf.models.registry import make_scorer
+from sitn_tf.optimizers.row_sparse import RowSparseAdam
+from sitn_tf.training import stage2, train_loop
+from tests.click_step import make_click_step
+from tests.sitn_tf import reference
+from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
+from tests.sitn_tf.training.resuming import assert_same_outcome
+
+MODELS = ["din", "dien"]
+L2 = ["model.name=din", "din.l2=0.5"]
+
+
+def _settings(*settings):
+    return config.override(config.tiny(), settings)
+
+
+def _scorer(small, *settings):
+    chosen = _settings(*settings)
+    tables = runs.read_tables(small, schema.read_manifest(small), chosen)
+    tf.keras.utils.set_random_seed(3)
+    return make_scorer(chosen, tables, 6)
+
+
+def _batch(small, rows=12):
+    return next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, rows)))
+
+
+def _losses(scorer, batch):
+    with randomness.at_step(0, tf.constant(0, tf.int64)):
+        return stage2.scorer_losses(scorer, batch)
+
+
+def _spread(scorer):
+    for variable in scorer.trainable_variables:
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.2))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_weight_has_a_gradient(small, name):
+    scorer, batch = _scorer(small, f"model.name={name}"), _batch(small)
+    _spread(scorer)
+    with tf.GradientTape() as tape:
+        loss = _losses(scorer, batch)["loss"]
+    gradients = tape.gradient(loss, scorer.trainable_variables)
+    for variable, gradient in zip(scorer.trainable_variables, gradients, strict=True):
+        assert gradient is not None, variable.name
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_changes_no_loss_of_training(small, name):
+    scorer, batch = _scorer(small, f"model.name={name}"), _batch(small)
+    _spread(scorer)
+    wide = {"source_history": 3, "target_history": 2, "candidates": 4, "labels": 4}
+    padded = batch | {key: tf.pad(batch[key], [[0, 0], [0, n]]) for key, n in wide.items()}
+    ours, theirs = (stage2.scorer_losses(scorer, some)["loss"] for some in (padded, batch))
+    if name == "din":
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    clicks = [stage2.mean_click_loss(scorer(some, training=True), some) for some in (padded, batch)]
+    np.testing.assert_allclose(*clicks, rtol=1e-5)
+
+
+def _gradients_at_a_step(trial, batch, step):
+    with randomness.at_step(0, step), tf.GradientTape() as tape:
+        losses = trial.losses(batch, step)
+    return losses, tape.gradient(losses["loss"], trial.model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [(L2, (7, 4)), (["model.name=dien"], (7, 4)), (["model.name=dien"], (11, 0))],
+)
+def test_two_replicas_are_one(small, two_cpus, settings, sizes):
+    chosen = _settings(*settings)
+    batches = read_batches(small, schema.STAGE2)[:2]
+    runs_of = []
+    for devices, split in ((1, (ROWS,)), (2, sizes)):
+        trial = Trial(small, schema.STAGE2, cpu_strategy(two_cpus[:devices]), chosen)
+        # A step is known to the thread of each replica, so within it.
+        trial.gradients_of = functools.partial(_gradients_at_a_step, trial)
+        gradients = trial.loss_and_gradients(batches[0], split)
+        trial.gradients_of = None
+        losses, weights = trial.train(batches, split)
+        statistics = [tf.convert_to_tensor(v) for v in trial.model.non_trainable_variables]
+        runs_of.append((losses, [*gradients, *weights, *statistics]))
+    np.testing.assert_allclose(runs_of[1][0], runs_of[0][0], rtol=1e-5)
+    assert_same(runs_of[1][1], runs_of[0][1])
+
+
+def test_the_losses_of_the_regularisation_and_of_the_next_click_are_shown(small):
+    batch = _batch(small)
+    plain = _losses(_scorer(small, "model.name=din"), batch)
+    shown = _losses(_scorer(small, *L2), batch)
+    assert list(plain) == ["loss"]
+    assert list(shown) == ["loss", "click", "l2"]
+    np.testing.assert_allclose(shown["click"], plain["loss"], rtol=1e-6)
+    scorer = _scorer(small, *L2)
+    expected = 0.0
+    for domain, parts in (
+        ("source", ["source_history"]),
+        ("target", ["target_history", "candidates"]),
+    ):
+        items = scorer.items[domain]
+        ids = np.unique(np.concatenate([batch[part].numpy().ravel() for part in parts]))
+        for j in ids[ids > 0]:
+            expected += 0.25 * np.sum(items.ids.numpy()[j] ** 2) / max(items.table.count[j], 1)
+    np.testing.assert_allclose(shown["l2"], expected, rtol=1e-5)
+    assert list(_losses(_scorer(small, "model.name=dien"), batch)) == [
+        "loss",
+        "click",
+        "next_click",
+    ]
+    without = _scorer(small, "model.name=dien", "dien.auxiliary_weight=0")
+    assert list(_losses(without, batch)) == ["loss"]
+
+
+def test_dien_is_its_equations(small):
+    scorer = _scorer(small, "model.name=dien", "mlp.products=false")
+    _spread(scorer)
+    histories = {"source": [4, 9, 9, 3], "target": [5, 2]}
+    candidates = [3, 7, 2]
+    batch = {f"{d}_history": tf.constant([[*h, 0]], tf.int64) for d, h in histories.items()}
+    logits = scorer(batch | {"candidates": tf.constant([candidates], tf.int64)}).numpy()[0]
+    for candidate, logit in zip(candidates, logits, strict=True):
+        v = scorer.items["target"](tf.constant([candidate], tf.int64)).numpy()[0]
+        parts = []
+        for domain, history in histories.items():
+            e = scorer.items[domain](tf.constant(history, tf.int64)).numpy()
+            extractor, evolution = (
+                [w.numpy() for w in (gru.kernel, gru.recurrent, gru.bias)]
+                for gru in (scorer.extractors[domain], scorer.evolutions[domain])
+            )
+            h = reference.augru(e, np.ones(len(e)), *extractor)
+            scores = np.exp(h @ scorer.relevance[domain].numpy() @ v)
+            parts.append(reference.augru(h, scores / scores.sum(), *evolution)[-1])
+        values = np.concatenate([*parts, v])
+        for dense, dice in zip(scorer.mlp.hidden, scorer.mlp.dices, strict=True):
+            values = values @ dense.kernel.numpy() + dense.bias.numpy()
+            values = reference.dice(values, 0.0, 1.0, dice.alpha.numpy())
+        last = scorer.mlp.last
+        expected = values @ last.kernel.numpy() + last.bias.numpy()
+        np.testing.assert_allclose(logit, expected[0], rtol=1e-4, atol=1e-5)
+
+
+def _two_clicks(order):
+    """Candidate 4 is clicked after 2 then 3, candidate 5 after 3 then 2."""
+    histories = np.where(order[:, None], [[2, 3]], [[3, 2]])
+    rows = len(order)
+    return {
+        "source_history": tf.zeros([rows, 0], tf.int64),
+        "target_history": tf.constant(histories, tf.int64),
+        "candidates": tf.constant(np.tile([4, 5], (rows, 1)), tf.int64),
+        "labels": tf.constant(np.stack([order, ~order], axis=1), tf.int64),
+    }
+
+
+def test_dien_learns_an_order_that_din_does_not_see(small):
+    order = np.arange(16) % 2 == 0
+    batch = _two_clicks(order)
+    scores = {}
+    for name in MODELS:
+        scorer = _scorer(small, f"model.name={name}", "model.use_source=false")
+        optimizer = RowSparseAdam(learning_rate=0.03)
+        optimizer.build(scorer.trainable_variables)
+        step = train_loop.traced_once(
+            make_click_step(tf.distribute.get_strategy(), scorer, optimizer)
+        )
+        for _ in range(80):
+            step(batch)
+        scores[name] = scorer(batch).numpy()
+    # The same two items: DIN has one score for both orders, before as after.
+    np.testing.assert_allclose(scores["din"][0], scores["din"][1], rtol=1e-4, atol=1e-5)
+    right = np.where(order, 1.0, -1.0) * (scores["dien"][:, 0] - scores["dien"][:, 1])
+    assert (right > 1.0).all()
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_a_killed_run_of_dien_ends_with_the_same_bits(small, tmp_path, monkeypatch):
+    chosen = _settings(
+        "model.name=dien", "model.dropout=0.2", "stage2.batch_size=16", "stage2.epochs=2"
+    )
+
+    def train(run_dir):
+        tf.keras.utils.set_random_seed(chosen.seed)
+        loop = train_loop.Loop(checkpoint_steps=2)
+        stage2.run_stage2(chosen, small, run_dir, tf.distribute.get_strategy(), "none", loop)
+
+    train(tmp_path / "whole" / "stage2")
+    original, calls = train_loop.split_rows, iter(range(100))
+
+    def dying(*arguments):
+        if next(calls) == 5:
+            raise _Killed
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_loop, "split_rows", dying)
+        with pytest.raises(_Killed):
+            train(tmp_path / "killed" / "stage2")
+    train(tmp_path / "killed" / "stage2")
+    assert_same_outcome(tmp_path / "killed" / "stage2", tmp_path / "whole" / "stage2")
+    history = runs.read_json(tmp_path / "whole" / "stage2" / runs.HISTORY_FILE, [])
+    assert {"loss", "click", "next_click"} <= history[-1].keys()
