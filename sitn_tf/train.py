@@ -67,8 +67,11 @@ def main(_: list[str]) -> int | None:
         settings = dataclasses.replace(settings, seed=_SEED.value)
     schema.read_manifest(data_dir)
     run_dir = workdir / stage
-    init = _INIT.value or str(workdir / schema.STAGE1)
     quiet.import_tensorflow()
+    from sitn_tf.models.registry import PRETRAINERS
+
+    own_stage1 = settings.model.name in PRETRAINERS
+    init = _INIT.value or (str(workdir / schema.STAGE1) if own_stage1 else runs.NO_INIT)
     if _DRY_RUN.value:
         from sitn_tf.training import dry_run
 

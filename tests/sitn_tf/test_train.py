@@ -101,6 +101,13 @@ def test_a_start_from_scratch_has_nothing_to_freeze(workdir, small, tmp_path, ca
     assert parameters[1] < parameters[0]
 
 
+def test_a_model_without_a_stage_1_starts_from_scratch(small, tmp_path):
+    _train("2", small, tmp_path, "--preset=tiny", "--set=model.name=fm", "--set=stage2.epochs=1")
+    described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
+    assert described["init"] == runs.NO_INIT
+    assert not described["restored"]
+
+
 def test_overwrite_keeps_the_run_until_the_new_one_is_found_good(workdir, small, tmp_path):
     shutil.copytree(workdir / "stage2", tmp_path / "stage2")
     again = ["--preset=tiny", "--overwrite", f"--init={workdir / 'stage1'}"]
