@@ -75,6 +75,7 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
+        """What `to_json` writes, read; raises InputError for fields that are not known."""
         return _from_dict(cls, json.loads(text))
 
 
@@ -168,7 +169,7 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         section, dot, field = path.rpartition(".")
         hints = typing.get_type_hints(_SECTION_TYPES.get(section, object) if dot else Config)
         if field not in hints or dataclasses.is_dataclass(hints[field]):
-            raise InputError(f"{path}: no such field; did you mean {', '.join(_near(path))}?")
+            raise InputError(f"{path}: no such field; {_near(path)}")
         changes.setdefault(section, {})[field] = _coerce(text, hints[field], path)
     model = changes.get("model", {}).get("name", config.model.name)
     used = sections_of(model)
@@ -197,12 +198,15 @@ def differences(ours: Config, theirs: Config, within: Sequence[str] = ()) -> lis
     ]
 
 
-def _near(path: str) -> list[str]:
-    """Fields that may be meant by a path: of the same name elsewhere, or spelt alike."""
+def _near(path: str) -> str:
+    """What may be meant by a path: fields of the same name elsewhere, or spelt alike."""
     known = list(_flatten(dataclasses.asdict(Config())))
     last = path.rpartition(".")[2]
     elsewhere = [field for field in known if last in field.split(".")]
-    return elsewhere or difflib.get_close_matches(path, known, n=3, cutoff=0.5) or known
+    near = elsewhere or difflib.get_close_matches(path, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"the sections are: {', '.join(_SECTION_TYPES)}"
 
 
 def _not_used(setting: str, section: str, model: str) -> InputError:
