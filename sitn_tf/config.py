@@ -35,6 +35,8 @@ class Config:
     sitn: sections.SitnConfig = dataclasses.field(default_factory=sections.SitnConfig)
     din: sections.DinConfig = dataclasses.field(default_factory=sections.DinConfig)
     dien: sections.DienConfig = dataclasses.field(default_factory=sections.DienConfig)
+    joint: sections.JointConfig = dataclasses.field(default_factory=sections.JointConfig)
+    views: sections.ViewsConfig = dataclasses.field(default_factory=sections.ViewsConfig)
     contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
     stage1: sections.Stage1Config = dataclasses.field(default_factory=sections.Stage1Config)
     stage2: sections.Stage2Config = dataclasses.field(default_factory=sections.Stage2Config)
@@ -51,6 +53,12 @@ class Config:
                 f"stage2.contrast_weight={self.stage2.contrast_weight} needs sequence encoders, "
                 f"model.name={self.model.name} has none",
                 "give stage2.contrast_weight=0",
+            )
+        if "joint" in used and not self.model.use_source:
+            raise InputError(
+                f"model.use_source={self.model.use_source}: model.name={self.model.name} learns "
+                "from both domains",
+                "give model.use_source=true",
             )
         if "encoder" in used and self.model.embedding_dim % self.encoder.heads:
             raise InputError(
@@ -91,6 +99,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "fm": (),
     "wide_deep": ("wide", "deep"),
     "deepfm": ("deep",),
+    "mv_dnn": ("joint", "views"),
 }
 """The models, and the sections that each uses besides: their one home."""
 

@@ -40,12 +40,20 @@ DOMAINS = (SOURCE, TARGET)
 
 STAGE1 = "stage1"
 STAGE2 = "stage2"
+SOURCE_REQUESTS = "source_requests"
+"""Requests of the source domain, for models that learn from both domains' clicks."""
+
 TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
 STAGE1_SPLITS = (TRAIN, VALIDATION)
 STAGE2_SPLITS = (TRAIN, VALIDATION, TEST)
-SPLITS = {STAGE1: STAGE1_SPLITS, STAGE2: STAGE2_SPLITS}
+SOURCE_REQUESTS_SPLITS = (TRAIN, VALIDATION)
+SPLITS = {
+    STAGE1: STAGE1_SPLITS,
+    STAGE2: STAGE2_SPLITS,
+    SOURCE_REQUESTS: SOURCE_REQUESTS_SPLITS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +79,9 @@ HISTORY_TIME = Feature(
 CUTOFF_TIME = Feature("cutoff_time", "int64", False, "every event in the record is before it")
 REQUEST_TIME = Feature("request_time", "int64", False, "time of the request, Unix seconds")
 CANDIDATES = Feature("candidates", "int64", True, "target item ids shown or sampled, C of them")
+SOURCE_CANDIDATES = Feature(
+    "source_candidates", "int64", True, "source item ids shown or sampled, C of them"
+)
 LABELS = Feature("labels", "int64", True, "1 where the candidate was clicked, else 0; C of them")
 LOGGED_SCORES = Feature(
     "logged_scores",
@@ -90,9 +101,17 @@ STAGE2_FEATURES = (
     LABELS,
     LOGGED_SCORES,
 )
-STAGE_FEATURES = {STAGE1: STAGE1_FEATURES, STAGE2: STAGE2_FEATURES}
+SOURCE_REQUEST_FEATURES = tuple(
+    SOURCE_CANDIDATES if feature == CANDIDATES else feature for feature in STAGE2_FEATURES
+)
+STAGE_FEATURES = {
+    STAGE1: STAGE1_FEATURES,
+    STAGE2: STAGE2_FEATURES,
+    SOURCE_REQUESTS: SOURCE_REQUEST_FEATURES,
+}
 
 HISTORY_OF_DOMAIN = {SOURCE: SOURCE_HISTORY, TARGET: TARGET_HISTORY}
+CANDIDATES_OF_DOMAIN = {SOURCE: SOURCE_CANDIDATES, TARGET: CANDIDATES}
 
 HOUR = "hour"
 WEEKDAY = "weekday"
