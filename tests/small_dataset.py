@@ -113,7 +113,10 @@ def write_small_dataset(
         negatives={"kind": "impressions", "sampling_rate": 1.0},
         lines={},
         vocabularies=vocabularies,
-        records={},
+        records={
+            "stage2": {"train": requests},
+            "source_requests": {"train": requests},
+        },
         shards={},
         versions={},
     )
