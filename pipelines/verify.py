@@ -132,10 +132,15 @@ class Verifier:
         for split in schema.STAGE2_SPLITS:
             for record in self._records(number, schema.STAGE2, names.get((schema.STAGE2, split))):
                 for check in checks:
-                    check.stage2(split, record)
+                    check.request(schema.TARGET, split, record)
         alone.settle()
         if against is not None:
             against.settle(alone)
+        for split in schema.SOURCE_REQUESTS_SPLITS:
+            of_split = names.get((schema.SOURCE_REQUESTS, split))
+            for record in self._records(number, schema.SOURCE_REQUESTS, of_split):
+                for check in checks:
+                    check.request(schema.SOURCE, split, record)
         for split in schema.STAGE1_SPLITS:
             for record in self._records(number, schema.STAGE1, names.get((schema.STAGE1, split))):
                 for check in checks:
@@ -172,10 +177,12 @@ class Verifier:
                 manifest.negatives, manifest_entries.negatives(job, manifest.vocabularies)
             ),
             "split": (manifest.split["kind"], job.split),
-            "used requests": (
-                accounts["requests"].used, sum(manifest.records[schema.STAGE2].values())
-            ),
+            "stages": (sorted(manifest.records), sorted(manifest_entries.stages(job))),
         }  # fmt: skip
+        for what, domain in manifest_entries.REQUESTS.items():
+            records = manifest.records.get(schema.STAGE_OF_REQUESTS[domain])
+            if records is not None:
+                expected[f"used {what}"] = (accounts[what].used, sum(records.values()))
         if job.train_until is not None:
             cutoffs = [manifest.split[name] for name in ("train_until", "validation_until")]
             expected["cutoffs"] = (cutoffs, [job.train_until, job.validation_until])

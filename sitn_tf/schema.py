@@ -8,12 +8,13 @@
       stage1/  stage2/                 each opens with tfds.builder_from_directory
         dataset_info.json  features.json
         sitn_stage2-train.tfrecord-00000-of-00004 ...
+      source_requests/                 the same, where they were asked for: train and validation
       vocabularies/source.item.txt     one token a line; line i (from 0) has id i + 2
       items/source.parquet             row r is the item of id r (0 pads, 1 is unknown)
       rejects/part-*.jsonl             the input lines that were not used, with reasons
       events/                          with keep_events: what the next day's job extends
 
-A stage-1 record is one user, a stage-2 record is one request.
+A stage-1 record is one user, a stage-2 record is one request, and so is a source request.
 """
 
 import dataclasses
@@ -111,6 +112,7 @@ STAGE_FEATURES = {
 }
 
 HISTORY_OF_DOMAIN = {SOURCE: SOURCE_HISTORY, TARGET: TARGET_HISTORY}
+STAGE_OF_REQUESTS = {SOURCE: SOURCE_REQUESTS, TARGET: STAGE2}
 CANDIDATES_OF_DOMAIN = {SOURCE: SOURCE_CANDIDATES, TARGET: CANDIDATES}
 
 HOUR = "hour"

@@ -22,7 +22,11 @@ STATISTICS_JSON = "statistics.json"
 STATISTICS_PROTO = "statistics.pb"
 
 _TIMES = (schema.CUTOFF_TIME.name, schema.HISTORY_TIME.name, schema.REQUEST_TIME.name)
-_IDS = (schema.SOURCE_HISTORY.name, schema.TARGET_HISTORY.name, schema.CANDIDATES.name)
+_IDS = tuple(
+    feature.name
+    for features in (schema.HISTORY_OF_DOMAIN, schema.CANDIDATES_OF_DOMAIN)
+    for feature in features.values()
+)
 _HISTORIES = {feature.name: domain for domain, feature in schema.HISTORY_OF_DOMAIN.items()}
 
 
@@ -251,6 +255,10 @@ def as_proto(statistics: Statistics) -> Any:
 
     listed = statistics_pb2.DatasetFeatureStatisticsList()
     for stage, splits in schema.SPLITS.items():
+        if stage == schema.SOURCE_REQUESTS and not any(
+            name.startswith(f"{stage}/") for name in statistics.features
+        ):
+            continue
         for split in splits:
             dataset = listed.datasets.add(name=f"{stage}/{split}")
             for feature in schema.STAGE_FEATURES[stage]:

@@ -21,7 +21,8 @@ from tests.pipelines import two_logs as logs
 def built(tmp_path_factory):
     """Data sets by kind of split, and one of impressions."""
     folder = tmp_path_factory.mktemp("built")
-    flags = [*logs.two_logs(folder), "--shards=2", "--max_history=5", "--negatives=3"]
+    flags = [*logs.two_logs(folder), "--shards=2", "--max_history=5", "--negatives=3",
+             "--source_requests"]  # fmt: skip
     build_dataset.run([*flags, f"--output={folder}/time"])
     build_dataset.run([*flags, "--split=last", f"--output={folder}/last"])
     logs.write_lines(folder / "shown.jsonl", logs.impressions(3, 30, 30, 150))
@@ -104,6 +105,17 @@ def _plant_click(record):
     record["candidates"][list(record["labels"]).index(0)] = record["target_history"][0]
 
 
+def _plant_source_click(record):
+    """The same of a source request."""
+    record["source_candidates"][list(record["labels"]).index(0)] = record["source_history"][0]
+
+
+def _other_click(record):
+    """Another candidate is said to be the click."""
+    labels = list(record["labels"])
+    record["labels"][labels.index(1)], record["labels"][labels.index(0)] = 0, 1
+
+
 PLANTED = [
     ("time", "stage2", "train", _set("history_time", 0, 1 << 33),
      "histories precede their request or cutoff"),
@@ -131,6 +143,21 @@ PLANTED = [
      "splits don't cross in time"),
     ("last", "stage1", "train", _set("cutoff_time", 0, 4_000_000_000),
      "stage 1 saw nothing past the training cutoff"),
+    ("time", "source_requests", "train", _set("request_time", 0, 4_000_000_000),
+     "source requests are split where the target's are"),
+    ("last", "source_requests", "validation", _set("request_time", 0, 1_600_000_000),
+     "source requests are split where the target's are"),
+    ("time", "source_requests", "train", _set("source_history", 0, 3),
+     "histories are the log's clicks before the time"),
+    ("time", "source_requests", "train", _set("source_candidates", 0, 9999),
+     "ids are in their vocabulary"),
+    ("time", "source_requests", "train",
+     lambda r: r["source_candidates"].__setitem__(0, r["source_candidates"][1]),
+     "no candidate is there twice"),
+    ("time", "source_requests", "train", _plant_source_click,
+     "no negative is a click of the user"),
+    ("time", "source_requests", "validation", _other_click,
+     "records are requests of the log, each once"),
     ("shown", "stage2", "train", lambda r: r["labels"].__setitem__(0, 1 - r["labels"][0]),
      "candidates were shown to the user"),
 ]  # fmt: skip
