@@ -253,6 +253,9 @@ def test_every_weight_gets_a_gradient(small):
         tables = runs.read_tables(small, manifest, settings)
         scorer = make_scorer(settings, tables, manifest.max_history)
         batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 64)))
+        if scorer.learns_source:
+            asked = next(iter(data.read_split(small, schema.SOURCE_REQUESTS, schema.TRAIN, 64)))
+            batch = data.with_source_requests(batch, asked)
         with tf.GradientTape() as tape:
             loss = stage2.scorer_losses(scorer, batch)["loss"]
         used = scorer.trainable_variables
