@@ -37,8 +37,7 @@ REQUESTS = {"requests": schema.TARGET, "source_requests": schema.SOURCE}
 
 def stages(job: Job) -> tuple[str, ...]:
     """What records a job writes: source requests only if asked to."""
-    wanted = schema.STAGE1, schema.STAGE2, schema.SOURCE_REQUESTS
-    return wanted if job.source_requests else wanted[:2]
+    return (schema.STAGE1, *(schema.STAGE_OF_REQUESTS[d] for d in job.request_domains))
 
 
 def dataset_hash(checksums: dict[str, str]) -> str:

@@ -152,6 +152,11 @@ class Job:
                 f"test_fraction={self.test_fraction} leave nothing to train on"
             )
 
+    @property
+    def request_domains(self) -> tuple[str, ...]:
+        """The domains whose clicks or impressions become requests, the target first."""
+        return (schema.TARGET, schema.SOURCE) if self.source_requests else (schema.TARGET,)
+
     def impressions(self, domain: str = schema.TARGET) -> bool:
         """Whether a domain's log holds impressions, clicked or not."""
         return self.formats[domain].label is not None

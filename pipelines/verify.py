@@ -129,28 +129,27 @@ class Verifier:
         against = None if logs is None else logs.shard(number)
         checks: list[RecordChecks | log_agreement.ShardOfLogs] = [alone]
         checks += [] if against is None else [against]
-        for split in schema.STAGE2_SPLITS:
-            for record in self._records(number, schema.STAGE2, names.get((schema.STAGE2, split))):
-                for check in checks:
-                    check.request(schema.TARGET, split, record)
+        for split, record in self._records(number, schema.STAGE2, names):
+            for check in checks:
+                check.request(schema.TARGET, split, record)
         alone.settle()
         if against is not None:
             against.settle(alone)
-        for split in schema.SOURCE_REQUESTS_SPLITS:
-            of_split = names.get((schema.SOURCE_REQUESTS, split))
-            for record in self._records(number, schema.SOURCE_REQUESTS, of_split):
-                for check in checks:
-                    check.request(schema.SOURCE, split, record)
-        for split in schema.STAGE1_SPLITS:
-            for record in self._records(number, schema.STAGE1, names.get((schema.STAGE1, split))):
-                for check in checks:
-                    check.stage1(record)
+        for split, record in self._records(number, schema.SOURCE_REQUESTS, names):
+            for check in checks:
+                check.request(schema.SOURCE, split, record)
+        for _, record in self._records(number, schema.STAGE1, names):
+            for check in checks:
+                check.stage1(record)
         if against is not None:
             against.finish(alone)
 
-    def _records(self, number: int, stage: str, names: list[str] | None) -> Iterator[Record]:
-        """The records of files, each with where it is; all are to be of one user shard."""
-        for name in names or []:
+    def _records(
+        self, number: int, stage: str, names: dict[tuple[str, str], list[str]]
+    ) -> Iterator[tuple[str, Record]]:
+        """Split and record of a stage's files, with where it is; all are to be of one shard."""
+        files = [(s, name) for s in schema.SPLITS[stage] for name in names.get((stage, s), [])]
+        for split, name in files:
             users = []
             for place, raw in enumerate(read_tfrecords(self.root / name)):
                 try:
@@ -160,7 +159,7 @@ class Verifier:
                     continue
                 record["where"] = f"{name} record {place}"
                 users.append(record[schema.USER_ID.name])
-                yield record
+                yield split, record
             fine = shards.shard_of_users(pa.array(users, pa.string()), self.job.shards) == number
             self.findings.check_all("a user's records are in one shard", fine, _place_in(name))
 

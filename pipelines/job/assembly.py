@@ -91,7 +91,7 @@ def write_statistics(root: str, summary: Summary, manifest: schema.Manifest) -> 
         ),
         {table.domain: table.popularity for table in summary.tables},
     )
-    proto = feature_statistics.as_proto(merged)
+    proto = feature_statistics.as_proto(merged, manifest.records)
     content = proto.SerializeToString(deterministic=True)
     files.write_bytes(files.join(root, feature_statistics.STATISTICS_PROTO), content)
     text = json_format.MessageToJson(proto, preserving_proto_field_name=True)

@@ -66,11 +66,13 @@ class WriteRecords(beam.DoFn):
             domain: vocabulary.Vocabulary.of(files.read_table_batches(path))
             for domain, path in paths.items()
         }
-        self._popularity = {
-            domain: negatives.Popularity(known.items, known.clicks, self._work.job.negative_power)
-            for domain, known in self._vocabularies.items()
-            if domain == schema.TARGET or self._work.job.source_requests
-        }
+        job = self._work.job
+        self._popularity = {}
+        for domain in job.request_domains:
+            known = self._vocabularies[domain]
+            self._popularity[domain] = negatives.Popularity(
+                known.items, known.clicks, job.negative_power
+            )
         self._loaded = paths
 
     def process(

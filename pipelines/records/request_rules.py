@@ -80,13 +80,15 @@ class Plan:
 
     Attributes:
       clicks: by domain.
-      asked: requests by domain, of the target and, where the job wants them, of the source.
+      asked: requests by domain: the target's, and the source's once they are planned.
       user_cutoff: int64 [users]; training knows only what is before it.
+      user_end: int64 [users]; validation knows only what is before it.
     """
 
     clicks: dict[str, Clicks]
     asked: dict[str, Asked]
     user_cutoff: np.ndarray
+    user_end: np.ndarray
 
 
 def find(events: shards.Events, user_hash: np.ndarray, job: Job, domain: str) -> Requests:
@@ -126,7 +128,7 @@ def _grouped(events: shards.Events, *, named: bool) -> tuple[np.ndarray, np.ndar
 def plan(
     events: dict[str, shards.Events], user_hash: np.ndarray, job: Job, cutoffs: Cutoffs
 ) -> Plan:
-    """Everything about the requests of a shard (events by domain) that needs no vocabulary."""
+    """Everything about a shard's target requests (events by domain) that needs no vocabulary."""
     requests = find(events[schema.TARGET], user_hash, job, schema.TARGET)
     clicks = {domain: Clicks.of(of_domain) for domain, of_domain in events.items()}
     before = _clicks_before(clicks, requests)
@@ -150,40 +152,28 @@ def plan(
         last_event = np.maximum(*(_last_time(e, len(user_hash)) for e in events.values()))
         user_cutoff = np.minimum(user_cutoff, last_event + 1)
     asked = {schema.TARGET: rules.asked(requests, before, split, job)}
-    if job.source_requests:
-        asked[schema.SOURCE] = _source_requests(
-            find(events[schema.SOURCE], user_hash, job, schema.SOURCE),
-            clicks,
-            user_cutoff,
-            user_end,
-            job,
-        )
-    return Plan(clicks, asked, user_cutoff)
+    return Plan(clicks, asked, user_cutoff, user_end)
 
 
-def _source_requests(
-    requests: Requests,
-    clicks: dict[str, Clicks],
-    user_cutoff: np.ndarray,
-    user_end: np.ndarray,
-    job: Job,
-) -> Asked:
-    """Requests of the source domain: training before each user's cutoff, then validation.
+def with_source(plan: Plan, events: shards.Events, user_hash: np.ndarray, job: Job) -> Plan:
+    """The plan with the source's requests: training before each user's cutoff, then validation.
 
     Users without the other domain are welcome, so no history is too short.
 
     Args:
-      user_cutoff, user_end: int64 [users]; from the end on, all is the test's.
+      events: of the source.
     """
+    requests = find(events, user_hash, job, schema.SOURCE)
     rules = _Rules(len(requests.user))
     rules.leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
-    rules.leave_out(requests.time >= user_end[requests.user], "in_the_test_period")
+    rules.leave_out(requests.time >= plan.user_end[requests.user], "in_the_test_period")
     split = np.where(
-        requests.time < user_cutoff[requests.user],
+        requests.time < plan.user_cutoff[requests.user],
         SPLIT_CODES[schema.TRAIN],
         SPLIT_CODES[schema.VALIDATION],
     )
-    return rules.asked(requests, _clicks_before(clicks, requests), split, job)
+    asked = rules.asked(requests, _clicks_before(plan.clicks, requests), split, job)
+    return dataclasses.replace(plan, asked=plan.asked | {schema.SOURCE: asked})
 
 
 def _clicks_before(

@@ -14,6 +14,9 @@ from sitn_tf import schema
 CHUNK = 8192
 """Records encoded at once: what a chunk needs stays small whatever a user has done."""
 
+_SEED_OF_DOMAIN = {schema.TARGET: 2, schema.SOURCE: 3}
+"""Beside the job's, so that stage 1 (1) and either domain's requests draw apart."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -24,7 +27,7 @@ class Shard:
       plan: requests, histories and splits.
       click_ids: by domain, the item id of each click.
       encoded: the same as the column that histories are ranges of.
-      events: by domain; ids: by domain, int64 [n], their item ids.
+      events: by domain with requests; ids: int64 [n], their item ids.
     """
 
     users: pa.Array
@@ -56,11 +59,14 @@ def prepare(
     users, events = shards.coded(tables)
     user_hash = column_hashes.hash_strings(users)
     plan = request_rules.plan(events, user_hash, job, cutoffs)
+    if job.source_requests:
+        plan = request_rules.with_source(plan, events[schema.SOURCE], user_hash, job)
     of_items = {domain: vocabularies[domain].ids(e.items) for domain, e in events.items()}
     click_ids = {domain: of_items[domain][plan.clicks[domain].item] for domain in schema.DOMAINS}
-    ids = {domain: of_items[domain][e.item] for domain, e in events.items()}
+    asked = {domain: events[domain] for domain in plan.asked}
+    ids = {domain: of_items[domain][e.item] for domain, e in asked.items()}
     encoded = {domain: examples.Slices.of(column) for domain, column in click_ids.items()}
-    return Shard(users, user_hash, plan, click_ids, encoded, events, ids)
+    return Shard(users, user_hash, plan, click_ids, encoded, asked, ids)
 
 
 def stage1(shard: Shard, job: Job) -> Iterator[Chunk]:
@@ -86,9 +92,6 @@ def stage1(shard: Shard, job: Job) -> Iterator[Chunk]:
                 **_histories(shard, history, rows),
             }
             yield Chunk(schema.STAGE1, split, columns, len(rows))
-
-
-_SEED_OF_DOMAIN = {schema.TARGET: 2, schema.SOURCE: 3}
 
 
 def requests(

@@ -249,17 +249,17 @@ def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:
     return [[int(r), int(ordered[r - 1]), float(share[r - 1])] for r in ranks]
 
 
-def as_proto(statistics: Statistics) -> Any:
-    """The `tensorflow_metadata` DatasetFeatureStatisticsList, a data set for each split."""
+def as_proto(statistics: Statistics, stages: Iterable[str]) -> Any:
+    """The `tensorflow_metadata` DatasetFeatureStatisticsList, a data set for each split.
+
+    Args:
+      stages: those that the data set has.
+    """
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     listed = statistics_pb2.DatasetFeatureStatisticsList()
-    for stage, splits in schema.SPLITS.items():
-        if stage == schema.SOURCE_REQUESTS and not any(
-            name.startswith(f"{stage}/") for name in statistics.features
-        ):
-            continue
-        for split in splits:
+    for stage in stages:
+        for split in schema.SPLITS[stage]:
             dataset = listed.datasets.add(name=f"{stage}/{split}")
             for feature in schema.STAGE_FEATURES[stage]:
                 counted = statistics.features.get(f"{stage}/{split}/{feature.name}")
