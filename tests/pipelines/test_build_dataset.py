@@ -209,7 +209,7 @@ def test_last_split(by_last, folder):
         assert vocabulary(data_dir, domain) == expected
 
 
-def _ends_of_time(data_dir, manifest, reference):
+def _ends_of_time(manifest, reference):
     """By user, the training cutoff and where the test begins, by loops over the target's clicks."""
     if manifest.split["kind"] == "time":
         ends = manifest.split["train_until"], manifest.split["validation_until"]
@@ -235,7 +235,7 @@ def test_source_requests(kind, folder, request):
         schema.SOURCE_REQUESTS_SPLITS,
         "request_time",
     )
-    ends = _ends_of_time(data_dir, manifest, reference)
+    ends = _ends_of_time(manifest, reference)
     assert any(not record["target_history"] for _, record in records)
     assert any(not record["source_history"] for _, record in records)
     recorded = collections.Counter()

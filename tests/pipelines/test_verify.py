@@ -100,14 +100,13 @@ def long_enough(example):
     return len(example.features.feature["target_history"].int64_list.value) > 1
 
 
-def _plant_click(record):
+def _plant_click(candidates, history):
     """A negative becomes an item of the user's own history."""
-    record["candidates"][list(record["labels"]).index(0)] = record["target_history"][0]
 
+    def edit(record):
+        record[candidates][list(record["labels"]).index(0)] = record[history][0]
 
-def _plant_source_click(record):
-    """The same of a source request."""
-    record["source_candidates"][list(record["labels"]).index(0)] = record["source_history"][0]
+    return edit
 
 
 def _other_click(record):
@@ -132,7 +131,8 @@ PLANTED = [
     ("time", "stage2", "train", _set("labels", 0, 2), "each candidate has a label"),
     ("time", "stage2", "train", lambda r: r["candidates"].__setitem__(0, r["candidates"][1]),
      "no candidate is there twice"),
-    ("time", "stage2", "train", _plant_click, "no negative is a click of the user"),
+    ("time", "stage2", "train", _plant_click("candidates", "target_history"),
+     "no negative is a click of the user"),
     ("time", "stage2", "train", lambda r: r["target_history"].extend([2] * 9),
      "histories are no longer than the manifest says"),
     ("time", "stage1", "train", _set("cutoff_time", 0, 4_000_000_000),
@@ -154,7 +154,7 @@ PLANTED = [
     ("time", "source_requests", "train",
      lambda r: r["source_candidates"].__setitem__(0, r["source_candidates"][1]),
      "no candidate is there twice"),
-    ("time", "source_requests", "train", _plant_source_click,
+    ("time", "source_requests", "train", _plant_click("source_candidates", "source_history"),
      "no negative is a click of the user"),
     ("time", "source_requests", "validation", _other_click,
      "records are requests of the log, each once"),
@@ -172,12 +172,7 @@ def test_a_planted_record_is_found(copy, kind, stage, split, edit, what):
 
 def test_positive_that_was_not_clicked(copy):
     data_dir = copy("time")
-
-    def swap_labels(record):
-        one = list(record["labels"]).index(1)
-        record["labels"][one], record["labels"][one - 1] = 0, 1
-
-    edit_record(data_dir, "stage2", "test", swap_labels)
+    edit_record(data_dir, "stage2", "test", _other_click)
     wrong = verified(data_dir).wrong
     assert "positives are clicks at the request's time" in wrong
 
