@@ -84,7 +84,12 @@ class Config:
     @classmethod
     def from_json(cls, text: str) -> "Config":
         """What `to_json` writes, read; raises InputError for fields that are not known."""
-        return _from_dict(cls, json.loads(text))
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """The same of what the JSON holds."""
+        return _from_dict(cls, values)
 
 
 ALL_MODELS = ("model", "items", "contrast", "stage1", "stage2")

@@ -163,32 +163,32 @@ def read_json(path: pathlib.Path, default: Any) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, first_line(error)) from error
 
 
 def read_config(run_dir: pathlib.Path) -> configs.Config:
     """A run's configuration; raises InputError for a damaged or missing one."""
-    return configs.Config.from_json(json.dumps(_read_whole(run_dir / CONFIG_FILE)))
+    return configs.Config.from_dict(_read_object(run_dir / CONFIG_FILE))
 
 
 def read_info(run_dir: pathlib.Path) -> RunInfo:
     """What `run.json` says; raises InputError for a damaged or missing one."""
     try:
-        return RunInfo(**_read_whole(run_dir / RUN_FILE))
+        return RunInfo(**_read_object(run_dir / RUN_FILE))
     except TypeError as error:
-        raise _damaged(run_dir / RUN_FILE, error) from error
+        raise _damaged(run_dir / RUN_FILE, first_line(error)) from error
 
 
-def _read_whole(path: pathlib.Path) -> dict[str, Any]:
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
     content = read_json(path, None)
     if not isinstance(content, dict):
-        raise _damaged(path, TypeError("missing" if content is None else "not a JSON object"))
+        raise _damaged(path, "missing" if content is None else "not a JSON object")
     return content
 
 
-def _damaged(path: pathlib.Path, error: Exception) -> InputError:
+def _damaged(path: pathlib.Path, how: str) -> InputError:
     return InputError(
-        f"{path} is damaged ({first_line(error)})",
+        f"{path} is damaged ({how})",
         "bring it back, or train again with overwrite=True",
     )
 
