@@ -114,7 +114,7 @@ def test_a_study_continues_and_shows_its_table(small, tmp_path, capsys):
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert table == [line for line in first.splitlines() if line.startswith("|")]
     (tmp_path / "runs/ssl/0/stage2/metrics.json").unlink()
-    with pytest.raises(InputError, match=r"ended with status 2; see .*log\.txt"):
+    with pytest.raises(InputError, match=r"ended with status 2 \(error: .*\): see .*log\.txt"):
         run_main(experiments, *flags, "--set=encoder.heads=4")
 
 
