@@ -111,11 +111,11 @@ def split_rows(
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return batch
-    slices = {name: _slices(len(value), replicas, sizes) for name, value in batch.items()}
+    slices = {rows: _slices(rows, replicas, sizes) for rows in set(map(len, batch.values()))}
 
     def part(context: tf.distribute.ReplicaContext) -> dict[str, tf.Tensor]:
         r = context.replica_id_in_sync_group
-        return {name: value[slices[name][r]] for name, value in batch.items()}
+        return {name: value[slices[len(value)][r]] for name, value in batch.items()}
 
     return strategy.experimental_distribute_values_from_function(part)
 

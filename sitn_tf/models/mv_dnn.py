@@ -68,8 +68,7 @@ class MvDnn(Scorer):
     def encode(self, histories: Histories, request: Batch, training: bool = False) -> Encoded:
         """Both histories' mean embeddings and the request → the user's view, `[B, P]`."""
         dim = self.config.model.embedding_dim
-        parts = [masked_mean(history.vectors[..., :dim], history.mask) for history in
-                 histories.values()]  # fmt: skip
+        parts = [masked_mean(vectors[..., :dim], mask) for vectors, mask in histories.values()]
         if self.request_embedding is not None:
             vectors = tf.cast(self.request_embedding(request), tf.float32)
             count = len(self.config.model.request_features)
