@@ -169,7 +169,7 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     """Applies `section.field=value` settings together, each coerced to its field's type.
 
     Another `model.name` leaves behind what it does not use: those sections of `config` fall
-    back to their defaults.
+    back to their defaults, and whether it sees the source is for its own default to say.
 
     Raises:
       InputError: not of that form, an unknown field (near names are listed), a value that
@@ -187,6 +187,8 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         changes.setdefault(section, {})[field] = _coerce(text, hints[field], path)
     model = changes.get("model", {}).get("name", config.model.name)
     used = sections_of(model)
+    if model != config.model.name:
+        changes["model"].setdefault("use_source", None)
     values = changes.pop("", {})
     for section, kind in _SECTION_TYPES.items():
         given = changes.get(section, {})
@@ -240,7 +242,7 @@ def _coerce(text: str, kind: Any, path: str) -> Any:
     if origin is tuple:
         element = typing.get_args(kind)[0]
         return tuple(_coerce(part.strip(), element, path) for part in text.split(",") if part)
-    if kind is bool:
+    if kind in (bool, bool | None):
         if text.lower() not in ("true", "false"):
             raise InputError(f"{path}={text} is not one of: true, false")
         return text.lower() == "true"

@@ -12,6 +12,9 @@ from typing import Any, Literal, NoReturn
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
+SINGLE_DOMAIN = ("fm", "wide_deep", "deepfm", "din", "dien")
+"""Models whose papers know one domain, here the target."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
@@ -22,10 +25,13 @@ class ModelConfig:
     request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
     user_buckets: int = 100_000  # rows that hashed users share, for the request feature user
     dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
-    use_source: bool = True  # False: the control that sees no source history
+    # Whether it sees the source history; by default all but SINGLE_DOMAIN do
+    use_source: bool | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
 
     def __post_init__(self) -> None:
+        if self.use_source is None:
+            object.__setattr__(self, "use_source", self.name not in SINGLE_DOMAIN)
         _at_least(self, 1, "embedding_dim", "user_buckets")
         _within(self, 0.0, 0.99, "dropout")
         _each_of(self, "request_features", tuple(schema.INPUT_OF_REQUEST_FEATURE))

@@ -13,8 +13,8 @@ Deviations from the paper, and why:
   models that are compared here; the paper's best is 400 x 3 with half of it dropped.
 - Bags, the shared item table, the user and the training are as in models/fm.py.
 
-The model of the paper knows one domain: that is the control `model.use_source=false`; by default
-the source history is one more field.
+The model of the paper knows one domain, and so does this; with `model.use_source=true` the source
+history is one more field.
 """
 
 import tensorflow as tf

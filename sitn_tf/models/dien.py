@@ -19,8 +19,9 @@ Where this differs:
   clicks); where it is the click itself it does not count.
 - Hidden layers of the MLP have Dice, as in the authors' code (dien.mlp_activation), and see
   h'_T * v beside the parts unless mlp.products=false.
-- With model.use_source the source history is a second sequence with weights of its own;
-  `use_source=False` is the model of its paper: the target history alone.
+- The model of the paper knows one domain, and so does this; with model.use_source=true
+  the source history is a second sequence with weights of its
+  own.
 """
 
 import functools

@@ -13,8 +13,9 @@ Hidden layers of both have Dice (Section 5.2; layers/dice.py). Where this differ
   element. The authors' code scales the scores and passes them through a softmax; the paper says
   that they are not normalised, and so it is here.
 - u * v beside u and v, as in the authors' later code, unless mlp.products=false.
-- With model.use_source the source history is summed in the same way by a unit of its own;
-  `use_source=False` is the model of its paper: the target history alone.
+- The model of the paper knows one domain, and so does this; with model.use_source=true
+  the source history is summed in the same way by a unit of its
+  own.
 - Mini-batch aware regularisation (Section 5.1) is off unless din.l2 is given: the paper uses it
   (0.01) for its 0.6 billion goods alone, and sees no overfitting with public data sets. It is of
   the id embeddings; those of brands, categories and words are few and have many clicks each. n_j

@@ -18,9 +18,8 @@ Deviations from the paper, and why:
 - Trained by Eq. 9 with the row-sparse optimisers, not by SGD or ALS with L2 regularisation;
   `stage2.row_decay` is what is nearest to the latter. `model.dropout` finds nothing to drop.
 
-As a single-domain model of target data alone, as such comparisons have it, it is the control
-`model.use_source=false`; by default the source history is one more bag. The order of a history
-is not seen in either.
+It sees the target alone, as such comparisons have it; with `model.use_source=true` the source
+history is one more bag. The order of a history is not seen in either.
 """
 
 import tensorflow as tf

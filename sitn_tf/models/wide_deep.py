@@ -22,9 +22,9 @@ Deviations from the paper, and why:
 - `deep.widths` are (128, 64) by default, as for all models that are compared here, not
   1024, 512 and 256; history bags stand for its single user features.
 
-The model of the paper knows one domain: that is the control `model.use_source=false`; by default
-the source history is one more field and is crossed too. The order of a history says which of its
-items are crossed, nothing else.
+The model of the paper knows one domain, and so does this; with `model.use_source=true` the source
+history is one more field and is crossed too. The order of a history says which of its items are
+crossed, nothing else.
 """
 
 import tensorflow as tf

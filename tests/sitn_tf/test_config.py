@@ -35,6 +35,19 @@ def test_override_coerces_by_type():
     assert config.Config.from_json(made.to_json()) == made
 
 
+def test_a_model_of_one_domain_sees_no_source_unless_asked_to():
+    assert {*config.SECTIONS} > {*sections.SINGLE_DOMAIN}
+    for name in config.SECTIONS:
+        made = config.override(config.default(), [f"model.name={name}"])
+        assert made.model.use_source == (name not in sections.SINGLE_DOMAIN)
+        assert sections.ModelConfig(name=name) == made.model
+        assert config.Config.from_json(made.to_json()) == made
+    din = config.override(config.default(), ["model.name=din", "model.use_source=true"])
+    assert din.model.use_source is True
+    assert config.override(din, ["model.name=din", "seed=1"]).model.use_source is True
+    assert config.override(din, ["model.name=fm"]).model.use_source is False
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

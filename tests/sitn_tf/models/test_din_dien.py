@@ -21,8 +21,9 @@ MODELS = ["din", "dien"]
 L2 = ["model.name=din", "din.l2=0.5"]
 
 
-def _settings(*settings):
-    return config.override(config.tiny(), settings)
+def _settings(name, *settings):
+    """Both domains, in which the weights of both sequences are seen."""
+    return config.override(config.tiny(), [name, "model.use_source=true", *settings])
 
 
 def _scorer(small, *settings):

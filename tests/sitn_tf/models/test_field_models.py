@@ -26,7 +26,9 @@ BUCKETS = 50
 def make(small, name, *settings, spread=0.5):
     """A model with all weights, and rows of padding too, far from where they start."""
     manifest = schema.read_manifest(small)
-    chosen = config.override(config.tiny(), [f"model.name={name}", *settings])
+    chosen = config.override(
+        config.tiny(), [f"model.name={name}", "model.use_source=true", *settings]
+    )
     tf.keras.utils.set_random_seed(5)
     scorer = make_scorer(chosen, runs.read_tables(small, manifest, chosen), manifest.max_history)
     for variable in scorer.trainable_variables if spread else ():
