@@ -120,6 +120,11 @@ def sections_of(model: str) -> tuple[str, ...]:
     return (*ALL_MODELS, *SECTIONS[model])
 
 
+def has_stage1(model: str) -> bool:
+    """Whether a model has a stage 1 of its own, which trains sequence encoders."""
+    return "encoder" in sections_of(model)
+
+
 def default() -> Config:
     """What works best on measured data."""
     return Config()

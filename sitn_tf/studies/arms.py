@@ -6,6 +6,7 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
+from sitn_tf.config import SECTIONS, has_stage1
 from sitn_tf.errors import InputError
 
 
@@ -63,7 +64,14 @@ GAPS = {
 }
 """The gaps of the paper, one change of the default at a time."""
 
-STUDIES: Mapping[str, Mapping[str, Arm]] = {"transfer": TRANSFER, "gaps": GAPS}
+MODELS = {name: Arm((f"model.name={name}",), pretrain=has_stage1(name)) for name in SECTIONS}
+"""Each model as its authors trained it, by its defaults: those with a stage 1 after it."""
+
+STUDIES: Mapping[str, Mapping[str, Arm]] = {
+    "transfer": TRANSFER,
+    "gaps": GAPS,
+    "models": {"from_scratch": SCRATCH, **MODELS},
+}
 
 
 def read_study(study: str, only: Sequence[str] = ()) -> dict[str, Arm]:

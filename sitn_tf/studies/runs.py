@@ -52,8 +52,7 @@ class Study:
             raise InputError(f"stage={self.stage}: no arm of the study has a stage 1")
         for arm in self.arms.values():
             chosen = config.override(config.preset(self.preset), [*self.settings, *arm.settings])
-            # A stage 1 trains sequence encoders.
-            if arm.pretrain and "encoder" not in config.sections_of(chosen.model.name):
+            if arm.pretrain and not config.has_stage1(chosen.model.name):
                 raise InputError(
                     f"model.name={chosen.model.name} has no stage 1, which an arm of the study "
                     "trains",
