@@ -46,7 +46,7 @@ def dataset_hash(checksums: dict[str, str]) -> str:
 
 
 def negatives(job: Job, vocabularies: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """How the negatives came to be (schema.Manifest)."""
+    """How the negatives of target requests came to be (schema.Manifest)."""
     if job.impressions():
         return {"kind": "impressions", "per_click": None, "power": None, "seed": job.seed,
                 "sampling_rate": 1.0}  # fmt: skip

@@ -186,8 +186,8 @@ class Manifest:
       options: every option of the job that made it.
       split: kind ("time" or "last") and the cutoffs in Unix seconds.
       max_history: longest history in any record, per domain.
-      negatives: how negatives came to be: kind ("impressions" or "sampled"),
-        per_click, power and seed; `sampling_rate` is the share of a click's
+      negatives: how negatives of target requests came to be: kind ("impressions" or
+        "sampled"), per_click, power and seed; `sampling_rate` is the share of a click's
         unclicked alternatives that were kept, 1.0 for impressions.
       lines: input lines per domain: total, used, filtered by rule, rejected by reason.
       vocabularies: size (with the two reserved ids) and sha256, by "<domain>.<feature>".

@@ -105,8 +105,11 @@ def _records(manifest: schema.Manifest) -> list[list[str]]:
     if len(moments) == len(edges):
         periods = [f"before {moments[0]}", f"{moments[0]} to {moments[1]}", f"from {moments[1]}"]
     rows = [
-        [f"{schema.STAGE2}, {split}", f"{manifest.records[schema.STAGE2][split]:,}", period]
+        [f"{stage}, {split}", f"{manifest.records[stage][split]:,}", period]
+        for stage in schema.STAGE_OF_REQUESTS.values()
+        if stage in manifest.records
         for split, period in zip(schema.STAGE2_SPLITS, periods, strict=True)
+        if split in manifest.records[stage]
     ]
     return rows + [
         [f"{schema.STAGE1}, {split}", f"{count:,}", "users before the training cutoff"]

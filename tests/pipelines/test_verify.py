@@ -19,16 +19,22 @@ from tests.pipelines import two_logs as logs
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Data sets by kind of split, and one of impressions."""
+    """Data sets by kind of split, of impressions of either domain, and one with rare items."""
     folder = tmp_path_factory.mktemp("built")
     flags = [*logs.two_logs(folder), "--shards=2", "--max_history=5", "--negatives=3",
              "--source_requests"]  # fmt: skip
     build_dataset.run([*flags, f"--output={folder}/time"])
     build_dataset.run([*flags, "--split=last", f"--output={folder}/last"])
+    build_dataset.run([*flags, "--split=last", "--min_item_count=10", f"--output={folder}/rare"])
     logs.write_lines(folder / "shown.jsonl", logs.impressions(3, 30, 30, 150))
     build_dataset.run([
         *flags, f"--target_log={folder}/shown.jsonl", "--label_field=clicked",
         "--request_field=request_id", f"--output={folder}/shown",
+    ])  # fmt: skip
+    logs.write_lines(folder / "source_shown.jsonl", logs.impressions(4, 30, 30, 150, "s"))
+    build_dataset.run([
+        *flags, f"--source_log={folder}/source_shown.jsonl", "--source_label_field=clicked",
+        f"--output={folder}/source_shown",
     ])  # fmt: skip
     return folder
 
@@ -82,9 +88,10 @@ def mend(data_dir):
     (data_dir / schema.MANIFEST_FILE).write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("kind", ["time", "last", "shown"])
-def test_a_data_set_as_built_is_fine(built, kind):
-    findings = verified(built / kind)
+@pytest.mark.parametrize("with_logs", [True, False])
+@pytest.mark.parametrize("kind", ["time", "last", "rare", "shown", "source_shown"])
+def test_a_data_set_as_built_is_fine(built, kind, with_logs):
+    findings = verified(built / kind, with_logs=with_logs)
     assert findings.wrong == {}
     assert sum(findings.looked_at.values()) > 1000
 
@@ -300,6 +307,9 @@ def test_many_wrong_things_are_counted_and_a_few_shown(copy):
         (lambda m: m.update(max_history=9), "manifest agrees with its options"),
         (lambda m: m["negatives"].update(per_click=2), "manifest agrees with its options"),
         (lambda m: m["split"].update(kind="last"), "manifest agrees with its options"),
+        (lambda m: m["records"].pop("source_requests"), "manifest agrees with its options"),
+        (lambda m: m["records"]["source_requests"].update(train=1),
+         "manifest agrees with its options"),
         (lambda m: m["lines"]["source"].update(total=1), "lines are as many as the manifest says"),
         (lambda m: m["lines"]["target"].update(rejected={"x": 1}),
          "lines are as many as the manifest says"),

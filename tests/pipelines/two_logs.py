@@ -34,7 +34,9 @@ def clicks(
     return rows + rows[:3]
 
 
-def impressions(seed: int, users: int, items: int, requests: int) -> list[dict[str, Any]]:
+def impressions(
+    seed: int, users: int, items: int, requests: int, prefix: str = "t"
+) -> list[dict[str, Any]]:
     """Requests of four impressions, none to four of them clicked, with logged scores."""
     rng = random.Random(seed)
     rows = []
@@ -44,7 +46,7 @@ def impressions(seed: int, users: int, items: int, requests: int) -> list[dict[s
         rows += [
             {
                 "user_id": user,
-                "item_id": f"t{item}",
+                "item_id": f"{prefix}{item}",
                 "timestamp": moment + place,
                 "clicked": int(rng.random() < 0.3),
                 "request_id": f"r{request}",

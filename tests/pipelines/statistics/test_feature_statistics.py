@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 
@@ -29,7 +30,7 @@ def built(tmp_path_factory):
     build_dataset.run([
         f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl",
         "--label_field=clicked", "--request_field=request_id", "--score_field=score",
-        "--shards=3", "--max_history=5", f"--output={folder}/out",
+        "--source_requests", "--shards=3", "--max_history=5", f"--output={folder}/out",
     ])  # fmt: skip
     return folder / "out"
 
@@ -118,6 +119,9 @@ def test_page_is_well_formed_and_self_contained(built):
     assert "http" not in text
     assert text.count("nothing to show") == 0
     assert "source_history_too_short" in text
+    counts = schema.read_manifest(built).records["source_requests"]
+    for split in (schema.TRAIN, schema.VALIDATION):
+        assert re.search(rf"source_requests, {split}</td>\s*<td[^>]*>{counts[split]:,}<", text)
 
 
 numbers = st.lists(st.integers(0, 1 << 20), max_size=20)
