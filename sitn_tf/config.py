@@ -60,6 +60,12 @@ class Config:
                 "from both domains",
                 "give model.use_source=true",
             )
+        if self.contrast.i2c_weight and self.model.name in WITHOUT_SPACES:
+            raise InputError(
+                f"contrast.i2c_weight={self.contrast.i2c_weight}: model.name={self.model.name} has "
+                "no interest spaces",
+                "give contrast.i2c_weight=0",
+            )
         if "encoder" in used and self.model.embedding_dim % self.encoder.heads:
             raise InputError(
                 f"model.embedding_dim={self.model.embedding_dim} is not a multiple of "
@@ -105,8 +111,12 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "wide_deep": ("wide", "deep"),
     "deepfm": ("deep",),
     "mv_dnn": ("joint", "views"),
+    "semi": ("mlp", "encoder"),
 }
 """The models, and the sections that each uses besides: their one home."""
+
+WITHOUT_SPACES = ("semi",)
+"""Models whose stage 1 has no interest spaces: their contrast.i2c_weight is 0."""
 
 _SECTION_TYPES: dict[str, type] = {
     name: kind for name, kind in typing.get_type_hints(Config).items() if name != "seed"
@@ -174,7 +184,8 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     """Applies `section.field=value` settings together, each coerced to its field's type.
 
     Another `model.name` leaves behind what it does not use: those sections of `config` fall
-    back to their defaults, and whether it sees the source is for its own default to say.
+    back to their defaults, and whether it sees the source and has interest spaces is for its own
+    default to say.
 
     Raises:
       InputError: not of that form, an unknown field (near names are listed), a value that
@@ -194,6 +205,8 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     used = sections_of(model)
     if model != config.model.name:
         changes["model"].setdefault("use_source", None)
+        if model in WITHOUT_SPACES:
+            changes.setdefault("contrast", {}).setdefault("i2c_weight", 0.0)
     values = changes.pop("", {})
     for section, kind in _SECTION_TYPES.items():
         given = changes.get(section, {})

@@ -15,6 +15,7 @@ from sitn_tf.models.mean_pool import MeanPool
 from sitn_tf.models.mv_dnn import MvDnn
 from sitn_tf.models.pretrainer import Pretrainer
 from sitn_tf.models.scorer import Scorer
+from sitn_tf.models.semi import Semi
 from sitn_tf.models.sitn import Sitn
 from sitn_tf.models.wide_deep import WideDeep
 
@@ -27,10 +28,11 @@ SCORERS: dict[str, type[Scorer]] = {
     "wide_deep": WideDeep,
     "deepfm": DeepFm,
     "mv_dnn": MvDnn,
+    "semi": Semi,
 }
 """Stage 2 of each model of config.SECTIONS."""
 
-PRETRAINERS: dict[str, type[Pretrainer]] = {"sitn": Pretrainer}
+PRETRAINERS: dict[str, type[Pretrainer]] = {"sitn": Pretrainer, "semi": Pretrainer}
 """Stage 1 of the models that have one."""
 
 

@@ -43,12 +43,16 @@ class Sitn(Scorer):
         encoded = self.sequences[domain](*history, training=training)
         return self.attentions[domain].project(encoded, history.mask)._asdict()
 
-    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Eq. 8 without the sigmoid."""
-        users = [
+    def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
+        """What the candidates see of the histories, u_f of each domain: `[B, C, D]` each."""
+        return [
             attention.attend(
                 candidates, Keys(*(encoded[f"{domain}_{part}"] for part in Keys._fields))
             )
             for domain, attention in self.attentions.items()
         ]
+
+    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Eq. 8 without the sigmoid."""
+        users = self.users(encoded, candidates)
         return self.mlp(self.joined(users, encoded, candidates), training=training)[..., 0]
