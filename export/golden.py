@@ -13,6 +13,7 @@ import numpy as np
 
 from export import calibration as calibrations
 from export import requests as reqs
+from export import version_files
 from export.requests import Request
 from sitn_tf import schema
 from sitn_tf.errors import InputError
@@ -215,7 +216,8 @@ def write(directory: pathlib.Path, goldens: Sequence[Golden]) -> None:
 
 
 def read(directory: pathlib.Path) -> list[Golden]:
-    """Raises InputError where the file is missing or not whole."""
+    """Raises InputError where it is no version, or the file is missing or not whole."""
+    version_files.read_metadata(directory)
     try:
         rows = [json.loads(line) for line in (directory / FILE).read_text().splitlines()]
         return [Golden(reqs.from_dict(r), tuple(r["trained"]), tuple(r["exported"])) for r in rows]

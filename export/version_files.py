@@ -196,7 +196,10 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
         newest = version_dir / str(inside[-1])
         raise InputError(f"{version_dir} is a servable: name one of its versions, {newest}")
     try:
-        return json.loads((version_dir / METADATA_FILE).read_text())
+        told = json.loads((version_dir / METADATA_FILE).read_text())
+        if not isinstance(told, dict) or not told.keys() >= {"created", "options", "run"}:
+            raise ValueError("not what an export says of itself")
+        return told
     except (OSError, ValueError) as error:
         raise InputError(
             f"{version_dir} is damaged, {METADATA_FILE} cannot be read: "

@@ -120,6 +120,8 @@ def main(_: list[str]) -> int:
     if _SERVABLE.value is None:
         raise InputError("--servable is missing: name a directory of exported versions")
     servable = pathlib.Path(_SERVABLE.value)
+    if (servable / version_files.METADATA_FILE).is_file():
+        raise InputError(f"{servable} is a version: name its servable, {servable.parent}")
     if not version_files.present(servable) and not version_files.withdrawn(servable):
         raise InputError(
             f"{servable} holds no versions: export one with python -m export.export_model"

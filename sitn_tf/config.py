@@ -270,20 +270,31 @@ def _coerce(text: str, kind: Any, path: str) -> Any:
         raise InputError(f"{path}={text} is not of type {kind.__name__}") from error
 
 
-def _from_dict(cls: type[T], values: dict[str, Any]) -> T:
+def _from_dict(cls: type[T], values: dict[str, Any], prefix: str = "") -> T:
     hints = typing.get_type_hints(cls)
     unknown = set(values) - set(hints)
     if unknown:
         raise InputError(f"configuration has unknown fields: {', '.join(sorted(unknown))}")
-    made = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            value = _from_dict(kind, value)
-        elif typing.get_origin(kind) is tuple:
-            value = tuple(value)
-        made[name] = value
-    return cls(**made)
+    return cls(**{name: _read(value, hints[name], prefix + name) for name, value in values.items()})
+
+
+def _read(value: Any, kind: Any, path: str) -> Any:
+    """A field of what `to_json` writes; raises InputError for a value of another type."""
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and isinstance(value, dict):
+            return _from_dict(kind, value, f"{path}.")
+    elif origin is tuple:
+        if isinstance(value, list):
+            return tuple(_read(part, typing.get_args(kind)[0], path) for part in value)
+    elif origin is Literal:
+        if value in typing.get_args(kind):
+            return value
+    elif isinstance(value, bool) == (kind in (bool, bool | None)) and isinstance(
+        value, float | int if kind is float else kind
+    ):
+        return value
+    raise InputError(f"{path} cannot be {value!r}")
 
 
 def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

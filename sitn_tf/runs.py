@@ -168,7 +168,10 @@ def read_json(path: pathlib.Path, default: Any) -> Any:
 
 def read_config(run_dir: pathlib.Path) -> configs.Config:
     """A run's configuration; raises InputError for a damaged or missing one."""
-    return configs.Config.from_dict(_read_object(run_dir / CONFIG_FILE))
+    try:
+        return configs.Config.from_dict(_read_object(run_dir / CONFIG_FILE))
+    except InputError as error:
+        raise _damaged(run_dir / CONFIG_FILE, str(error)) from error
 
 
 def read_info(run_dir: pathlib.Path) -> RunInfo:

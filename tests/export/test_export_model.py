@@ -88,6 +88,8 @@ def test_damaged_goldens_and_metadata_are_named(servable, tmp_path):
     (broken / golden.FILE).write_text('{"source_history": [')
     with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/golden.jsonl cannot be"):
         golden.read(broken)
+    with pytest.raises(InputError, match=r"/1/nope is not a directory: name a version"):
+        golden.read(broken / "nope")
     (broken / version_files.METADATA_FILE).write_text("{")
     with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/metadata.json cannot be"):
         version_files.read_metadata(broken)

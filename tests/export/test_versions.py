@@ -38,6 +38,11 @@ def test_only_integer_directories_are_versions(folder):
     assert version_files.next_version(folder) == 4
 
 
+def test_a_version_is_no_servable(folder):
+    with pytest.raises(InputError, match=rf"2 is a version: name its servable, {folder}$"):
+        run_main(versions, f"--servable={folder}/2")
+
+
 def test_rollback_withdraws_the_newest_and_restore_undoes_it(folder):
     assert version_files.rollback(folder) == (3, 2)
     assert version_files.present(folder) == [1, 2]
@@ -74,8 +79,9 @@ def test_the_list_marks_what_is_served(folder):
     ]
 
 
-def test_a_damaged_version_hides_no_other(folder):
-    (folder / "2" / version_files.METADATA_FILE).write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_version_hides_no_other(folder, content):
+    (folder / "2" / version_files.METADATA_FILE).write_text(content)
     first, second, third = version_files.describe(folder).splitlines()
     assert first.startswith("1  today")
     assert second == "2  damaged: assets.extra/metadata.json cannot be read"

@@ -116,6 +116,26 @@ def test_what_the_model_does_not_use_is_refused_by_name(setting, section):
             config.override(config.default(), settings)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": {"embedding_dim": True}},
+        {"model": {"dropout": "0.1"}},
+        {"model": {"use_source": 1}},
+        {"model": {"request_features": "hour"}},
+        {"mlp": {"widths": [16, "8"]}},
+        {"contrast": {"view": "max"}},
+        {"items": []},
+    ],
+)
+def test_json_of_another_type_is_refused(wrong):
+    [(section, fields)] = wrong.items()
+    path = f"{section}.{next(iter(fields))}" if fields else section
+    with pytest.raises(InputError, match=rf"^{path} cannot be "):
+        config.Config.from_dict(wrong)
+    assert config.Config.from_dict({"model": {"dropout": 0}}).model.dropout == 0
+
+
 @pytest.mark.parametrize("name", sorted(config.SECTIONS))
 def test_settings_of_the_stages_go_with_every_model(name):
     stages = ["stage1.epochs=3", "contrast.temperature=0.3", "stage2.epochs=4"]

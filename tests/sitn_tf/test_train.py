@@ -50,7 +50,7 @@ def test_a_run_directory_says_everything(workdir, small):
         assert metrics["validation"] in history
 
 
-@pytest.mark.parametrize("content", ["{", "[]", ""])
+@pytest.mark.parametrize("content", ["{", "[]", "", '{"seed": "1"}', '{"model": 3}'])
 @pytest.mark.parametrize("name", [runs.CONFIG_FILE, runs.RUN_FILE])
 def test_a_damaged_run_is_named(workdir, tmp_path, name, content):
     run_dir = shutil.copytree(workdir / "stage2", tmp_path / "stage2")
