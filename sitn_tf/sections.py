@@ -20,7 +20,7 @@ class ModelConfig:
     name: str = "sitn"  # one of config.SECTIONS
     embedding_dim: int = 32  # D: of items, histories and clusters
     request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
-    user_buckets: int = 100_000  # rows that hashed users share, for the request feature user
+    user_buckets: int = 100_000  # rows that hashed users share: request feature user, clsr
     dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
     use_source: bool = True  # False: the control that sees no source history
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
@@ -156,6 +156,27 @@ class DienConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0.0, "auxiliary_weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClsrConfig:
+    """What only CLSR's scorer has."""
+
+    unit_widths: tuple[int, ...] = (80, 40)  # hidden layers of both attentions and of alpha
+    contrast_weight: float = 0.1  # beta of the contrast of interests and proxies; 0: without it
+    contrast: Literal["triplet", "bpr"] = "triplet"
+    margin: float = 1.0  # m of a triplet, in each dimension
+    recent_items: int = 3  # k: a history's last, whose mean is the proxy of short-term interests
+    longer_than: int = 5  # items that a history must exceed for the contrast
+
+    def __post_init__(self) -> None:
+        if not self.unit_widths or any(width < 1 for width in self.unit_widths):
+            raise InputError(
+                f"clsr.unit_widths={self.unit_widths}: name at least one width, each above 0"
+            )
+        _at_least(self, 0.0, "contrast_weight", "margin")
+        _at_least(self, 1, "recent_items")
+        _at_least(self, 0, "longer_than")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,13 +83,18 @@ class Scorer(tf_keras.Model, abc.ABC):
             self.request_embedding.build([None])
 
     @property
+    def request_inputs(self) -> tuple[schema.Feature, ...]:
+        """What a score comes from besides items: of a request, each once."""
+        return self.config.model.request_inputs
+
+    @property
     def reads(self) -> tuple[schema.Feature, ...]:
         """The features of a stage-2 record that a score comes from."""
         return (
             schema.SOURCE_HISTORY,
             schema.TARGET_HISTORY,
             schema.CANDIDATES,
-            *self.config.model.request_inputs,
+            *self.request_inputs,
         )
 
     def variables_of(self, parts: Iterable[str]) -> list[tf.Variable]:
@@ -110,7 +115,7 @@ class Scorer(tf_keras.Model, abc.ABC):
         In training it may hold more, for `auxiliary_losses` alone.
 
         Args:
-          request: ModelConfig.request_inputs by name, `[B]` each; others are not read.
+          request: `request_inputs` by name, `[B]` each; others are not read.
         """
         encoded: Encoded = {}
         if self.request_embedding is not None:
@@ -129,7 +134,7 @@ class Scorer(tf_keras.Model, abc.ABC):
         """Encoded histories and item vectors `[B, C, W]` → logits `[B, C]`.
 
         Those of padding carry no meaning. In training `encoded` has SHOWN, for moments over a
-        batch that padding must not change.
+        batch that padding must not change, and what is put into it reaches `auxiliary_losses`.
         """
 
     def score_source(
@@ -148,7 +153,7 @@ class Scorer(tf_keras.Model, abc.ABC):
 
         Args:
           histories: of this replica's rows.
-          encoded: by `encode` in training.
+          encoded: by `encode` and `score` in training.
           inputs: as of `call`, with all of schema.STAGE2_FEATURES.
         """
         return {}
