@@ -162,6 +162,7 @@ class DienConfig:
 class ClsrConfig:
     """What only CLSR's scorer has."""
 
+    loss: Literal["click", "softmax"] = "click"  # Eq. 9, or a softmax over a request's candidates
     unit_widths: tuple[int, ...] = (80, 40)  # hidden layers of both attentions and of alpha
     contrast_weight: float = 0.1  # beta of the contrast of interests and proxies; 0: without it
     contrast: Literal["triplet", "bpr"] = "triplet"

@@ -20,6 +20,9 @@ widths and how long a history must be. Where this differs:
 - Users are hashed into `model.user_buckets` rows, which start at zero, so that a user who was never
   seen is an unknown one. They are read whatever model.request_features says; with `user` there, the
   last MLP sees a further vector of the user.
+- L_click is Eq. 9 as of all models here, the paper's loss too. clsr.loss=softmax is that of the
+  authors' code, over a request's candidates: probabilities are not calibrated then
+  (Scorer.ranks_candidates). A request of several clicks has the mean of theirs.
 - Their code subtracts 0.01 mean (E_l - E_s)^2 from the loss; the paper does not, nor does this.
 - Their MLPs have batch normalisation and all weights a penalty of 1e-6; here there is neither.
 - u * v beside u and v unless mlp.products=false, as in all models here.
@@ -114,6 +117,7 @@ class Clsr(Scorer):
         super().__init__(config, tables, max_history)
         self.interests = {domain: Interests(config, domain) for domain in self.items}
         self.mlp = make_mlp(config.mlp.widths, 1, config.model.dropout)
+        self.ranks_candidates = config.clsr.loss == "softmax"
 
     @property
     def request_inputs(self) -> tuple[schema.Feature, ...]:

@@ -62,10 +62,15 @@ class Scorer(tf_keras.Model, abc.ABC):
         (models/registry.py), each a layer by domain.
       learns_source: whether it is trained on requests of the source domain too; such a model has
         `score_source`, and the section `joint` of the configuration.
+      ranks_candidates: whether its click loss is a softmax over a request's candidates, not Eq. 9
+        of each. Such logits say which candidate of a request is clicked, not how likely any is:
+        they are free by a number for each request, and their sigmoid is no click rate before an
+        export calibrates it.
     """
 
     takes_over: ClassVar[tuple[str, ...]] = ("items",)
     learns_source: ClassVar[bool] = False
+    ranks_candidates: bool = False
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name=config.model.name)

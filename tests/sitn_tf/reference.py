@@ -101,6 +101,14 @@ def cross_entropy(label, probability):
     return -(label * math.log(probability) + (1 - label) * math.log(1 - probability))
 
 
+def softmax_cross_entropy(labels, logits):
+    """The mean over a request's clicks of -log softmax; 0 without a click."""
+    clicks = [c for c in range(len(labels)) if labels[c]]
+    total = sum(math.exp(float(logit)) for logit in logits)
+    terms = [-math.log(math.exp(float(logits[c])) / total) for c in clicks]
+    return sum(terms) / len(terms) if terms else 0.0
+
+
 def dice(s, mean, variance, alpha):
     """DIN's activation: `[..., H]`, with the moments `[H]` of each channel."""
     p = 1.0 / (1.0 + np.exp(-(s - mean) / np.sqrt(variance + 1e-8)))

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
-from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf.distributed.replicas import cpu_strategy, split_rows
 from sitn_tf.layers.interest_contrast import interest_contrast, proxies
 from sitn_tf.layers.request_features import user_row
 from sitn_tf.models.registry import make_scorer
@@ -181,6 +181,37 @@ def test_padding_changes_no_loss(small):
         np.testing.assert_allclose(stage2.scorer_losses(scorer, padded)[name], loss, rtol=1e-5)
 
 
+def test_the_softmax_loss_is_a_mean_over_requests_with_a_click(small, two_cpus):
+    scorer, batch = _scorer(small, *ONE, "clsr.loss=softmax"), _batch(small)
+    assert (scorer.ranks_candidates, _scorer(small, *ONE).ranks_candidates) == (True, False)
+    # No click, one of one candidate, two clicks, and as many as there are.
+    labels, candidates = (batch[name].numpy() for name in ("labels", "candidates"))
+    labels[:3], candidates[1, 1:] = [[0] * 5, [1, 0, 0, 0, 0], [1, 0, 1, 0, 0]], 0
+    batch |= {"labels": tf.constant(labels), "candidates": tf.constant(candidates)}
+    log_q = np.linspace(-3.0, 1.0, scorer.items[schema.TARGET].table.size).astype(np.float32)
+    logits = scorer(batch, training=True).numpy()
+    for correction in (None, log_q):
+        terms = []
+        for row, real in enumerate(candidates > 0):
+            corrected = logits[row, real]
+            if correction is not None:
+                corrected = corrected - log_q[candidates[row, real]]
+            if labels[row, real].any():
+                terms.append(reference.softmax_cross_entropy(labels[row, real], corrected))
+        given = None if correction is None else tf.constant(correction)
+        losses = stage2.scorer_losses(scorer, batch, given)
+        assert 0 < len(terms) < 12
+        np.testing.assert_allclose(losses["click"], np.mean(terms), rtol=1e-5)
+
+    strategy = cpu_strategy(two_cpus)
+    parts = split_rows(strategy, batch | {"logits": tf.constant(logits)}, (2, 10))
+    shares = strategy.run(
+        lambda part: stage2.mean_click_loss(part["logits"], part, softmax=True), args=(parts,)
+    )
+    whole = stage2.mean_click_loss(tf.constant(logits), batch, softmax=True)
+    np.testing.assert_allclose(strategy.reduce("SUM", shares, axis=None), whole, rtol=1e-6)
+
+
 def test_a_replica_without_rows_changes_nothing(small, two_cpus):
     chosen = config.override(config.tiny(), [*SMALL, *ONE])
     batches = read_batches(small, schema.STAGE2)[:2]
@@ -239,13 +270,13 @@ def _clicks_in_order(order):
     }
 
 
-def test_it_learns_an_order_of_recent_clicks_that_a_mean_does_not_see(small):
+@pytest.mark.parametrize("loss", ["click", "softmax"])
+def test_it_learns_an_order_of_recent_clicks_that_a_mean_does_not_see(small, loss):
     order = np.arange(16) % 2 == 0
     batch = _clicks_in_order(order)
     scores = {}
-    for name in ("mean_pool", "clsr"):
-        settings = [f"model.name={name}", *ONE]
-        chosen = config.override(config.tiny(), settings)
+    for name, settings in (("mean_pool", ()), ("clsr", (f"clsr.loss={loss}",))):
+        chosen = config.override(config.tiny(), [f"model.name={name}", *ONE, *settings])
         tables = runs.read_tables(small, schema.read_manifest(small), chosen)
         tf.keras.utils.set_random_seed(3)
         scorer = make_scorer(chosen, tables, 8)
