@@ -80,7 +80,7 @@ def export(
             outputs=options.outputs,
         ),
     )
-    context = [feature.name for feature in run.config.model.request_inputs]
+    context = [feature.name for feature in run.scorer.request_inputs]
     with version_files.unfinished_version(servable) as made:
         traced = graph.save(made)
 

@@ -152,7 +152,7 @@ def trained_logits(
 
     score = scoring_graph(run.scorer)
     longest = run.manifest.max_history
-    context = [feature.name for feature in run.config.model.request_inputs]
+    context = [feature.name for feature in run.scorer.request_inputs]
 
     def logits(batch: Sequence[Request]) -> list[np.ndarray]:
         rows = [reqs.ids_by_name(_cut(request, longest), vocabularies) for request in batch]

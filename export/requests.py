@@ -32,8 +32,8 @@ Vocabulary = dict[str, int]
 class Request:
     """Raw ids of what a user clicked, oldest first, and of the items to score.
 
-    When (Unix seconds) and by whom it is made are sent only if given: a model without
-    request features has no such inputs.
+    When (Unix seconds) and by whom it is made are sent only if given: a model that reads neither
+    has no such inputs.
     """
 
     source_history: tuple[str, ...]
@@ -80,7 +80,7 @@ def id_inputs(name: str, rows: Sequence[Sequence[str]]) -> Inputs:
 
 
 def context_inputs(requests: Sequence[Request], wanted: Collection[str] | None = None) -> Inputs:
-    """When and by whom requests are made, as models with request features take it.
+    """When and by whom requests are made, as models that read it take it.
 
     Args:
       wanted: names of the inputs; None for those that a request has a value of.

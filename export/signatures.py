@@ -6,10 +6,9 @@
                    user, and encoder [R] int64, which says what encoded it
 `score_encoded`    the outputs of encode_user, and ids of candidates [R, C]
 
-Of a model with request features (ModelConfig.request_features), `score` and `encode_user` take
-context too, as far as the features are read from it: request_time [R] int64, Unix seconds, and
-user_id [R] string. A time that is not positive and an empty user are not known; an Example
-may lack either.
+Of a model that reads more of a request than its items (Scorer.request_inputs), `score` and
+`encode_user` take this context too: request_time [R] int64, Unix seconds, and user_id [R] string. A
+time that is not positive and an empty user are not known; an Example may lack either.
 
 Ids of a row are raw strings, and beside each tensor stands how many of each row are real:
 source_history_length [R] int64 and so on. What lies past the length is padding whatever its
@@ -105,7 +104,7 @@ class Servable:
         self.fingerprint = _fingerprint([*vectors.values(), *scorer.get_weights()])
         self._context_specs = {
             feature.name: tf.TensorSpec([None], data.TF_DTYPES[feature.dtype], feature.name)
-            for feature in scorer.config.model.request_inputs
+            for feature in scorer.request_inputs
         }
         one_user = tf.zeros([1, options.max_history], tf.int64)
         nothing = {name: tf.zeros([1], spec.dtype) for name, spec in self._context_specs.items()}
@@ -181,7 +180,7 @@ class Servable:
         return tf.where(real, known, tf.constant(schema.PAD_ID, tf.int64))
 
     def _context(self, tensors: Mapping[str, tf.Tensor]) -> Tensors:
-        """What the scorer's request features are read from, `[R]` each."""
+        """What the scorer reads of requests, `[R]` each."""
         return {name: tf.ensure_shape(tensors[name], [None]) for name in self._context_specs}
 
     def _known_ids(self, ids: tf.Tensor, domain: str) -> tf.Tensor:

@@ -35,6 +35,7 @@ class Config:
     sitn: sections.SitnConfig = dataclasses.field(default_factory=sections.SitnConfig)
     din: sections.DinConfig = dataclasses.field(default_factory=sections.DinConfig)
     dien: sections.DienConfig = dataclasses.field(default_factory=sections.DienConfig)
+    clsr: sections.ClsrConfig = dataclasses.field(default_factory=sections.ClsrConfig)
     joint: sections.JointConfig = dataclasses.field(default_factory=sections.JointConfig)
     views: sections.ViewsConfig = dataclasses.field(default_factory=sections.ViewsConfig)
     contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
@@ -106,6 +107,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "sitn": ("mlp", "encoder", "sitn"),
     "din": ("mlp", "din"),
     "dien": ("mlp", "dien"),
+    "clsr": ("mlp", "clsr"),
     "mean_pool": ("mlp",),
     "fm": (),
     "wide_deep": ("wide", "deep"),

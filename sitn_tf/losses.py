@@ -136,3 +136,25 @@ def click_loss(labels: tf.Tensor, logits: tf.Tensor, mask: tf.Tensor) -> tf.Tens
     """
     loss = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(labels, logits.dtype), logits)
     return tf.where(mask, loss, tf.zeros_like(loss))
+
+
+def softmax_loss(labels: tf.Tensor, logits: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy of each request's clicks, by a softmax over its candidates.
+
+    A request of several clicks has the mean of theirs: the cross-entropy to a distribution that
+    is even among them.
+
+    Args:
+      labels: `[B, C]`, 0 or 1.
+      logits: `[B, C]`.
+      mask: `[B, C]` bool, True for real candidates.
+
+    Returns:
+      `[B]`; 0 where no real candidate is clicked.
+    """
+    clicked = tf.where(mask, tf.cast(labels, logits.dtype), tf.zeros_like(logits))
+    among = tf.where(mask, logits, tf.cast(MASKED_LOGIT, logits.dtype))
+    each = tf.reduce_logsumexp(among, axis=1, keepdims=True) - among
+    return tf.math.divide_no_nan(
+        tf.reduce_sum(clicked * each, axis=1), tf.reduce_sum(clicked, axis=1)
+    )

@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
-SINGLE_DOMAIN = ("fm", "wide_deep", "deepfm", "din", "dien")
+SINGLE_DOMAIN = ("fm", "wide_deep", "deepfm", "din", "dien", "clsr")
 """Models whose papers know one domain, here the target."""
 
 
@@ -23,7 +23,7 @@ class ModelConfig:
     name: str = "sitn"  # one of config.SECTIONS
     embedding_dim: int = 32  # D: of items, histories and clusters
     request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
-    user_buckets: int = 100_000  # rows that hashed users share, for the request feature user
+    user_buckets: int = 100_000  # rows that hashed users share: request feature user, clsr
     dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
     # Whether it sees the source history; by default all but SINGLE_DOMAIN do
     use_source: bool | None = None
@@ -162,6 +162,28 @@ class DienConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0.0, "auxiliary_weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClsrConfig:
+    """What only CLSR's scorer has."""
+
+    loss: Literal["click", "softmax"] = "click"  # Eq. 9, or a softmax over a request's candidates
+    unit_widths: tuple[int, ...] = (80, 40)  # hidden layers of both attentions and of alpha
+    contrast_weight: float = 0.1  # beta of the contrast of interests and proxies; 0: without it
+    contrast: Literal["triplet", "bpr"] = "triplet"
+    margin: float = 1.0  # m of a triplet, in each dimension
+    recent_items: int = 3  # k: a history's last, whose mean is the proxy of short-term interests
+    longer_than: int = 5  # items that a history must exceed for the contrast
+
+    def __post_init__(self) -> None:
+        if not self.unit_widths or any(width < 1 for width in self.unit_widths):
+            raise InputError(
+                f"clsr.unit_widths={self.unit_widths}: name at least one width, each above 0"
+            )
+        _at_least(self, 0.0, "contrast_weight", "margin")
+        _at_least(self, 1, "recent_items")
+        _at_least(self, 0, "longer_than")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Multi-head attention (Eq. 1), for the sequence encoders and for target attention."""
+"""Attention: multi-head (Eq. 1), by DIN's activation unit, and by CLSR's."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -170,21 +170,23 @@ class ActivationUnit(tf_keras.layers.Layer):
       dim: D.
       hidden: widths of the MLP's hidden layers.
       activation: of these.
+      last_bias: whether a weight has a bias, which a softmax would not see.
     """
 
     def __init__(
         self,
         dim: int,
         hidden: tuple[int, ...] = (36,),
-        activation: Literal["dice", "sigmoid"] = "sigmoid",
+        activation: Literal["dice", "sigmoid", "relu"] = "sigmoid",
         name: str | None = None,
+        last_bias: bool = True,
     ) -> None:
         super().__init__(name=name)
         self.dim = dim
         dice = activation == "dice"
         self.unit = tf_keras.Sequential(
             [tf_keras.layers.Dense(width, None if dice else activation) for width in hidden]
-            + [tf_keras.layers.Dense(1)]
+            + [tf_keras.layers.Dense(1, use_bias=last_bias)]
         )
         self.dices = [Dice(name=f"{self.name}_dice_{i}") for i in range(len(hidden) if dice else 0)]
 
@@ -206,7 +208,7 @@ class ActivationUnit(tf_keras.layers.Layer):
         counted: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """`[B, Q, D]` queries → `[B, Q, D]`; zeros where nothing is left by the mask.
+        """`[B, Q, D]` queries → `[B, Q, D]`, of values; zeros where the mask leaves nothing.
 
         Args:
           counted: `[B, Q]` bool, queries whose pairs Dice's moments are of; all if None.
@@ -222,8 +224,12 @@ class ActivationUnit(tf_keras.layers.Layer):
             if self.dices:
                 hidden = self.dices[number](hidden, pairs, training=training)
             hidden = layer(hidden)
-        weights = hidden[..., 0] * tf.cast(to.mask, queries.dtype)[:, :, None]
+        weights = self.weigh(hidden[..., 0], to.mask)
         return tf.matmul(weights, to.values[:, :, 0], transpose_a=True)
+
+    def weigh(self, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """The MLP's output `[B, T, Q]`, mask `[B, T]` → weights of values, 0 where masked."""
+        return scores * tf.cast(mask, scores.dtype)[:, :, None]
 
     def _first_layer(
         self, layer: tf_keras.layers.Dense, queries: tf.Tensor, keys: tf.Tensor
@@ -250,3 +256,35 @@ class ActivationUnit(tf_keras.layers.Layer):
     def call(self, queries: tf.Tensor, sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Queries `[B, Q, D]` over a sequence `[B, T, D]`, mask `[B, T]` → `[B, Q, D]`."""
         return self.attend(queries, self.project(sequence, mask))
+
+
+class QueryUnit(ActivationUnit):
+    """CLSR's attention, by a query of any width: as DIN's unit, with projected keys and a softmax.
+
+    Zheng et al., "Disentangling Long and Short-Term Interests for Recommendation", WWW 2022, in
+    its encoders of either interest.
+
+        s_j = MLP(concat(q, W x_j, q - W x_j, q * W x_j)),  u = sum_j softmax_j(s) x_j
+
+    Args:
+      dim: D, of what is attended to.
+      query_dim: I, of queries.
+      hidden: widths of the MLP's hidden layers, which have ReLU.
+    """
+
+    def __init__(
+        self, dim: int, query_dim: int, hidden: tuple[int, ...], name: str | None = None
+    ) -> None:
+        super().__init__(query_dim, hidden, "relu", name, last_bias=False)
+        shape = (dim, query_dim)
+        self.key = self.add_weight(f"{self.name}/key", shape, initializer="glorot_uniform")
+
+    def project(self, sequence: tf.Tensor, mask: tf.Tensor) -> Keys:
+        """`[B, T, D]` sequence → keys `[B, T, 1, I]` and, as values, itself: one head."""
+        keys = tf.matmul(sequence, tf.cast(self.key, sequence.dtype))
+        return Keys(keys[:, :, None, :], sequence[:, :, None, :], mask)
+
+    def weigh(self, scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """The MLP's output `[B, T, Q]`, mask `[B, T]` → its softmax over T, 0 where masked."""
+        transposed = masked_softmax(tf.linalg.matrix_transpose(scores), mask[:, None])
+        return tf.linalg.matrix_transpose(transposed)

@@ -39,15 +39,20 @@ def gru_step(
 
 
 def run_gru(
-    projected: tf.Tensor, recurrent: tf.Tensor, attention: tf.Tensor, every: bool
+    projected: tf.Tensor,
+    recurrent: tf.Tensor,
+    attention: tf.Tensor,
+    every: bool,
+    start: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Q sequences of states over each row's inputs, from zeros; a loop in the graph.
+    """Q sequences of states over each row's inputs; a loop in the graph.
 
     Args:
       projected: `[B, T, 3 H]`, see `gru_step`; T may be 0.
       recurrent: `[H, 3 H]`.
       attention: `[B, Q, T]`.
       every: all states, not only the last.
+      start: `[B, Q, H]`, the state before the first step; zeros if None.
 
     Returns:
       `[T, B, Q, H]` if `every`, else `[B, Q, H]`.
@@ -56,7 +61,8 @@ def run_gru(
     units, dtype = recurrent.shape[0], projected.dtype
     inputs = _by_step(tf.transpose(projected, [1, 0, 2])[:, :, None])
     factors = _by_step(tf.transpose(attention, [2, 0, 1])[..., None])
-    start = tf.zeros([rows, queries, units], dtype)
+    if start is None:
+        start = tf.zeros([rows, queries, units], dtype)
     # The start is one of them, so that there is a shape to stack where T is 0.
     states = tf.TensorArray(dtype, size=steps + 1 if every else 1).write(0, start)
 
@@ -100,10 +106,16 @@ class Gru(tf_keras.layers.Layer):
     def _weight(self, name: str, shape: tuple[int, ...], initializer: str) -> tf.Variable:
         return self.add_weight(f"{self.name}/{name}", shape=shape, initializer=initializer)
 
-    def _run(self, sequence: tf.Tensor, attention: tf.Tensor, every: bool) -> tf.Tensor:
+    def _run(
+        self,
+        sequence: tf.Tensor,
+        attention: tf.Tensor,
+        every: bool,
+        start: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         projected = tf.matmul(sequence, self.kernel) + tf.cast(self.bias, sequence.dtype)
         recurrent = tf.cast(self.recurrent, projected.dtype)
-        return run_gru(projected, recurrent, tf.cast(attention, projected.dtype), every)
+        return run_gru(projected, recurrent, tf.cast(attention, projected.dtype), every, start)
 
     def call(self, sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """`[B, T, I]` sequence, mask `[B, T]` bool → the state after each step, `[B, T, H]`.
@@ -113,9 +125,14 @@ class Gru(tf_keras.layers.Layer):
         states = self._run(sequence, mask[:, None], every=True)
         return tf.transpose(states[:, :, 0], [1, 0, 2])
 
-    def last_states(self, sequence: tf.Tensor, attention: tf.Tensor) -> tf.Tensor:
+    def last_states(
+        self, sequence: tf.Tensor, attention: tf.Tensor, start: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """AUGRU: `[B, T, I]` sequence, attention `[B, C, T]` → last states `[B, C, H]`.
 
         The inputs are projected once for all candidates.
+
+        Args:
+          start: `[B, C, H]`, the states before the first step; zeros if None.
         """
-        return self._run(sequence, attention, every=False)
+        return self._run(sequence, attention, every=False, start=start)

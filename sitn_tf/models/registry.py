@@ -7,6 +7,7 @@ from sitn_tf.data import TF_DTYPES
 from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.precision import layers_in
+from sitn_tf.models.clsr import Clsr
 from sitn_tf.models.deepfm import DeepFm
 from sitn_tf.models.dien import Dien
 from sitn_tf.models.din import Din
@@ -23,6 +24,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "sitn": Sitn,
     "din": Din,
     "dien": Dien,
+    "clsr": Clsr,
     "mean_pool": MeanPool,
     "fm": Fm,
     "wide_deep": WideDeep,

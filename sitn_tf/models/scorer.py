@@ -62,10 +62,15 @@ class Scorer(tf_keras.Model, abc.ABC):
         (models/registry.py), each a layer by domain.
       learns_source: whether it is trained on requests of the source domain too; such a model has
         `score_source`, and the section `joint` of the configuration.
+      ranks_candidates: whether its click loss is a softmax over a request's candidates, not Eq. 9
+        of each. Such logits say which candidate of a request is clicked, not how likely any is:
+        they are free by a number for each request, and their sigmoid is no click rate before an
+        export calibrates it.
     """
 
     takes_over: ClassVar[tuple[str, ...]] = ("items",)
     learns_source: ClassVar[bool] = False
+    ranks_candidates: bool = False
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name=config.model.name)
@@ -83,13 +88,18 @@ class Scorer(tf_keras.Model, abc.ABC):
             self.request_embedding.build([None])
 
     @property
+    def request_inputs(self) -> tuple[schema.Feature, ...]:
+        """What a score comes from besides items: of a request, each once."""
+        return self.config.model.request_inputs
+
+    @property
     def reads(self) -> tuple[schema.Feature, ...]:
         """The features of a stage-2 record that a score comes from."""
         return (
             schema.SOURCE_HISTORY,
             schema.TARGET_HISTORY,
             schema.CANDIDATES,
-            *self.config.model.request_inputs,
+            *self.request_inputs,
         )
 
     def variables_of(self, parts: Iterable[str]) -> list[tf.Variable]:
@@ -110,7 +120,7 @@ class Scorer(tf_keras.Model, abc.ABC):
         In training it may hold more, for `auxiliary_losses` alone.
 
         Args:
-          request: ModelConfig.request_inputs by name, `[B]` each; others are not read.
+          request: `request_inputs` by name, `[B]` each; others are not read.
         """
         encoded: Encoded = {}
         if self.request_embedding is not None:
@@ -129,7 +139,7 @@ class Scorer(tf_keras.Model, abc.ABC):
         """Encoded histories and item vectors `[B, C, W]` → logits `[B, C]`.
 
         Those of padding carry no meaning. In training `encoded` has SHOWN, for moments over a
-        batch that padding must not change.
+        batch that padding must not change, and what is put into it reaches `auxiliary_losses`.
         """
 
     def score_source(
@@ -148,7 +158,7 @@ class Scorer(tf_keras.Model, abc.ABC):
 
         Args:
           histories: of this replica's rows.
-          encoded: by `encode` in training.
+          encoded: by `encode` and `score` in training.
           inputs: as of `call`, with all of schema.STAGE2_FEATURES.
         """
         return {}

@@ -107,11 +107,13 @@ def scorer_losses(
       log_q: see `mean_click_loss`.
     """
     logits, auxiliary = scorer(batch, training=True, with_losses=True)
-    click = mean_click_loss(logits, batch, log_q)
+    click = mean_click_loss(logits, batch, log_q, softmax=scorer.ranks_candidates)
     if scorer.learns_source:
         asked = data.source_requests(batch)
         clicks = scorer(asked, training=True, domain=schema.SOURCE)
-        of_source = mean_click_loss(clicks, asked, domain=schema.SOURCE)
+        of_source = mean_click_loss(
+            clicks, asked, domain=schema.SOURCE, softmax=scorer.ranks_candidates
+        )
         auxiliary = {"source_click": scorer.config.joint.source_weight * of_source, **auxiliary}
     if not auxiliary:
         return {"loss": click}
@@ -123,6 +125,7 @@ def mean_click_loss(
     batch: data.Batch,
     log_q: tf.Tensor | None = None,
     domain: str = schema.TARGET,
+    softmax: bool = False,
 ) -> tf.Tensor:
     """A replica's share of the mean cross-entropy (Eq. 9) over the global batch's candidates.
 
@@ -130,14 +133,21 @@ def mean_click_loss(
       logits: `[B, C]` of the batch's candidates.
       log_q: `[R]` of the target items, see `sampling_log_probability`; no correction if None.
       domain: of the candidates.
+      softmax: a softmax over each request's candidates instead, and the mean over requests that
+        have a click.
     """
     candidates = batch[schema.CANDIDATES_OF_DOMAIN[domain].name]
     if log_q is not None:
         logits -= tf.gather(log_q, candidates)
     real = candidates != schema.PAD_ID
-    total = tf.reduce_sum(losses.click_loss(batch[schema.LABELS.name], logits, real))
-    count = global_sum(tf.reduce_sum(tf.cast(real, tf.float32)))
-    return tf.math.divide_no_nan(total, count)
+    labels = batch[schema.LABELS.name]
+    if softmax:
+        values = losses.softmax_loss(labels, logits, real)
+        counted = tf.reduce_any(real & (labels > 0), axis=1)
+    else:
+        values, counted = losses.click_loss(labels, logits, real), real
+    count = global_sum(tf.reduce_sum(tf.cast(counted, tf.float32)))
+    return tf.math.divide_no_nan(tf.reduce_sum(values), count)
 
 
 def mean_contrast_loss(scorer: Sitn, i2i: InstanceToInstance, batch: data.Batch) -> tf.Tensor:

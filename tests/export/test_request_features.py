@@ -111,6 +111,8 @@ def test_the_export_is_verified(featured, featured_run, capsys):
     "settings",
     [
         ["model.name=din", "model.request_features=user"],
+        ["model.name=clsr", "model.user_buckets=50"],
+        ["model.name=clsr", "model.use_source=false", "model.request_features=hour"],
         [
             "model.name=mean_pool",
             "model.use_source=false",

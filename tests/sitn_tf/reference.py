@@ -101,17 +101,25 @@ def cross_entropy(label, probability):
     return -(label * math.log(probability) + (1 - label) * math.log(1 - probability))
 
 
+def softmax_cross_entropy(labels, logits):
+    """The mean over a request's clicks of -log softmax; 0 without a click."""
+    clicks = [c for c in range(len(labels)) if labels[c]]
+    total = sum(math.exp(float(logit)) for logit in logits)
+    terms = [-math.log(math.exp(float(logits[c])) / total) for c in clicks]
+    return sum(terms) / len(terms) if terms else 0.0
+
+
 def dice(s, mean, variance, alpha):
     """DIN's activation: `[..., H]`, with the moments `[H]` of each channel."""
     p = 1.0 / (1.0 + np.exp(-(s - mean) / np.sqrt(variance + 1e-8)))
     return p * s + (1.0 - p) * alpha * s
 
 
-def augru(inputs, attention, w, u, b):
+def augru(inputs, attention, w, u, b, start=None):
     """DIEN's AUGRU over one sequence `[T, I]`: the states `[T, H]`; a GRU where attention is 1."""
     units = len(u)
     parts = [slice(n * units, (n + 1) * units) for n in range(3)]
-    state, states = np.zeros(units), []
+    state, states = np.zeros(units) if start is None else start, []
     for i, a in zip(inputs, attention, strict=True):
         of_input, of_state = ([x @ m[:, p] for p in parts] for x, m in ((i, w), (state, u)))
         update = 1.0 / (1.0 + np.exp(-(of_input[0] + of_state[0] + b[parts[0]])))
@@ -135,3 +143,35 @@ def next_click(states, clicks, against, counts):
         if counts[t + 1]:
             total += math.log(1 + math.exp(float(np.dot(states[t], against[t + 1]))))
     return total, max(len(states) - 1, 0)
+
+
+def query_attention(query, sequence, key, layers):
+    """CLSR's attention of a query `[I]` over a sequence `[T, D]`, zeros if that is empty: `[D]`."""
+    scores = []
+    for x in sequence:
+        k = x @ key
+        scores.append(mlp(np.concatenate([query, k, query - k, query * k]), layers)[0])
+    exponentials = [math.exp(score) for score in scores]
+    out = np.zeros(key.shape[0])
+    for x, e in zip(sequence, exponentials, strict=True):
+        out += e / sum(exponentials) * x
+    return out
+
+
+def interest_contrast(long, short, sequence, recent, margin):
+    """CLSR's four terms for one candidate, with triplets if there is a margin, else with BPR."""
+    p_l, p_s = mean_pooling(sequence), mean_pooling(sequence[-recent:])
+
+    def term(a, p, q):
+        if margin is None:
+            return math.log(1 + math.exp(float(np.dot(a, q) - np.dot(a, p))))
+        return sum(
+            max(0.0, (a[d] - p[d]) ** 2 - (a[d] - q[d]) ** 2 + margin) for d in range(len(a))
+        )
+
+    return (
+        term(long, p_l, p_s)
+        + term(p_l, long, short)
+        + term(short, p_s, p_l)
+        + term(p_s, short, long)
+    )

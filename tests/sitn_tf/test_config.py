@@ -68,7 +68,7 @@ def test_a_model_of_one_domain_sees_no_source_unless_asked_to():
         ("model=sitn", "no such field"),
         ("mlp.widths=-3", "mlp.widths=(-3,) has a width below 1"),
         ("deep.widths=4", "deep.widths=(4,): model.name=sitn has no section deep"),
-        ("model.name=esmm", "model.name=esmm is not one of: sitn, din, dien, mean_pool, fm,"),
+        ("model.name=esmm", "model.name=esmm is not one of: sitn, din, dien, clsr, mean_pool,"),
         ("model.heads=4", "model.heads: no such field; did you mean encoder.heads?"),
         ("model.mlp=8", "model.mlp: no such field; did you mean mlp.widths, mlp.products?"),
         ("xyz=3", "xyz: no such field; the sections are: model, items, mlp,"),

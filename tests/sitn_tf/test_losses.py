@@ -122,6 +122,28 @@ def test_click_loss_golden_and_equation_9():
     )
 
 
+def test_softmax_loss_golden_and_by_a_loop(rng):
+    # Odds of 3 : 1 : 1 : 1; the one that is masked would have most.
+    logits = tf.constant([[math.log(3.0), 0.0, 0.0, 0.0, 9.0]] * 4)
+    labels = tf.constant([[1, 0, 0, 0, 0], [1, 1, 0, 0, 1], [0] * 5, [0, 0, 0, 0, 1]])
+    mask = tf.constant([[True] * 4 + [False]] * 4)
+    loss = losses.softmax_loss(labels, logits, mask)
+    np.testing.assert_allclose(loss, [math.log(2), math.log(12) / 2, 0.0, 0.0], rtol=1e-6)
+    logits, labels = tf.Variable(rng.normal(size=(7, 5))), (rng.random((7, 5)) < 0.4).astype(int)
+    lengths = [0, 1, 2, 3, 4, 5, 5]
+    mask = tf.sequence_mask(lengths, 5)
+    with tf.GradientTape() as tape:
+        loss = losses.softmax_loss(tf.constant(labels), logits, mask)
+    expected = [
+        reference.softmax_cross_entropy(labels[i, :n], logits.numpy()[i, :n])
+        for i, n in enumerate(lengths)
+    ]
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    gradient = tape.gradient(loss, logits).numpy()
+    np.testing.assert_allclose(gradient.sum(axis=1), np.zeros(7), atol=1e-6)
+    assert not gradient[~mask.numpy()].any()
+
+
 def test_unit_of_zero_is_zero_with_a_finite_gradient():
     x = tf.Variable([[0.0, 0.0], [3.0, 4.0]])
     with tf.GradientTape() as tape:

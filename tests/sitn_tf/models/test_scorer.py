@@ -71,11 +71,16 @@ def scorer(request, small):
     return make_scorer(settings, tables, manifest.max_history)
 
 
+def _users():
+    """Of two requests, for a model that reads them."""
+    return {"user_id": tf.constant(["u1", "u1"])}
+
+
 def test_a_request_without_histories_is_scored_from_the_candidate_alone(scorer):
     empty = tf.zeros([2, 3], tf.int64)
     candidates = tf.constant([[3, 4], [3, 4]], tf.int64)
     logits = scorer(
-        {"source_history": empty, "target_history": empty, "candidates": candidates}
+        _users() | {"source_history": empty, "target_history": empty, "candidates": candidates}
     ).numpy()
     assert np.isfinite(logits).all()
     np.testing.assert_array_equal(logits[0], logits[1])
@@ -85,9 +90,9 @@ def test_padding_other_candidates_and_encoding_once_change_no_score(scorer):
     histories = {"source_history": [[4, 9, 9], [3, 0, 0]], "target_history": [[5, 2], [7, 0]]}
     batch = {name: tf.constant(ids, tf.int64) for name, ids in histories.items()}
     candidates = tf.constant([[3, 7, 2], [4, 5, 6]], tf.int64)
-    logits = scorer(batch | {"candidates": candidates}).numpy()
+    logits = scorer(_users() | batch | {"candidates": candidates}).numpy()
     assert len(np.unique(logits)) == logits.size
-    wider = {name: tf.pad(ids, [[0, 0], [0, 4]]) for name, ids in batch.items()}
+    wider = _users() | {name: tf.pad(ids, [[0, 0], [0, 4]]) for name, ids in batch.items()}
     one = scorer(wider | {"candidates": candidates[:, 1:2]}).numpy()
     np.testing.assert_allclose(one, logits[:, 1:2], rtol=1e-5, atol=1e-6)
     apart = encode_and_score(scorer, wider, candidates)
