@@ -37,6 +37,7 @@ class Config:
     dien: sections.DienConfig = dataclasses.field(default_factory=sections.DienConfig)
     joint: sections.JointConfig = dataclasses.field(default_factory=sections.JointConfig)
     views: sections.ViewsConfig = dataclasses.field(default_factory=sections.ViewsConfig)
+    conet: sections.ConetConfig = dataclasses.field(default_factory=sections.ConetConfig)
     contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
     stage1: sections.Stage1Config = dataclasses.field(default_factory=sections.Stage1Config)
     stage2: sections.Stage2Config = dataclasses.field(default_factory=sections.Stage2Config)
@@ -105,6 +106,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "wide_deep": ("wide", "deep"),
     "deepfm": ("deep",),
     "mv_dnn": ("joint", "views"),
+    "conet": ("joint", "conet"),
 }
 """The models, and the sections that each uses besides: their one home."""
 

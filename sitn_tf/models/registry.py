@@ -7,6 +7,7 @@ from sitn_tf.data import TF_DTYPES
 from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.precision import layers_in
+from sitn_tf.models.conet import Conet
 from sitn_tf.models.deepfm import DeepFm
 from sitn_tf.models.dien import Dien
 from sitn_tf.models.din import Din
@@ -27,6 +28,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "wide_deep": WideDeep,
     "deepfm": DeepFm,
     "mv_dnn": MvDnn,
+    "conet": Conet,
 }
 """Stage 2 of each model of config.SECTIONS."""
 
