@@ -210,6 +210,21 @@ class ViewsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConetConfig:
+    """The two networks of CoNet and what crosses between them."""
+
+    widths: tuple[int, ...] = (128, 64)  # of the hidden layers; the paper's are 32, 16, 8
+    crossed: int = 2  # how many of them also see the other network, from the first
+    l1: float = 0.0  # lambda of the penalty that makes crossings sparse (SCoNet); 0: without it
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.widths):
+            raise InputError(f"conet.widths={self.widths} has a width below 1")
+        _within(self, 1, len(self.widths), "crossed")
+        _at_least(self, 0.0, "l1")
+
+
+@dataclasses.dataclass(frozen=True)
 class ContrastConfig:
     """The contrastive losses of stage 1 (Eq. 3-7)."""
 

@@ -1,4 +1,4 @@
-"""The multi-layer perceptron of Eq. 8, and what it sees of a user and a candidate."""
+"""The multi-layer perceptron of Eq. 8, and what a layer sees of a user and a candidate."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,25 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf.layers.dropout import Dropout
+
+Parts = Sequence[tf.Tensor]
+"""What a layer sees, cut along its last axis; the other axes broadcast, so that what is the same
+for all candidates, `[B, 1, .]` beside `[B, C, .]`, is multiplied once a row."""
+
+
+def linear(parts: Parts, kernel: tf.Tensor) -> tf.Tensor:
+    """concat(parts) W, without the concatenation.
+
+    Args:
+      parts: `[..., .]`, I wide together.
+      kernel: `[I, O]`.
+
+    Returns:
+      `[..., O]`, of the shape that the parts broadcast to.
+    """
+    rows = tf.split(tf.cast(kernel, parts[0].dtype), [part.shape[-1] for part in parts])
+    first, *rest = (tf.tensordot(part, of, 1) for part, of in zip(parts, rows, strict=True))
+    return sum(rest, first)
 
 
 def join(users: Sequence[tf.Tensor], candidates: tf.Tensor, products: bool) -> tf.Tensor:

@@ -8,6 +8,7 @@ from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.precision import layers_in
 from sitn_tf.models.clsr import Clsr
+from sitn_tf.models.conet import Conet
 from sitn_tf.models.deepfm import DeepFm
 from sitn_tf.models.dien import Dien
 from sitn_tf.models.din import Din
@@ -31,6 +32,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "deepfm": DeepFm,
     "mv_dnn": MvDnn,
     "semi": Semi,
+    "conet": Conet,
 }
 """Stage 2 of each model of config.SECTIONS."""
 

@@ -208,8 +208,11 @@ class Scorer(tf_keras.Model, abc.ABC):
         Returns:
           `[B, C, I]`.
         """
-        if self.request_embedding is not None:
-            count = tf.shape(candidates)[1]
-            parts = tf.repeat(encoded[REQUEST_FEATURES][:, :, None], count, axis=2)
-            users = [*users, *tf.unstack(parts, len(self.config.model.request_features), axis=1)]
-        return join(users, candidates, self.config.mlp.products)
+        count = tf.shape(candidates)[1]
+        request = [tf.repeat(part, count, axis=1) for part in self.request_parts(encoded)]
+        return join([*users, *request], candidates, self.config.mlp.products)
+
+    def request_parts(self, encoded: Encoded) -> list[tf.Tensor]:
+        """The vectors of the request features in what `encode` gave, `[B, 1, D]` each."""
+        count = len(self.config.model.request_features)
+        return tf.split(encoded[REQUEST_FEATURES], count, axis=1) if count else []
