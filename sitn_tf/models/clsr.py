@@ -27,8 +27,8 @@ widths and how long a history must be. Where this differs:
 - Their MLPs have batch normalisation and all weights a penalty of 1e-6; here there is neither.
 - u * v beside u and v unless mlp.products=false, as in all models here.
 - The model of the paper knows one domain, and so does this; with model.use_source=true the source
-  history is a second sequence with weights and user vectors of its own, whose u is one more input of
-  the last MLP and whose contrast is added.
+  history is a second sequence with weights and user vectors of its own, whose u is one more input
+  of the last MLP and whose contrast is added.
 """
 
 import dataclasses
