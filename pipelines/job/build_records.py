@@ -82,10 +82,18 @@ class BuildRecords(beam.PTransform):
             | "Vocabulary" >> beam.Map(item_steps.build_vocabulary, work)
         )
         all_items = (described["files"], raw_items) | "AllItems" >> beam.Flatten()
-        item_tables = (
-            {"vocabulary": vocabularies, "raw": all_items}
-            | "WithItems" >> beam.CoGroupByKey()
-            | "ItemTable" >> beam.Map(item_steps.write_item_table, work)
+        with_items = {
+            "vocabulary": vocabularies,
+            "raw": all_items,
+        } | "WithItems" >> beam.CoGroupByKey()
+        vectors = (
+            with_items
+            | "Moments" >> beam.FlatMap(item_steps.vector_moments, work)
+            | "BothMoments" >> beam.combiners.ToList()
+            | "Basis" >> beam.FlatMap(item_steps.fit_vectors, work)
+        )
+        item_tables = with_items | "ItemTable" >> beam.Map(
+            item_steps.write_item_table, work, beam.pvalue.AsList(vectors)
         )
         written = (
             in_order
@@ -102,6 +110,7 @@ class BuildRecords(beam.PTransform):
             log_counts | "LogFacts" >> beam.MapTuple(LineFacts),
             item_counts | "ItemFacts" >> beam.MapTuple(LineFacts),
             decided | "CutoffFacts" >> beam.MapTuple(CutoffFacts),
+            vectors,
             item_tables,
             written,
         )

@@ -64,11 +64,12 @@ def load(job: Job) -> Carried:
             for name in sorted(manifest.vocabularies)
         ),
         times=facts.from_json(line_counts.TimeHistogram, kept["times"]),
+        vectors=files.join(job.extends, schema.ITEM_VECTORS_PATH) if manifest.vectors else "",
     )
 
 
 def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
-    for name in _MUST_AGREE:
+    for name in (*_MUST_AGREE, *(("vector_dim",) if manifest.vectors else ())):
         if (ours := getattr(job, name)) != manifest.options[name]:
             raise InputError(
                 f"{name}={ours} differs from {manifest.options[name]}, which "
