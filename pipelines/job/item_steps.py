@@ -123,7 +123,7 @@ def write_item_table(element: Element, work: Work, vectors: list[VectorFacts]) -
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
     checksum = files.write_bytes(path, buffer.getvalue().to_pybytes())
-    made = [PlacedFile(path, schema.item_table_path(domain), checksum)]
+    placed = [PlacedFile(path, schema.item_table_path(domain), checksum)]
     entries = {}
     for name, column in {schema.ITEM: known.items, **tokens}.items():
         text_path = work.place(f"vocabulary-{domain}-{name}")
@@ -131,12 +131,12 @@ def write_item_table(element: Element, work: Work, vectors: list[VectorFacts]) -
         if in_files and name == schema.ITEM:
             entry = dataclasses.replace(entry, described=described)
         entries[schema.vocabulary_name(domain, name)] = entry
-        made.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
+        placed.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
     kept = work.place(f"raw-items-of-{domain}")
     if job.keep_events:  # an item without a click today may have one tomorrow
         files.write_table(kept, item_files.together(everything))
     curve = feature_statistics.popularity_curve(table[schema.COUNT])
-    return TableFacts(domain, entries, tuple(made), kept, curve)
+    return TableFacts(domain, entries, tuple(placed), kept, curve)
 
 
 def _no_item_described(

@@ -18,7 +18,7 @@ from pipelines.logs.log_format import missing
 from pipelines.logs.parsed import BadLineError, Line, Parsed, described_rows, read_each
 from pipelines.logs.text_lines import lines_with_text
 from pipelines.options import ItemFields
-from pipelines.records import shards, vocabulary, vector_column
+from pipelines.records import shards, vector_column, vocabulary
 from sitn_tf import schema
 
 _TEXT_COLUMNS = (schema.ITEM, schema.TITLE, *schema.CATEGORICAL_ITEM_FEATURES)

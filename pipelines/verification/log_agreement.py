@@ -166,7 +166,9 @@ class Logs:
             self._check_counts(domain)
             items = line_counts.LineCounts()
             for unit in self._units(domain, ITEMS):
-                for _, block in item_files.parse_items(unit, self.job.item_fields, _BLOCK_BYTES):
+                for _, block in item_files.parse_items(
+                    unit, self.job.item_fields, _BLOCK_BYTES, self.manifest.vectors.get("width", 0)
+                ):
                     items = items.merge(line_counts.LineCounts.of(block))
             self._check_lines(f"{domain}_items", items, 0)
         requests = self._told("requests")
