@@ -30,7 +30,7 @@ from pipelines.records import shards, vocabulary
 from pipelines.verification import log_agreement
 from pipelines.verification.findings import Findings
 from pipelines.verification.record_rules import Record, RecordChecks, parse_record, read_tfrecords
-from sitn_tf import cli, item_tables, quiet, schema
+from sitn_tf import cli, quiet, schema
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -236,10 +236,12 @@ class Verifier:
             self.check("item vectors are where the manifest has them", there == bool(count), domain)
             if not there:
                 continue
-            vectors = item_tables.vectors_of(table)
+            column = table[schema.VECTOR]
+            numbers = pc.list_flatten(column).to_numpy().astype(np.float32)
+            vectors = numbers.reshape(-1, column.type.list_size)
             self.check("item vectors have their width", vectors.shape[1] == told.get("dims"),
                        f"{domain}: {vectors.shape[1]}")  # fmt: skip
-            length = np.linalg.norm(vectors.astype(np.float32), axis=1)
+            length = np.linalg.norm(vectors, axis=1)
             fine = (length == 0) | (np.abs(length - 1) < _ROUNDED)
             self.findings.check_all("item vectors are of length 1 or 0", fine,
                                     _item_of(domain))  # fmt: skip
