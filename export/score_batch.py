@@ -20,7 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from export import requests, version_files
 from sitn_tf import beam_runner, cli, quiet, schema
-from sitn_tf.errors import InputError
+from sitn_tf.errors import InputError, first_line
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("servable", None, "A version, SERVABLE/1.", flag_values=FLAGS)
@@ -126,6 +126,26 @@ def check_same_ids(version: str, first_file: str) -> None:
                 )
 
 
+def check_records(first_file: str) -> None:
+    """Refuses a file whose first record is not of stage 2, before a job fails on it.
+
+    Raises:
+      InputError: not a TFRecord file, or records of something else.
+    """
+    import tensorflow as tf
+
+    from sitn_tf import data
+
+    try:
+        for serialized in tf.data.TFRecordDataset(first_file).batch(1).take(1):
+            data.parse_stage2(serialized)
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        raise InputError(
+            f"input={first_file} has no stage-2 records ({first_line(error)[:200]})",
+            "give DATASET/stage2/sitn_stage2-*.tfrecord-*",
+        ) from error
+
+
 def _row(
     user: bytes, time: int, ids: np.ndarray, scores: np.ndarray, items: Sequence[str | None]
 ) -> Row:
@@ -162,13 +182,14 @@ def score_records(
       options: Beam's.
 
     Raises:
-      InputError: no such version or files, or records of other items.
+      InputError: no such version or files, or records of other items or of no requests.
     """
     version_files.read_metadata(pathlib.Path(version))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
     if not matched:
         raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")
     check_same_ids(version, matched[0].path)
+    check_records(matched[0].path)
     options = options or PipelineOptions([])
     beam_runner.local_by_default(options)
     with beam.Pipeline(options=options) as pipeline:

@@ -96,7 +96,11 @@ def publish(unfinished: pathlib.Path, servable: pathlib.Path, version: int | Non
 
 
 def rollback(servable: pathlib.Path) -> tuple[int, int]:
-    """Withdraws the newest version; returns it and the one served from now on."""
+    """Withdraws the newest version; returns it and the one served from now on.
+
+    Raises:
+      InputError: there is none before the newest, or its files are not as exported.
+    """
     versions = present(servable)
     if len(versions) < 2:
         raise InputError(
@@ -104,6 +108,13 @@ def rollback(servable: pathlib.Path) -> tuple[int, int]:
             "to go back to"
         )
     newest, before = versions[-1], versions[-2]
+    damage = flaw(servable / str(before))
+    if damage is not None:
+        raise InputError(
+            f"{servable / str(before)}, which would be served, is damaged: {damage}",
+            f"see what is whole with python -m export.versions --servable={servable} --check, and "
+            "remove what is not with --prune",
+        )
     (servable / str(newest)).rename(servable / f"{WITHDRAWN}{newest}")
     return newest, before
 
@@ -197,7 +208,10 @@ def describe(servable: pathlib.Path) -> str:
     """One line a version, the newest last."""
 
     def line(version: int) -> str:
-        told = read_metadata(servable / str(version))
+        try:
+            told = read_metadata(servable / str(version))
+        except InputError:
+            return f"{version}  damaged: {METADATA_FILE} cannot be read"
         tables = told["options"]["tables"]
         return f"{version}  {told['created']}  run {told['run']['run_dir']}  tables {tables}"
 

@@ -83,8 +83,9 @@ def prune(servable: pathlib.Path, now: float | None = None) -> list[str]:
     """
     flaws = check(servable)
     if flaws and all(flaws.values()):
+        version, wrong = next(iter(flaws.items()))
         raise InputError(
-            f"no version of {servable} is whole, nothing was removed: {next(iter(flaws.items()))}",
+            f"no version of {servable} is whole, nothing was removed (version {version}: {wrong})",
             "export one with python -m export.export_model, or take back a withdrawn one",
         )
     highest = version_files.next_version(servable) - 1
@@ -146,7 +147,12 @@ def _report(flaws: dict[int, str | None]) -> int:
         print(f"{version}  {'ok' if wrong is None else f'BROKEN: {wrong}'}")
     if not any(flaws.values()):
         return 0
-    if flaws[max(flaws)]:
+    if all(flaws.values()):
+        print(
+            "none is whole: export one with python -m export.export_model --allow_drift, then "
+            "remove these with --prune"
+        )
+    elif flaws[max(flaws)]:
         print(
             "the newest is broken: a server that starts does not start with it, one that runs "
             "keeps the version before. Withdraw it with --rollback, or remove all that are "

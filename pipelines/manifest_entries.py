@@ -31,6 +31,15 @@ class InputFile:
     dataset_hash: str | None = None
 
 
+REQUESTS = {"requests": schema.TARGET, "source_requests": schema.SOURCE}
+"""Names of the accounts of requests, and their domains."""
+
+
+def stages(job: Job) -> tuple[str, ...]:
+    """What records a job writes: source requests only if asked to."""
+    return (schema.STAGE1, *(schema.STAGE_OF_REQUESTS[d] for d in job.request_domains))
+
+
 def dataset_hash(checksums: dict[str, str]) -> str:
     """Identity of a data set's content: of the checksums of its files."""
     return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()[:32]
@@ -38,7 +47,7 @@ def dataset_hash(checksums: dict[str, str]) -> str:
 
 def negatives(job: Job, vocabularies: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """How the negatives came to be (schema.Manifest)."""
-    if job.impressions:
+    if job.impressions():
         return {"kind": "impressions", "per_click": None, "power": None, "seed": job.seed,
                 "sampling_rate": 1.0}  # fmt: skip
     alternatives = vocabularies[schema.vocabulary_name(schema.TARGET, schema.ITEM)]["size"]

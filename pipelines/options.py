@@ -107,6 +107,9 @@ class Job:
     seed: int = option(0, "of everything that is sampled", at_least(0))
     shards: int = option(16, "parts the users are divided into; more need less memory", at_least(1))
     block_bytes: int = option(16 << 20, "of a log parsed at once", at_least(1))
+    source_requests: bool = option(
+        False, "also requests of the source domain, for models that learn from both"
+    )
     keep_events: bool = option(False, "keep the events: the data set can be extended")
     extends: str = option(
         "", "a data set with kept events: the logs are added to those it was made of"
@@ -156,9 +159,13 @@ class Job:
             )
 
     @property
-    def impressions(self) -> bool:
-        """Whether the target log holds impressions, clicked or not."""
-        return self.formats[schema.TARGET].label is not None
+    def request_domains(self) -> tuple[str, ...]:
+        """The domains whose clicks or impressions become requests, the target first."""
+        return (schema.TARGET, schema.SOURCE) if self.source_requests else (schema.TARGET,)
+
+    def impressions(self, domain: str = schema.TARGET) -> bool:
+        """Whether a domain's log holds impressions, clicked or not."""
+        return self.formats[domain].label is not None
 
     def min_history(self, domain: str) -> int:
         """Clicks of a domain without which a request is filtered."""

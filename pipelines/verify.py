@@ -133,23 +133,27 @@ class Verifier:
         against = None if logs is None else logs.shard(number)
         checks: list[RecordChecks | log_agreement.ShardOfLogs] = [alone]
         checks += [] if against is None else [against]
-        for split in schema.STAGE2_SPLITS:
-            for record in self._records(number, schema.STAGE2, names.get((schema.STAGE2, split))):
-                for check in checks:
-                    check.stage2(split, record)
+        for split, record in self._records(number, schema.STAGE2, names):
+            for check in checks:
+                check.request(schema.TARGET, split, record)
         alone.settle()
         if against is not None:
             against.settle(alone)
-        for split in schema.STAGE1_SPLITS:
-            for record in self._records(number, schema.STAGE1, names.get((schema.STAGE1, split))):
-                for check in checks:
-                    check.stage1(record)
+        for split, record in self._records(number, schema.SOURCE_REQUESTS, names):
+            for check in checks:
+                check.request(schema.SOURCE, split, record)
+        for _, record in self._records(number, schema.STAGE1, names):
+            for check in checks:
+                check.stage1(record)
         if against is not None:
             against.finish(alone)
 
-    def _records(self, number: int, stage: str, names: list[str] | None) -> Iterator[Record]:
-        """The records of files, each with where it is; all are to be of one user shard."""
-        for name in names or []:
+    def _records(
+        self, number: int, stage: str, names: dict[tuple[str, str], list[str]]
+    ) -> Iterator[tuple[str, Record]]:
+        """Split and record of a stage's files, with where it is; all are to be of one shard."""
+        files = [(s, name) for s in schema.SPLITS[stage] for name in names.get((stage, s), [])]
+        for split, name in files:
             users = []
             for place, raw in enumerate(read_tfrecords(self.root / name)):
                 try:
@@ -159,7 +163,7 @@ class Verifier:
                     continue
                 record["where"] = f"{name} record {place}"
                 users.append(record[schema.USER_ID.name])
-                yield record
+                yield split, record
             fine = shards.shard_of_users(pa.array(users, pa.string()), self.job.shards) == number
             self.findings.check_all("a user's records are in one shard", fine, _place_in(name))
 
@@ -176,10 +180,12 @@ class Verifier:
                 manifest.negatives, manifest_entries.negatives(job, manifest.vocabularies)
             ),
             "split": (manifest.split["kind"], job.split),
-            "used requests": (
-                accounts["requests"].used, sum(manifest.records[schema.STAGE2].values())
-            ),
+            "stages": (sorted(manifest.records), sorted(manifest_entries.stages(job))),
         }  # fmt: skip
+        for what, domain in manifest_entries.REQUESTS.items():
+            records = manifest.records.get(schema.STAGE_OF_REQUESTS[domain])
+            if records is not None:
+                expected[f"used {what}"] = (accounts[what].used, sum(records.values()))
         if job.train_until is not None:
             cutoffs = [manifest.split[name] for name in ("train_until", "validation_until")]
             expected["cutoffs"] = (cutoffs, [job.train_until, job.validation_until])

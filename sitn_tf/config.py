@@ -35,6 +35,8 @@ class Config:
     sitn: sections.SitnConfig = dataclasses.field(default_factory=sections.SitnConfig)
     din: sections.DinConfig = dataclasses.field(default_factory=sections.DinConfig)
     dien: sections.DienConfig = dataclasses.field(default_factory=sections.DienConfig)
+    joint: sections.JointConfig = dataclasses.field(default_factory=sections.JointConfig)
+    views: sections.ViewsConfig = dataclasses.field(default_factory=sections.ViewsConfig)
     contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
     stage1: sections.Stage1Config = dataclasses.field(default_factory=sections.Stage1Config)
     stage2: sections.Stage2Config = dataclasses.field(default_factory=sections.Stage2Config)
@@ -51,6 +53,12 @@ class Config:
                 f"stage2.contrast_weight={self.stage2.contrast_weight} needs sequence encoders, "
                 f"model.name={self.model.name} has none",
                 "give stage2.contrast_weight=0",
+            )
+        if "joint" in used and not self.model.use_source:
+            raise InputError(
+                f"model.use_source={self.model.use_source}: model.name={self.model.name} learns "
+                "from both domains",
+                "give model.use_source=true",
             )
         if "encoder" in used and self.model.embedding_dim % self.encoder.heads:
             raise InputError(
@@ -75,7 +83,13 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        return _from_dict(cls, json.loads(text))
+        """What `to_json` writes, read; raises InputError for fields that are not known."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """The same of what the JSON holds."""
+        return _from_dict(cls, values)
 
 
 ALL_MODELS = ("model", "items", "contrast", "stage1", "stage2")
@@ -90,6 +104,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "fm": (),
     "wide_deep": ("wide", "deep"),
     "deepfm": ("deep",),
+    "mv_dnn": ("joint", "views"),
 }
 """The models, and the sections that each uses besides: their one home."""
 
@@ -168,7 +183,7 @@ def override(config: Config, settings: Sequence[str]) -> Config:
         section, dot, field = path.rpartition(".")
         hints = typing.get_type_hints(_SECTION_TYPES.get(section, object) if dot else Config)
         if field not in hints or dataclasses.is_dataclass(hints[field]):
-            raise InputError(f"{path}: no such field; did you mean {', '.join(_near(path))}?")
+            raise InputError(f"{path}: no such field; {_near(path)}")
         changes.setdefault(section, {})[field] = _coerce(text, hints[field], path)
     model = changes.get("model", {}).get("name", config.model.name)
     used = sections_of(model)
@@ -197,12 +212,15 @@ def differences(ours: Config, theirs: Config, within: Sequence[str] = ()) -> lis
     ]
 
 
-def _near(path: str) -> list[str]:
-    """Fields that may be meant by a path: of the same name elsewhere, or spelt alike."""
+def _near(path: str) -> str:
+    """What may be meant by a path: fields of the same name elsewhere, or spelt alike."""
     known = list(_flatten(dataclasses.asdict(Config())))
     last = path.rpartition(".")[2]
     elsewhere = [field for field in known if last in field.split(".")]
-    return elsewhere or difflib.get_close_matches(path, known, n=3, cutoff=0.5) or known
+    near = elsewhere or difflib.get_close_matches(path, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    return f"the sections are: {', '.join(_SECTION_TYPES)}"
 
 
 def _not_used(setting: str, section: str, model: str) -> InputError:

@@ -77,12 +77,31 @@ def parse_stage2(serialized: tf.Tensor) -> Batch:
     return parse(serialized, schema.STAGE2_FEATURES)
 
 
+_SOURCE_PREFIX = f"{schema.SOURCE_REQUESTS}/"
+
+
+def with_source_requests(batch: Batch, asked: Batch) -> Batch:
+    """A batch of stage 2 and one of source requests, each of rows of its own, as one."""
+    return batch | {_SOURCE_PREFIX + name: value for name, value in asked.items()}
+
+
+def source_requests(batch: Batch) -> Batch:
+    """What `with_source_requests` put beside a batch: schema.SOURCE_REQUEST_FEATURES."""
+    return {
+        name.removeprefix(_SOURCE_PREFIX): value
+        for name, value in batch.items()
+        if name.startswith(_SOURCE_PREFIX)
+    }
+
+
 _SHARE_OF_SPLIT = {
     (schema.STAGE1, schema.TRAIN): "share of users with both histories",
     (schema.STAGE1, schema.VALIDATION): "stage1_holdout",
     (schema.STAGE2, schema.TRAIN): "share of requests before the cutoffs",
     (schema.STAGE2, schema.VALIDATION): "validation_fraction",
     (schema.STAGE2, schema.TEST): "test_fraction",
+    (schema.SOURCE_REQUESTS, schema.TRAIN): "share of source clicks before the cutoffs",
+    (schema.SOURCE_REQUESTS, schema.VALIDATION): "validation_fraction",
 }
 
 
@@ -186,6 +205,27 @@ def read_epoch(
         schema.TRAIN,
         batch_size,
         shuffle_seed=seed * 1_000_003 + epoch,
-        by_length=stage == schema.STAGE2,
+        by_length=stage != schema.STAGE1,
         skip=skip,
     )
+
+
+def read_onwards(
+    data_dir: str | pathlib.Path,
+    stage: str,
+    batch_size: int,
+    seed: int,
+    batches: range,
+    steps: int,
+) -> tf.data.Dataset:
+    """Some batches of an endless row of passes over a stage's training split.
+
+    Args:
+      batches: which of them, by their numbers from the first pass's first batch.
+      steps: batches in a pass.
+    """
+    first, skip = divmod(batches.start, steps)
+    read = read_epoch(data_dir, stage, batch_size, seed, first, skip)
+    for later in range(first + 1, (batches.stop - 1) // steps + 1):
+        read = read.concatenate(read_epoch(data_dir, stage, batch_size, seed, later))
+    return read.take(len(batches))

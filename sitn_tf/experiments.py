@@ -14,7 +14,7 @@ from absl import flags
 
 from sitn_tf import cli, schema
 from sitn_tf.studies.arms import read_study
-from sitn_tf.studies.runs import RESULTS_FILE, Study, run_study
+from sitn_tf.studies.runs import Study, run_study
 from sitn_tf.studies.tables import table
 
 FLAGS = flags.FlagValues()
@@ -57,7 +57,7 @@ def main(_: list[str]) -> None:
         settings=_SET.value,
     )
     print(table(run_study(study), list(arms), study.measure))
-    print(f"wrote {workdir / RESULTS_FILE}")
+    print(f"wrote {study.results_file}")
     if study.stage == "2" and study.split != schema.TEST:
         print("next: the same with --split=test, when nothing is left to choose")
 

@@ -163,18 +163,34 @@ def read_json(path: pathlib.Path, default: Any) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise InputError(
-            f"{path} is damaged ({first_line(error)})",
-            "bring it back, or train again with overwrite=True",
-        ) from error
+        raise _damaged(path, first_line(error)) from error
 
 
 def read_config(run_dir: pathlib.Path) -> configs.Config:
-    return configs.Config.from_json((run_dir / CONFIG_FILE).read_text())
+    """A run's configuration; raises InputError for a damaged or missing one."""
+    return configs.Config.from_dict(_read_object(run_dir / CONFIG_FILE))
 
 
 def read_info(run_dir: pathlib.Path) -> RunInfo:
-    return RunInfo(**json.loads((run_dir / RUN_FILE).read_text()))
+    """What `run.json` says; raises InputError for a damaged or missing one."""
+    try:
+        return RunInfo(**_read_object(run_dir / RUN_FILE))
+    except TypeError as error:
+        raise _damaged(run_dir / RUN_FILE, first_line(error)) from error
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+    content = read_json(path, None)
+    if not isinstance(content, dict):
+        raise _damaged(path, "missing" if content is None else "not a JSON object")
+    return content
+
+
+def _damaged(path: pathlib.Path, how: str) -> InputError:
+    return InputError(
+        f"{path} is damaged ({how})",
+        "bring it back, or train again with overwrite=True",
+    )
 
 
 def read_its_manifest(run_dir: pathlib.Path, data_dir: str | pathlib.Path) -> schema.Manifest:

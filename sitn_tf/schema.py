@@ -8,13 +8,14 @@
       stage1/  stage2/                 each opens with tfds.builder_from_directory
         dataset_info.json  features.json
         sitn_stage2-train.tfrecord-00000-of-00004 ...
+      source_requests/                 the same, where they were asked for: train and validation
       vocabularies/source.item.txt     one token a line; line i (from 0) has id i + 2
       items/source.parquet             row r is the item of id r (0 pads, 1 is unknown)
       items/vectors.npz                where items have vectors: what made them (see below)
       rejects/part-*.jsonl             the input lines that were not used, with reasons
       events/                          with keep_events: what the next day's job extends
 
-A stage-1 record is one user, a stage-2 record is one request.
+A stage-1 record is one user, a stage-2 record is one request, and so is a source request.
 """
 
 import dataclasses
@@ -41,12 +42,20 @@ DOMAINS = (SOURCE, TARGET)
 
 STAGE1 = "stage1"
 STAGE2 = "stage2"
+SOURCE_REQUESTS = "source_requests"
+"""Requests of the source domain, for models that learn from both domains' clicks."""
+
 TRAIN = "train"
 VALIDATION = "validation"
 TEST = "test"
 STAGE1_SPLITS = (TRAIN, VALIDATION)
 STAGE2_SPLITS = (TRAIN, VALIDATION, TEST)
-SPLITS = {STAGE1: STAGE1_SPLITS, STAGE2: STAGE2_SPLITS}
+SOURCE_REQUESTS_SPLITS = (TRAIN, VALIDATION)
+SPLITS = {
+    STAGE1: STAGE1_SPLITS,
+    STAGE2: STAGE2_SPLITS,
+    SOURCE_REQUESTS: SOURCE_REQUESTS_SPLITS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +81,9 @@ HISTORY_TIME = Feature(
 CUTOFF_TIME = Feature("cutoff_time", "int64", False, "every event in the record is before it")
 REQUEST_TIME = Feature("request_time", "int64", False, "time of the request, Unix seconds")
 CANDIDATES = Feature("candidates", "int64", True, "target item ids shown or sampled, C of them")
+SOURCE_CANDIDATES = Feature(
+    "source_candidates", "int64", True, "source item ids shown or sampled, C of them"
+)
 LABELS = Feature("labels", "int64", True, "1 where the candidate was clicked, else 0; C of them")
 LOGGED_SCORES = Feature(
     "logged_scores",
@@ -91,9 +103,18 @@ STAGE2_FEATURES = (
     LABELS,
     LOGGED_SCORES,
 )
-STAGE_FEATURES = {STAGE1: STAGE1_FEATURES, STAGE2: STAGE2_FEATURES}
+SOURCE_REQUEST_FEATURES = tuple(
+    SOURCE_CANDIDATES if feature == CANDIDATES else feature for feature in STAGE2_FEATURES
+)
+STAGE_FEATURES = {
+    STAGE1: STAGE1_FEATURES,
+    STAGE2: STAGE2_FEATURES,
+    SOURCE_REQUESTS: SOURCE_REQUEST_FEATURES,
+}
 
 HISTORY_OF_DOMAIN = {SOURCE: SOURCE_HISTORY, TARGET: TARGET_HISTORY}
+STAGE_OF_REQUESTS = {SOURCE: SOURCE_REQUESTS, TARGET: STAGE2}
+CANDIDATES_OF_DOMAIN = {SOURCE: SOURCE_CANDIDATES, TARGET: CANDIDATES}
 
 HOUR = "hour"
 WEEKDAY = "weekday"

@@ -161,6 +161,29 @@ class DienConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class JointConfig:
+    """Training on both domains' clicks: target requests, and source requests beside them."""
+
+    source_weight: float = 1.0  # of the source requests' loss
+    batch_size: int = 0  # source requests a step; 0: so many that an epoch sees each about once
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0.0, "source_weight")
+        _at_least(self, 0, "batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewsConfig:
+    """The views of MV-DNN, of the user and of each domain's items."""
+
+    widths: tuple[int, ...] = (128, 64)  # of a view's layers; the last is the shared space's
+
+    def __post_init__(self) -> None:
+        if not self.widths or any(width < 1 for width in self.widths):
+            raise InputError(f"views.widths={self.widths}: name at least one width, each above 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class ContrastConfig:
     """The contrastive losses of stage 1 (Eq. 3-7)."""
 

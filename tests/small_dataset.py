@@ -56,6 +56,21 @@ def request_record(rng: np.random.Generator, user: int, candidates: int = 5) -> 
     }
 
 
+def source_request_record(rng: np.random.Generator, user: int) -> dict[str, object]:
+    """The same of the source domain; every third user has no target history."""
+    record = request_record(rng, user)
+    del record["candidates"]
+    shown = rng.choice(np.arange(2, SOURCE_ITEMS), size=4, replace=False)
+    labels = (shown % 2 == user % 2).astype(int)
+    if user % 3 == 0:
+        record["target_history"] = []
+    return record | {
+        "source_candidates": shown,
+        "labels": labels,
+        "logged_scores": np.where(labels, 0.9, 0.1),
+    }
+
+
 def _clicks(rng: np.random.Generator, interest: int, items: int) -> np.ndarray:
     ids = np.arange(2, items)
     return rng.choice(ids[ids % 2 == interest], size=rng.integers(1, MAX_HISTORY + 1))
@@ -76,6 +91,8 @@ def write_small_dataset(
         ("stage2", "train"): [request_record(rng, u) for u in range(requests)],
         ("stage2", "validation"): [request_record(rng, u) for u in range(requests // 4)],
         ("stage2", "test"): [request_record(rng, u) for u in range(requests // 4)],
+        ("source_requests", "train"): [source_request_record(rng, u) for u in range(requests)],
+        ("source_requests", "validation"): [source_request_record(rng, u) for u in range(9)],
     }
     for (stage, split), rows in records.items():
         path = folder / schema.shard_glob(stage, split).replace("*", "00000-of-00001")
@@ -103,7 +120,10 @@ def write_small_dataset(
         negatives={"kind": "impressions", "sampling_rate": 1.0},
         lines={},
         vocabularies=vocabularies,
-        records={},
+        records={
+            "stage2": {"train": requests},
+            "source_requests": {"train": requests},
+        },
         shards={},
         versions={},
     )

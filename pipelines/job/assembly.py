@@ -15,6 +15,7 @@ from pipelines.job.summary import LineFacts, PlacedFile, Summary, TableFacts
 from pipelines.job.workspace import Carried, Work
 from pipelines.logs import files
 from pipelines.logs.line_counts import Account
+from pipelines.options import Job
 from pipelines.records.vocabulary import VocabularyEntry
 from pipelines.statistics import feature_statistics, page
 from sitn_tf import schema
@@ -38,7 +39,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
     """
     job, summary = work.job, build_records.read_summary(work)
     checksums: dict[str, str] = {}
-    shards, records = _place_shards(root, summary, checksums)
+    shards, records = _place_shards(root, summary, job, checksums)
     vocabularies = {
         name: facts.without_none(entry)
         for name, entry in sorted(_place_tables(root, summary.tables, checksums).items())
@@ -50,7 +51,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
     if job.keep_events:
         extension.keep(root, summary)
     _place_rejects(root, summary.lines)
-    for stage in schema.STAGE_FEATURES:
+    for stage in records:
         tfds_metadata.write(root, stage, {
             split: [shards[p] for p in sorted(shards) if p.startswith(_prefix(stage, split))]
             for split in records[stage]
@@ -94,7 +95,7 @@ def write_statistics(root: str, summary: Summary, manifest: schema.Manifest) -> 
         ),
         {table.domain: table.popularity for table in summary.tables},
     )
-    proto = feature_statistics.as_proto(merged)
+    proto = feature_statistics.as_proto(merged, manifest.records)
     content = proto.SerializeToString(deterministic=True)
     files.write_bytes(files.join(root, feature_statistics.STATISTICS_PROTO), content)
     text = json_format.MessageToJson(proto, preserving_proto_field_name=True)
@@ -107,13 +108,13 @@ def _prefix(stage: str, split: str) -> str:
 
 
 def _place_shards(
-    root: str, summary: Summary, checksums: dict[str, str]
+    root: str, summary: Summary, job: Job, checksums: dict[str, str]
 ) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     """Numbers the TFRecord files of each split in order of their user shards."""
     lengths: dict[str, int] = {}
     records: dict[str, dict[str, int]] = {}
-    for stage, splits in schema.SPLITS.items():
-        for split in splits:
+    for stage in manifest_entries.stages(job):
+        for split in schema.SPLITS[stage]:
             written = [f for f in summary.written(stage) if f.split == split and f.records]
             for index, file in enumerate(written):
                 place = f"{_prefix(stage, split)}{index:05d}-of-{len(written):05d}"
@@ -157,13 +158,17 @@ def account(summary: Summary, carried: Carried) -> dict[str, Account]:
         later = _summed(shard.sorted.filtered.get(parsed.what, {}) for shard in summary.shards)
         brought = sum(part.rows for _, part in carried.events if part.domain == parsed.what)
         accounts[parsed.what] = parsed.counts.account(later, brought)
-    filtered = _summed(shard.requests_filtered for shard in summary.shards)
-    accounts["requests"] = Account(
-        total=sum(shard.requests for shard in summary.shards),
-        used=sum(file.records for file in summary.written(schema.STAGE2)),
-        filtered=dict(sorted(filtered.items())),
-        rejected={},
-    )
+    for what, domain in manifest_entries.REQUESTS.items():
+        asked = [shard for shard in summary.shards if domain in shard.requests]
+        if not asked:
+            continue
+        filtered = _summed(shard.requests_filtered[domain] for shard in asked)
+        accounts[what] = Account(
+            total=sum(shard.requests[domain] for shard in asked),
+            used=sum(f.records for f in summary.written(schema.STAGE_OF_REQUESTS[domain])),
+            filtered=dict(sorted(filtered.items())),
+            rejected={},
+        )
     for what, ended in accounts.items():
         ended.check(what)
     return accounts

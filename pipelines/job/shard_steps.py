@@ -66,10 +66,13 @@ class WriteRecords(beam.DoFn):
             domain: vocabulary.Vocabulary.of(files.read_table_batches(path))
             for domain, path in paths.items()
         }
-        target = self._vocabularies[schema.TARGET]
-        self._popularity = negatives.Popularity(
-            target.items, target.clicks, self._work.job.negative_power
-        )
+        job = self._work.job
+        self._popularity = {}
+        for domain in job.request_domains:
+            known = self._vocabularies[domain]
+            self._popularity[domain] = negatives.Popularity(
+                known.items, known.clicks, job.negative_power
+            )
         self._loaded = paths
 
     def process(
@@ -84,19 +87,25 @@ class WriteRecords(beam.DoFn):
         job = self._work.job
         tables = {d: files.read_table_batches(path) for d, path in element.events.items()}
         shard = stage_records.prepare(tables, job, cutoffs, self._vocabularies)
-        filtered = dict(shard.plan.filtered)
+        asked = shard.plan.asked
+        filtered = {domain: dict(of_domain.filtered) for domain, of_domain in asked.items()}
         statistics_path = self._work.place(f"statistics-{element.shard}")
         statistics = feature_statistics.ShardStatistics(shard)
         with _ShardWriters(self._work, element.shard) as writers:
-            for chunk in itertools.chain(
-                stage_records.stage1(shard, job),
-                stage_records.stage2(shard, job, self._popularity, filtered),
-            ):
+            of_requests = (
+                stage_records.requests(shard, job, domain, self._popularity[domain], left_out)
+                for domain, left_out in filtered.items()
+            )
+            for chunk in itertools.chain(stage_records.stage1(shard, job), *of_requests):
                 writers.write(chunk)
                 statistics.add(chunk)
         files.write_json(statistics_path, facts.to_json(statistics.summary()))
         yield ShardFacts(
-            element, writers.written(), statistics_path, len(shard.plan.requests.user), filtered
+            element,
+            writers.written(),
+            statistics_path,
+            {domain: len(of_domain.requests.user) for domain, of_domain in asked.items()},
+            filtered,
         )
 
 

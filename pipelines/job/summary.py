@@ -107,14 +107,14 @@ class ShardFacts:
       sorted: what the first pass made.
       written: its records.
       statistics: the file of its statistics: those of many shards are large.
-      requests: all of them; requests_filtered: by rule.
+      requests: by domain, how many; requests_filtered: by domain and rule.
     """
 
     sorted: SortedShard
     written: tuple[WrittenFile, ...]
     statistics: str
-    requests: int
-    requests_filtered: dict[str, int]
+    requests: dict[str, int]
+    requests_filtered: dict[str, dict[str, int]]
 
 
 Fact = LineFacts | CutoffFacts | VectorFacts | TableFacts | ShardFacts

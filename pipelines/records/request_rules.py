@@ -1,4 +1,4 @@
-"""Target events to requests, their splits, and the rules by which some are left out."""
+"""Events of a domain to requests, their splits, and the rules by which some are left out."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ class Requests:
 
     Attributes:
       user, time: int64 [r].
-      rows: int64 [candidates], target events in order of their requests.
+      rows: int64 [candidates], events of their domain in order of their requests.
       start, stop: int64 [r], the request's candidates are rows[start:stop].
       seed: uint64 [r], hash of user and request, which all sampling starts from.
     """
@@ -58,39 +58,52 @@ class Clicks:
 
 
 @dataclasses.dataclass(frozen=True)
+class Asked:
+    """A domain's requests, and where each goes.
+
+    Attributes:
+      requests: all of them.
+      history: by domain, (start, stop) into `Plan.clicks`, truncated: int64 [r] each.
+      split: int64 [r], index into schema.STAGE2_SPLITS or NO_SPLIT where filtered.
+      filtered: number of requests left out, by rule.
+    """
+
+    requests: Requests
+    history: dict[str, tuple[np.ndarray, np.ndarray]]
+    split: np.ndarray
+    filtered: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What a shard's records are made of.
 
     Attributes:
-      requests: all of them.
       clicks: by domain.
-      history: by domain, (start, stop) into `clicks`, truncated: int64 [r] each.
-      split: int64 [r], index into schema.STAGE2_SPLITS or NO_SPLIT where filtered.
-      filtered: number of requests left out, by rule.
+      asked: requests by domain: the target's, and the source's once they are planned.
       user_cutoff: int64 [users]; training knows only what is before it.
+      user_end: int64 [users]; validation knows only what is before it.
     """
 
-    requests: Requests
     clicks: dict[str, Clicks]
-    history: dict[str, tuple[np.ndarray, np.ndarray]]
-    split: np.ndarray
-    filtered: dict[str, int]
+    asked: dict[str, Asked]
     user_cutoff: np.ndarray
+    user_end: np.ndarray
 
 
-def find(events: shards.Events, user_hash: np.ndarray, job: Job) -> Requests:
+def find(events: shards.Events, user_hash: np.ndarray, job: Job, domain: str) -> Requests:
     """Impressions grouped to requests, or each click a request of its own.
 
     Impressions belong together if user and request id agree (the earliest time counts) or,
     where the log names no requests, user and time.
     """
-    if not job.impressions:
+    if not job.impressions(domain):
         rows = np.flatnonzero(events.clicked)
         start = np.arange(len(rows))
         stop = start + 1
         detail = column_hashes.hash_strings(events.items)[events.item[rows]]
     else:
-        rows, start, stop = _grouped(events, named=job.formats[schema.TARGET].request is not None)
+        rows, start, stop = _grouped(events, named=job.formats[domain].request is not None)
         named_hash = column_hashes.hash_strings(events.requests)
         first = events.request[rows[start]]
         detail = named_hash[first] if len(named_hash) else np.zeros(len(start), np.uint64)
@@ -115,40 +128,87 @@ def _grouped(events: shards.Events, *, named: bool) -> tuple[np.ndarray, np.ndar
 def plan(
     events: dict[str, shards.Events], user_hash: np.ndarray, job: Job, cutoffs: Cutoffs
 ) -> Plan:
-    """Everything about the requests of a shard (events by domain) that needs no vocabulary."""
-    requests = find(events[schema.TARGET], user_hash, job)
+    """Everything about a shard's target requests (events by domain) that needs no vocabulary."""
+    requests = find(events[schema.TARGET], user_hash, job, schema.TARGET)
     clicks = {domain: Clicks.of(of_domain) for domain, of_domain in events.items()}
-    before = {
-        domain: histories.strictly_before(c.user, c.time, requests.user, requests.time)
-        for domain, c in clicks.items()
-    }
-    history = {d: histories.latest(*slices, job.max_history) for d, slices in before.items()}
-    left = np.ones(len(requests.user), bool)
-    filtered: dict[str, int] = {}
-
-    def leave_out(where: np.ndarray, rule: str) -> None:
-        count = int((left & where).sum())
-        if count:
-            filtered[rule] = count
-        left[where] = False
-
+    before = _clicks_before(clicks, requests)
+    rules = _Rules(len(requests.user))
     for domain, (start, stop) in before.items():
-        leave_out(stop - start < job.min_history(domain), f"{domain}_history_too_short")
-    leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
+        rules.leave_out(stop - start < job.min_history(domain), f"{domain}_history_too_short")
+    rules.leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
     if job.split == "time":
         assert cutoffs.train_until is not None
         assert cutoffs.validation_until is not None
         bounds = np.array([cutoffs.train_until, cutoffs.validation_until])
         split = np.searchsorted(bounds, requests.time, side="right")
-        user_cutoff = np.full(len(user_hash), cutoffs.train_until)
+        user_cutoff, user_end = (np.full(len(user_hash), bound) for bound in bounds)
     else:
-        split, user_cutoff = last_requests(requests.user, requests.time, left, len(user_hash))
+        split, user_cutoff = last_requests(requests.user, requests.time, rules.left, len(user_hash))
+        user_end = np.full(len(user_hash), TIME_LIMIT)
+        tests = split == SPLIT_CODES[schema.TEST]
+        user_end[requests.user[tests]] = requests.time[tests]
         late = (split == SPLIT_CODES[schema.TRAIN]) & (requests.time >= user_cutoff[requests.user])
-        leave_out(late, "at_the_users_cutoff")
+        rules.leave_out(late, "at_the_users_cutoff")
         last_event = np.maximum(*(_last_time(e, len(user_hash)) for e in events.values()))
         user_cutoff = np.minimum(user_cutoff, last_event + 1)
-    split = np.where(left, split, NO_SPLIT)
-    return Plan(requests, clicks, history, split, filtered, user_cutoff)
+    asked = {schema.TARGET: rules.asked(requests, before, split, job)}
+    return Plan(clicks, asked, user_cutoff, user_end)
+
+
+def with_source(plan: Plan, events: shards.Events, user_hash: np.ndarray, job: Job) -> Plan:
+    """The plan with the source's requests: training before each user's cutoff, then validation.
+
+    Users without the other domain are welcome, so no history is too short.
+
+    Args:
+      events: of the source.
+    """
+    requests = find(events, user_hash, job, schema.SOURCE)
+    rules = _Rules(len(requests.user))
+    rules.leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
+    rules.leave_out(requests.time >= plan.user_end[requests.user], "in_the_test_period")
+    split = np.where(
+        requests.time < plan.user_cutoff[requests.user],
+        SPLIT_CODES[schema.TRAIN],
+        SPLIT_CODES[schema.VALIDATION],
+    )
+    asked = rules.asked(requests, _clicks_before(plan.clicks, requests), split, job)
+    return dataclasses.replace(plan, asked=plan.asked | {schema.SOURCE: asked})
+
+
+def _clicks_before(
+    clicks: dict[str, Clicks], requests: Requests
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By domain, (start, stop) of all the user's clicks before each request."""
+    return {
+        domain: histories.strictly_before(c.user, c.time, requests.user, requests.time)
+        for domain, c in clicks.items()
+    }
+
+
+class _Rules:
+    """Requests [r] that are left, and how many each rule left out."""
+
+    def __init__(self, requests: int) -> None:
+        self.left = np.ones(requests, bool)
+        self.filtered: dict[str, int] = {}
+
+    def leave_out(self, where: np.ndarray, rule: str) -> None:
+        count = int((self.left & where).sum())
+        if count:
+            self.filtered[rule] = count
+        self.left[where] = False
+
+    def asked(
+        self,
+        requests: Requests,
+        before: dict[str, tuple[np.ndarray, np.ndarray]],
+        split: np.ndarray,
+        job: Job,
+    ) -> Asked:
+        """The requests with their latest history, split where they are left."""
+        history = {d: histories.latest(*slices, job.max_history) for d, slices in before.items()}
+        return Asked(requests, history, np.where(self.left, split, NO_SPLIT), self.filtered)
 
 
 def _last_time(events: shards.Events, users: int) -> np.ndarray:

@@ -14,6 +14,9 @@ from sitn_tf import schema
 CHUNK = 8192
 """Records encoded at once: what a chunk needs stays small whatever a user has done."""
 
+_SEED_OF_DOMAIN = {schema.TARGET: 2, schema.SOURCE: 3}
+"""Beside the job's, so that stage 1 (1) and either domain's requests draw apart."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
@@ -24,7 +27,7 @@ class Shard:
       plan: requests, histories and splits.
       click_ids: by domain, the item id of each click.
       encoded: the same as the column that histories are ranges of.
-      target: the target events; target_ids: int64 [n], their item ids.
+      events: by domain with requests; ids: int64 [n], their item ids.
     """
 
     users: pa.Array
@@ -32,8 +35,8 @@ class Shard:
     plan: request_rules.Plan
     click_ids: dict[str, np.ndarray]
     encoded: dict[str, examples.Slices]
-    target: shards.Events
-    target_ids: np.ndarray
+    events: dict[str, shards.Events]
+    ids: dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,14 +57,16 @@ def prepare(
 ) -> Shard:
     """Codes, plans and looks up the ids of a shard's sorted events."""
     users, events = shards.coded(tables)
-    target = events[schema.TARGET]
     user_hash = column_hashes.hash_strings(users)
     plan = request_rules.plan(events, user_hash, job, cutoffs)
-    ids = {domain: vocabularies[domain].ids(e.items) for domain, e in events.items()}
-    click_ids = {domain: ids[domain][plan.clicks[domain].item] for domain in schema.DOMAINS}
-    target_ids = ids[schema.TARGET][target.item]
+    if job.source_requests:
+        plan = request_rules.with_source(plan, events[schema.SOURCE], user_hash, job)
+    of_items = {domain: vocabularies[domain].ids(e.items) for domain, e in events.items()}
+    click_ids = {domain: of_items[domain][plan.clicks[domain].item] for domain in schema.DOMAINS}
+    asked = {domain: events[domain] for domain in plan.asked}
+    ids = {domain: of_items[domain][e.item] for domain, e in asked.items()}
     encoded = {domain: examples.Slices.of(column) for domain, column in click_ids.items()}
-    return Shard(users, user_hash, plan, click_ids, encoded, target, target_ids)
+    return Shard(users, user_hash, plan, click_ids, encoded, asked, ids)
 
 
 def stage1(shard: Shard, job: Job) -> Iterator[Chunk]:
@@ -89,30 +94,36 @@ def stage1(shard: Shard, job: Job) -> Iterator[Chunk]:
             yield Chunk(schema.STAGE1, split, columns, len(rows))
 
 
-def stage2(
-    shard: Shard, job: Job, popularity: negatives.Popularity, filtered: dict[str, int]
+def requests(
+    shard: Shard,
+    job: Job,
+    domain: str,
+    popularity: negatives.Popularity,
+    filtered: dict[str, int],
 ) -> Iterator[Chunk]:
-    """One record a request; counts into `filtered` those that sampling leaves out."""
-    asked = shard.plan.requests
-    seed = column_hashes.combine(asked.seed, job.seed, 2)
-    clicks = shard.plan.clicks[schema.TARGET]
-    clicked = negatives.Pairs(clicks.user, shard.click_ids[schema.TARGET])
-    for code, split in enumerate(schema.STAGE2_SPLITS):
-        for rows in _chunks(np.flatnonzero(shard.plan.split == code), seed):
-            if job.impressions:
-                kept, candidates = rows, _shown(shard, rows, seed[rows])
+    """One record a request of a domain; counts into `filtered` those that sampling leaves out."""
+    plan, stage = shard.plan.asked[domain], schema.STAGE_OF_REQUESTS[domain]
+    asked = plan.requests
+    seed = column_hashes.combine(asked.seed, job.seed, _SEED_OF_DOMAIN[domain])
+    clicks = shard.plan.clicks[domain]
+    clicked = negatives.Pairs(clicks.user, shard.click_ids[domain])
+    for split in schema.SPLITS[stage]:
+        of_split = np.flatnonzero(plan.split == request_rules.SPLIT_CODES[split])
+        for rows in _chunks(of_split, seed):
+            if job.impressions(domain):
+                kept, candidates = rows, _shown(shard, domain, rows, seed[rows])
             else:
-                rows = _of_known_items(shard, rows, job, filtered)
-                kept, candidates = _sampled(shard, rows, seed, job, popularity, clicked)
+                rows = _of_known_items(shard, domain, rows, job, filtered)
+                kept, candidates = _sampled(shard, domain, rows, seed, job, popularity, clicked)
                 _count(filtered, "no_negatives_left", len(rows) - len(kept))
             columns: dict[str, examples.Column] = {
                 schema.USER_ID.name: shard.users.take(pa.array(asked.user[kept])),
                 schema.REQUEST_TIME.name: asked.time[kept],
-                **_histories(shard, shard.plan.history, kept),
+                **_histories(shard, plan.history, kept),
                 **candidates,
             }
             if len(kept):
-                yield Chunk(schema.STAGE2, split, columns, len(kept))
+                yield Chunk(stage, split, columns, len(kept))
 
 
 def _count(filtered: dict[str, int], rule: str, requests_left_out: int) -> None:
@@ -121,7 +132,7 @@ def _count(filtered: dict[str, int], rule: str, requests_left_out: int) -> None:
 
 
 def _of_known_items(
-    shard: Shard, rows: np.ndarray, job: Job, filtered: dict[str, int]
+    shard: Shard, domain: str, rows: np.ndarray, job: Job, filtered: dict[str, int]
 ) -> np.ndarray:
     """The requests `rows` whose clicked item has an id.
 
@@ -130,8 +141,8 @@ def _of_known_items(
     """
     if job.keep_unknown_clicks:
         return rows
-    asked = shard.plan.requests
-    known = shard.target_ids[asked.rows[asked.start[rows]]] != schema.OOV_ID
+    asked = shard.plan.asked[domain].requests
+    known = shard.ids[domain][asked.rows[asked.start[rows]]] != schema.OOV_ID
     _count(filtered, "clicked_item_unknown", int((~known).sum()))
     return rows[known]
 
@@ -157,33 +168,40 @@ def _histories(
     return columns
 
 
-def _shown(shard: Shard, rows: np.ndarray, seed: np.ndarray) -> dict[str, examples.Column]:
+def _shown(
+    shard: Shard, domain: str, rows: np.ndarray, seed: np.ndarray
+) -> dict[str, examples.Column]:
     """What was shown at the requests `rows`, in a seeded order."""
-    asked = shard.plan.requests
+    asked, of_domain = shard.plan.asked[domain].requests, shard.events[domain]
     start, stop = asked.start[rows], asked.stop[rows]
     events = asked.rows[histories.ragged_index(start, stop)]
     owner = np.repeat(np.arange(len(rows)), stop - start)
-    item_hash = column_hashes.hash_strings(shard.target.items)[shard.target.item[events]]
+    item_hash = column_hashes.hash_strings(of_domain.items)[of_domain.item[events]]
     events = events[negatives.shuffled(seed, owner, item_hash)]
     scores = np.empty(0, np.float32)
     known = np.zeros(len(rows), bool)
-    if shard.target.score is not None and len(rows):
-        scores = shard.target.score[events]
+    if of_domain.score is not None and len(rows):
+        scores = of_domain.score[events]
         known = np.logical_and.reduceat(~np.isnan(scores), np.cumsum(stop - start) - (stop - start))
         scores = scores[known[owner]]
     return _candidate_columns(
-        shard.target_ids[events],
-        shard.target.clicked[events],
+        domain,
+        shard.ids[domain][events],
+        of_domain.clicked[events],
         stop - start,
         examples.Ragged.of_lengths(scores, np.where(known, stop - start, 0)),
     )
 
 
 def _candidate_columns(
-    ids: np.ndarray, labels: np.ndarray, lengths: np.ndarray, scores: examples.Ragged
+    domain: str,
+    ids: np.ndarray,
+    labels: np.ndarray,
+    lengths: np.ndarray,
+    scores: examples.Ragged,
 ) -> dict[str, examples.Column]:
     return {
-        schema.CANDIDATES.name: examples.Ragged.of_lengths(ids, lengths),
+        schema.CANDIDATES_OF_DOMAIN[domain].name: examples.Ragged.of_lengths(ids, lengths),
         schema.LABELS.name: examples.Ragged.of_lengths(labels.astype(np.int64), lengths),
         schema.LOGGED_SCORES.name: scores,
     }
@@ -191,6 +209,7 @@ def _candidate_columns(
 
 def _sampled(
     shard: Shard,
+    domain: str,
     rows: np.ndarray,
     seed: np.ndarray,
     job: Job,
@@ -201,18 +220,18 @@ def _sampled(
 
     Negatives come in no order, so a seeded place for the click hides it among them.
     """
-    asked = shard.plan.requests
+    asked = shard.plan.asked[domain].requests
     drawn = negatives.sample(popularity, asked.user[rows], seed[rows], clicked, job.negatives)
     some = drawn[:, 0] > 0
     rows, drawn = rows[some], drawn[some]
-    positive = shard.target_ids[asked.rows[asked.start[rows]]][:, None]
+    positive = shard.ids[domain][asked.rows[asked.start[rows]]][:, None]
     lengths = 1 + (drawn > 0).sum(axis=1)
     place = (column_hashes.combine(seed[rows], 0x5EED) % lengths.astype(np.uint64)).astype(np.int64)
     ids = negatives.with_click(positive, drawn, place)
     labels = np.arange(ids.shape[1]) == place[:, None]
     real = ids > 0
     none = examples.Ragged(np.empty(0, np.float32), np.zeros(len(rows) + 1, np.int64))
-    return rows, _candidate_columns(ids[real], labels[real], lengths, none)
+    return rows, _candidate_columns(domain, ids[real], labels[real], lengths, none)
 
 
 def encode(chunk: Chunk) -> examples.Buffer:

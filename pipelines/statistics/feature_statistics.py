@@ -22,7 +22,11 @@ STATISTICS_JSON = "statistics.json"
 STATISTICS_PROTO = "statistics.pb"
 
 _TIMES = (schema.CUTOFF_TIME.name, schema.HISTORY_TIME.name, schema.REQUEST_TIME.name)
-_IDS = (schema.SOURCE_HISTORY.name, schema.TARGET_HISTORY.name, schema.CANDIDATES.name)
+_IDS = tuple(
+    feature.name
+    for features in (schema.HISTORY_OF_DOMAIN, schema.CANDIDATES_OF_DOMAIN)
+    for feature in features.values()
+)
 _HISTORIES = {feature.name: domain for domain, feature in schema.HISTORY_OF_DOMAIN.items()}
 
 
@@ -245,13 +249,17 @@ def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:
     return [[int(r), int(ordered[r - 1]), float(share[r - 1])] for r in ranks]
 
 
-def as_proto(statistics: Statistics) -> Any:
-    """The `tensorflow_metadata` DatasetFeatureStatisticsList, a data set for each split."""
+def as_proto(statistics: Statistics, stages: Iterable[str]) -> Any:
+    """The `tensorflow_metadata` DatasetFeatureStatisticsList, a data set for each split.
+
+    Args:
+      stages: those that the data set has.
+    """
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     listed = statistics_pb2.DatasetFeatureStatisticsList()
-    for stage, splits in schema.SPLITS.items():
-        for split in splits:
+    for stage in stages:
+        for split in schema.SPLITS[stage]:
             dataset = listed.datasets.add(name=f"{stage}/{split}")
             for feature in schema.STAGE_FEATURES[stage]:
                 counted = statistics.features.get(f"{stage}/{split}/{feature.name}")

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,23 @@ import pyarrow.parquet as pq
 
 from pipelines import facts
 from pipelines.logs import event_parser, line_blocks, line_counts, log_format
-from pipelines.manifest_entries import ITEMS, LOG, InputFile
+from pipelines.manifest_entries import ITEMS, LOG, REQUESTS, InputFile
 from pipelines.options import Job
 from pipelines.records import item_files, shards, vocabulary
 from pipelines.verification.findings import Findings
-from pipelines.verification.record_rules import Record, RecordChecks, clicked_ids
+from pipelines.verification.record_rules import Record, RecordChecks, candidates_of, clicked_ids
 from sitn_tf import schema
 
 _BLOCK_BYTES = 16 << 20
 _USERS_KEPT = 1024
 _LINES = "lines are as many as the manifest says"
+
+
+Shown = dict[Any, list[tuple[int, str, bool]]]
+"""Events (time, item, clicked) by what makes a request of them."""
+
+Expected = tuple[str, int, tuple[Any, ...]]
+"""Split, time and content of a request that is to be a record."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +129,9 @@ class Logs:
         self.shown_unknown: dict[str, collections.Counter[str]] = {
             domain: collections.Counter() for domain in schema.DOMAINS
         }
-        self.requests = 0
-        self.lost: list[tuple[Any, ...]] = []
-        self.lost_requests = 0
+        self.requests: collections.Counter[str] = collections.Counter()
+        self.lost: dict[str, list[tuple[Any, ...]]] = collections.defaultdict(list)
+        self.lost_requests: collections.Counter[str] = collections.Counter()
 
     def _units(self, domain: str, kind: str) -> Iterator[line_blocks.Unit]:
         for entry in self.manifest.inputs:
@@ -171,13 +178,21 @@ class Logs:
                 ):
                     items = items.merge(line_counts.LineCounts.of(block))
             self._check_lines(f"{domain}_items", items, 0)
-        requests = self._told("requests")
+        for what, domain in REQUESTS.items():
+            if what in self.manifest.lines:
+                self._check_requests(what, domain)
+
+    def _check_requests(self, what: str, domain: str) -> None:
+        """A domain's requests are as many as the manifest says, and all of them records."""
+        told, lost = self._told(what), self.lost_requests[domain]
         # which clicks have no negatives left depends on what was drawn
-        excused = requests.filtered.get("no_negatives_left", 0)
-        self.findings.check("requests of the log are records", self.lost_requests <= excused,
-                            f"{self.lost_requests} are not, such as {self.lost}")  # fmt: skip
-        self.findings.check(_LINES, requests.total == self.requests,
-                            f"requests: {requests.total}, the log has {self.requests}")  # fmt: skip
+        excused = told.filtered.get("no_negatives_left", 0)
+        self.findings.check("requests of the log are records", lost <= excused,
+                            f"{lost} are not, such as {self.lost[domain]}")  # fmt: skip
+        asked = self.requests[domain]
+        self.findings.check(
+            _LINES, told.total == asked, f"{what}: {told.total}, the log has {asked}"
+        )
 
     def _check_lines(self, what: str, counts: line_counts.LineCounts, dropped: int) -> None:
         """What the manifest says of the lines is so; lines carried over were counted before."""
@@ -232,27 +247,29 @@ class ShardOfLogs:
         self._ids = {domain: of_domain.ids for domain, of_domain in events.items()}
         # records are shuffled: a user comes again and again
         self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(_user, events))
-        self._recorded: collections.Counter[tuple[Any, ...]] = collections.Counter()
+        self._recorded: dict[str, collections.Counter[tuple[Any, ...]]] = {
+            domain: collections.Counter() for domain in schema.DOMAINS
+        }
         self._stage1: set[str] = set()
 
-    def _shown(self, name: str) -> dict[Any, list[tuple[int, str, bool]]]:
-        """A user's target events by what makes a request of them."""
-        events = self._user(name).events[schema.TARGET]
-        shown: dict[Any, list[tuple[int, str, bool]]] = {}
-        if self._job.formats[schema.TARGET].request is not None:
-            keys: list[Any] = self._events[schema.TARGET].requests_of(name)
+    def _shown(self, name: str, domain: str) -> Shown:
+        """A user's events of a domain by what makes a request of them."""
+        events, impressions = self._user(name).events[domain], self._job.impressions(domain)
+        shown: Shown = {}
+        if self._job.formats[domain].request is not None:
+            keys: list[Any] = self._events[domain].requests_of(name)
         else:
-            keys = [at if self._job.impressions else (at, item) for at, item, _ in events]
+            keys = [at if impressions else (at, item) for at, item, _ in events]
         for key, event in zip(keys, events, strict=True):
             shown.setdefault(key, []).append(event)
         return shown
 
-    def stage2(self, split: str, record: Record) -> None:
+    def request(self, domain: str, split: str, record: Record) -> None:
         """Compares one request's record."""
         self._histories(record, record["request_time"])
-        self._candidates(record)
-        content = self._content(record)
-        self._recorded[record["user_id"], split, record["request_time"], content] += 1
+        self._candidates(record, domain)
+        content = self._content(record, domain)
+        self._recorded[domain][record["user_id"], split, record["request_time"], content] += 1
 
     def stage1(self, record: Record) -> None:
         """Compares one user's record."""
@@ -271,20 +288,20 @@ class ShardOfLogs:
         self._check("history time is the newest click's",
                     record["history_time"] == newest, record["where"])  # fmt: skip
 
-    def _candidates(self, record: Record) -> None:
+    def _candidates(self, record: Record, domain: str) -> None:
         moment, where = record["request_time"], record["where"]
-        user, ids = self._user(record["user_id"]), self._ids[schema.TARGET]
-        pairs = list(zip(record["candidates"], record["labels"], strict=False))
-        if self._job.impressions:
-            named = self._job.formats[schema.TARGET].request is not None
+        user, ids = self._user(record["user_id"]), self._ids[domain]
+        pairs = candidates_of(record, domain)
+        if self._job.impressions(domain):
+            named = self._job.formats[domain].request is not None
             shown = {
                 (ids[item], int(clicked))
-                for at, item, clicked in user.events[schema.TARGET]
+                for at, item, clicked in user.events[domain]
                 if at == moment or named
             }
             self._check("candidates were shown to the user", set(pairs) <= shown, where)
             return
-        clicks = user.clicks[schema.TARGET]
+        clicks = user.clicks[domain]
         clicked_ever = {ids[item] for _, item in clicks}
         clicked_now = {ids[item] for at, item in clicks if at == moment}
         negatives = {item for item, label in pairs if not label}
@@ -294,17 +311,17 @@ class ShardOfLogs:
         self._check("positives are clicks at the request's time",
                     len(positives) == 1 and positives <= clicked_now, where)  # fmt: skip
 
-    def _content(self, record: Record) -> tuple[Any, ...]:
-        if not self._job.impressions:
-            return clicked_ids(record)
-        return tuple(sorted(zip(record["candidates"], record["labels"], strict=False)))
+    def _content(self, record: Record, domain: str) -> tuple[Any, ...]:
+        if not self._job.impressions(domain):
+            return clicked_ids(record, domain)
+        return tuple(sorted(candidates_of(record, domain)))
 
     def settle(self, records: RecordChecks) -> None:
         """Each user's cutoff from the log, where the split is by the last requests.
 
         Its record may be filtered, or forged. Of impressions the records alone tell it.
         """
-        if self._job.split != "last" or self._job.impressions:
+        if self._job.split != "last" or self._job.impressions():
             return
         minimum = self._minimum(0)
         for name in self._events[schema.TARGET].users:
@@ -314,7 +331,7 @@ class ShardOfLogs:
             if len(times) >= 3:
                 fine = records.user_cutoff.get(name, times[-2]) == times[-2]
                 self._check("validation is each user's last request but one", fine, name)
-                records.user_cutoff[name] = times[-2]
+                records.user_cutoff[name], records.user_end[name] = times[-2:]
 
     def _minimum(self, least: int) -> dict[str, int]:
         """Clicks of each domain that are needed before a time."""
@@ -322,7 +339,10 @@ class ShardOfLogs:
 
     def finish(self, records: RecordChecks) -> None:
         """With all records seen: none is lost or made up, and the shard's counts are summed."""
-        self._compare_requests()
+        self._compare_requests(schema.TARGET, self._expected)
+        if self._job.source_requests:
+            of_source = functools.partial(self._expected_of_source, records)
+            self._compare_requests(schema.SOURCE, of_source)
         minimum = self._minimum(1)
         expected = {
             name
@@ -341,47 +361,67 @@ class ShardOfLogs:
             unknown = events.item[before[ids == schema.OOV_ID]].tolist()
             self._logs.shown_unknown[domain].update(events.items[code] for code in unknown)
 
-    def _compare_requests(self) -> None:
-        """Each request of the log that no rule filters is there, once and in its split."""
-        for name in self._events[schema.TARGET].users:
-            shown = self._shown(name)
-            self._logs.requests += len(shown)
-            for request in self._expected(self._user(name), shown):
+    def _compare_requests(
+        self, domain: str, expected: Callable[[str, Shown], Iterator[Expected]]
+    ) -> None:
+        """Each request of the log that no rule filters is there, once and in its split.
+
+        Args:
+          expected: a user and what was shown → the requests that are to be records.
+        """
+        recorded, lost = self._recorded[domain], self._logs.lost[domain]
+        for name in self._events[domain].users:
+            shown = self._shown(name, domain)
+            self._logs.requests[domain] += len(shown)
+            for request in expected(name, shown):
                 key = (name, *request)
-                if self._recorded[key] > 0:
-                    self._recorded[key] -= 1
+                if recorded[key] > 0:
+                    recorded[key] -= 1
                     continue
-                del self._recorded[key]
-                self._logs.lost_requests += 1
-                if len(self._logs.lost) < 3:
-                    self._logs.lost.append(key)
-        made_up = +self._recorded
+                del recorded[key]
+                self._logs.lost_requests[domain] += 1
+                if len(lost) < 3:
+                    lost.append(key)
+        made_up = +recorded
         self._check("records are requests of the log, each once", not made_up,
                     lambda: f"{made_up.total()}, such as {min(made_up)[:3]}")  # fmt: skip
 
-    def _expected(
-        self, user: User, shown: dict[Any, list[tuple[int, str, bool]]]
-    ) -> Iterator[tuple[str, int, tuple[Any, ...]]]:
-        """Split, time and content of the requests of a user that are to be records."""
-        minimum = self._minimum(0)
+    def _expected(self, name: str, shown: Shown) -> Iterator[Expected]:
+        """The target's requests of a user that are to be records."""
+        user, minimum = self._user(name), self._minimum(0)
         asked = sorted((min(e[0] for e in events), key) for key, events in shown.items())
         left = [
             (moment, shown[key])
             for moment, key in asked
             if user.enough(moment, minimum) and len(shown[key]) <= self._job.max_candidates
         ]
-        ids = self._ids[schema.TARGET]
         for place, (moment, events) in enumerate(left):
             split = self._split(moment, len(left) - place, left)
-            known = [(ids[item], int(clicked)) for _, item, clicked in events]
-            if self._job.impressions:
-                content: tuple[Any, ...] = tuple(sorted(known))
-            else:
-                content = (known[0][0],)
-                if content[0] == schema.OOV_ID and not self._job.keep_unknown_clicks:
-                    continue
-            if split:
+            content = self._expected_content(events, schema.TARGET)
+            if split and content:
                 yield split, moment, content
+
+    def _expected_of_source(
+        self, records: RecordChecks, name: str, shown: Shown
+    ) -> Iterator[Expected]:
+        """The source's requests of a user that are to be records: no history is too short."""
+        for events in shown.values():
+            moment = min(at for at, _, _ in events)
+            split = records.source_split(name, moment)
+            content = self._expected_content(events, schema.SOURCE)
+            if split and content and len(events) <= self._job.max_candidates:
+                yield split, moment, content
+
+    def _expected_content(
+        self, events: list[tuple[int, str, bool]], domain: str
+    ) -> tuple[Any, ...] | None:
+        """What tells a request's record, None where the click has no id to be told by."""
+        known = [(self._ids[domain][item], int(clicked)) for _, item, clicked in events]
+        if self._job.impressions(domain):
+            return tuple(sorted(known))
+        if known[0][0] == schema.OOV_ID and not self._job.keep_unknown_clicks:
+            return None
+        return (known[0][0],)
 
     def _split(self, moment: int, from_end: int, left: list[Any]) -> str:
         """Of a request, the `from_end`-th from the last; "" where it is at the cutoff."""

@@ -61,13 +61,18 @@ def parse_record(raw: bytes, stage: str) -> Record:
     return record
 
 
-def clicked_ids(record: Record) -> tuple[int, ...]:
-    pairs = zip(record["candidates"], record["labels"], strict=False)
-    return tuple(sorted(item for item, label in pairs if label))
+def candidates_of(record: Record, domain: str) -> list[tuple[int, int]]:
+    """Candidates of a request of a domain, each with its label."""
+    ids = record[schema.CANDIDATES_OF_DOMAIN[domain].name]
+    return list(zip(ids, record["labels"], strict=False))
+
+
+def clicked_ids(record: Record, domain: str) -> tuple[int, ...]:
+    return tuple(sorted(item for item, label in candidates_of(record, domain) if label))
 
 
 class RecordChecks:
-    """The records of one user shard: stage 2 first, then `settle`, then stage 1.
+    """The records of one user shard: stage 2 first, then `settle`, then all others.
 
     What is remembered is of this shard's users alone.
     """
@@ -78,6 +83,7 @@ class RecordChecks:
         self._owners: set[str] = set()
         self._times: dict[str, dict[str, list[int]]] = {}
         self.user_cutoff: dict[str, int] = {}
+        self.user_end: dict[str, int] = {}
 
     def cutoff(self, user: str) -> int:
         """The user's training cutoff: before it is settled, of no user."""
@@ -85,12 +91,25 @@ class RecordChecks:
             return int(self._manifest.split["train_until"])
         return self.user_cutoff.get(user, 1 << 62)
 
-    def stage2(self, split: str, record: Record) -> None:
+    def source_split(self, user: str, moment: int) -> str:
+        """The split of a user's source request at a time, "" where it is the test's."""
+        if self._manifest.split["kind"] == "time":
+            end = int(self._manifest.split["validation_until"])
+        else:
+            end = self.user_end.get(user, 1 << 62)
+        if moment >= end:
+            return ""
+        return schema.TRAIN if moment < self.cutoff(user) else schema.VALIDATION
+
+    def request(self, domain: str, split: str, record: Record) -> None:
         """Checks one request."""
         self._any_record(record, record["request_time"])
-        self._candidates(record)
-        self._repeated(record)
-        if self._manifest.split["kind"] == "time":
+        self._candidates(record, domain)
+        self._repeated(record, domain)
+        if domain == schema.SOURCE:
+            fine = split == self.source_split(record["user_id"], record["request_time"])
+            self._check("source requests are split where the target's are", fine, record["where"])
+        elif self._manifest.split["kind"] == "time":
             low, high = self._bounds(split)
             fine = low <= record["request_time"] < high
             self._check("splits don't cross in time", fine, record["where"])
@@ -129,9 +148,10 @@ class RecordChecks:
         fine = all(schema.PAD_ID < i < size for i in ids)
         self._check("ids are in their vocabulary", fine, where)
 
-    def _candidates(self, record: Record) -> None:
-        candidates, labels, where = record["candidates"], record["labels"], record["where"]
-        self._ids(schema.TARGET, candidates, where)
+    def _candidates(self, record: Record, domain: str) -> None:
+        candidates = record[schema.CANDIDATES_OF_DOMAIN[domain].name]
+        labels, where = record["labels"], record["where"]
+        self._ids(domain, candidates, where)
         fine = bool(candidates) and len(labels) == len(candidates) and set(labels) <= {0, 1}
         self._check("each candidate has a label", fine, where)
         known = [c for c in candidates if c != schema.OOV_ID]
@@ -139,16 +159,16 @@ class RecordChecks:
         scores = len(record["logged_scores"])
         self._check("scores are for all candidates or none", scores in (0, len(candidates)), where)
 
-    def _repeated(self, record: Record) -> None:
+    def _repeated(self, record: Record, domain: str) -> None:
         """No request is there twice, as far as the records alone can tell.
 
         Requests that the log names may be alike, and so may clicks of unknown items.
         """
-        if self._job.formats[schema.TARGET].request is not None:
+        if self._job.formats[domain].request is not None:
             return
-        key: tuple[Any, ...] = (record["user_id"], record["request_time"])
-        if not self._job.impressions:
-            clicked = clicked_ids(record)
+        key: tuple[Any, ...] = (domain, record["user_id"], record["request_time"])
+        if not self._job.impressions(domain):
+            clicked = clicked_ids(record, domain)
             if schema.OOV_ID in clicked:
                 return
             key = (*key, *clicked)
@@ -173,3 +193,5 @@ class RecordChecks:
             self._check("splits don't cross in time", fine, user)
             if validation:
                 self.user_cutoff[user] = validation[0]
+            if test:
+                self.user_end[user] = test[0]

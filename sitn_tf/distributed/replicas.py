@@ -102,7 +102,7 @@ def split_rows(
     a pass of 21 s took 41 s.
 
     Args:
-      batch: tensors of N rows each.
+      batch: tensors of N rows each; without `sizes` each may have a number of its own.
       sizes: rows of each replica, summing to N; as even as possible if None.
 
     Returns:
@@ -111,18 +111,23 @@ def split_rows(
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
         return batch
-    rows = len(next(iter(batch.values())))
+    slices = {rows: _slices(rows, replicas, sizes) for rows in set(map(len, batch.values()))}
+
+    def part(context: tf.distribute.ReplicaContext) -> dict[str, tf.Tensor]:
+        r = context.replica_id_in_sync_group
+        return {name: value[slices[len(value)][r]] for name, value in batch.items()}
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
+def _slices(rows: int, replicas: int, sizes: Sequence[int] | None) -> list[slice]:
+    """Each replica's rows: of `sizes`, or as even as possible."""
     if sizes is None:
         sizes = [rows // replicas + (r < rows % replicas) for r in range(replicas)]
     if sum(sizes) != rows:
         raise ValueError(f"sizes={sizes} do not sum to the batch's {rows} rows")
-    ends = list(itertools.accumulate(sizes))
-
-    def part(context: tf.distribute.ReplicaContext) -> dict[str, tf.Tensor]:
-        r = context.replica_id_in_sync_group
-        return {name: value[ends[r] - sizes[r] : ends[r]] for name, value in batch.items()}
-
-    return strategy.experimental_distribute_values_from_function(part)
+    ends = itertools.accumulate(sizes)
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _others() -> tf.distribute.ReplicaContext | None:

@@ -12,6 +12,7 @@ from sitn_tf.models.dien import Dien
 from sitn_tf.models.din import Din
 from sitn_tf.models.fm import Fm
 from sitn_tf.models.mean_pool import MeanPool
+from sitn_tf.models.mv_dnn import MvDnn
 from sitn_tf.models.pretrainer import Pretrainer
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
@@ -25,6 +26,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "fm": Fm,
     "wide_deep": WideDeep,
     "deepfm": DeepFm,
+    "mv_dnn": MvDnn,
 }
 """Stage 2 of each model of config.SECTIONS."""
 

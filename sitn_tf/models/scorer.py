@@ -60,9 +60,12 @@ class Scorer(tf_keras.Model, abc.ABC):
       items: item embeddings by domain.
       takes_over: names of the attributes that a pre-trainer may hand over
         (models/registry.py), each a layer by domain.
+      learns_source: whether it is trained on requests of the source domain too; such a model has
+        `score_source`, and the section `joint` of the configuration.
     """
 
     takes_over: ClassVar[tuple[str, ...]] = ("items",)
+    learns_source: ClassVar[bool] = False
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name=config.model.name)
@@ -125,6 +128,12 @@ class Scorer(tf_keras.Model, abc.ABC):
         batch that padding must not change.
         """
 
+    def score_source(
+        self, encoded: Encoded, candidates: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """As `score`, of source items: in training alone, of a model that `learns_source`."""
+        raise NotImplementedError(f"{type(self).__name__} does not score source items")
+
     def auxiliary_losses(
         self, histories: Histories, encoded: Encoded, inputs: Batch
     ) -> dict[str, tf.Tensor]:
@@ -140,27 +149,36 @@ class Scorer(tf_keras.Model, abc.ABC):
         """
         return {}
 
-    def call(self, inputs: Batch, training: bool = False, with_losses: bool = False) -> Any:
+    def call(
+        self,
+        inputs: Batch,
+        training: bool = False,
+        with_losses: bool = False,
+        domain: str = schema.TARGET,
+    ) -> Any:
         """What the model `reads` of schema.STAGE2_FEATURES → logits `[B, C]` float32.
 
-        Target items that are both in a history and candidates are embedded once.
+        Items that are both in a history and candidates are embedded once.
 
         Args:
+          domain: of the candidates; with the source, inputs are of
+            schema.SOURCE_REQUEST_FEATURES.
           with_losses: also return `auxiliary_losses`, from the same pass.
         """
-        histories = {}
-        for domain in self.items:
-            history = inputs[schema.HISTORY_OF_DOMAIN[domain].name]
-            vectors_of = functools.partial(self.item_vectors, domain)
-            if domain == schema.TARGET:
-                vectors, candidates = look_up(vectors_of, history, inputs[schema.CANDIDATES.name])
+        histories, shown = {}, inputs[schema.CANDIDATES_OF_DOMAIN[domain].name]
+        for of_items in self.items:
+            history = inputs[schema.HISTORY_OF_DOMAIN[of_items].name]
+            vectors_of = functools.partial(self.item_vectors, of_items)
+            if of_items == domain:
+                vectors, candidates = look_up(vectors_of, history, shown)
             else:
                 (vectors,) = look_up(vectors_of, history)
-            histories[domain] = History(vectors, history != schema.PAD_ID)
+            histories[of_items] = History(vectors, history != schema.PAD_ID)
         encoded = self.encode(histories, inputs, training=training)
         if training:
-            encoded = {**encoded, SHOWN: inputs[schema.CANDIDATES.name] != schema.PAD_ID}
-        logits = tf.cast(self.score(encoded, candidates, training=training), tf.float32)
+            encoded = {**encoded, SHOWN: shown != schema.PAD_ID}
+        score = self.score if domain == schema.TARGET else self.score_source
+        logits = tf.cast(score(encoded, candidates, training=training), tf.float32)
         if with_losses:
             return logits, self.auxiliary_losses(histories, encoded, inputs)
         return logits

@@ -17,7 +17,6 @@ from sitn_tf.errors import InputError
 from sitn_tf.studies.arms import Arm
 from sitn_tf.studies.tables import Result
 
-RESULTS_FILE = "results.json"
 LOG_FILE = "log.txt"
 
 
@@ -52,7 +51,20 @@ class Study:
         if not self.arms:
             raise InputError(f"stage={self.stage}: no arm of the study has a stage 1")
         for arm in self.arms.values():
-            config.override(config.preset(self.preset), [*self.settings, *arm.settings])
+            chosen = config.override(config.preset(self.preset), [*self.settings, *arm.settings])
+            # A stage 1 trains sequence encoders.
+            if arm.pretrain and "encoder" not in config.sections_of(chosen.model.name):
+                raise InputError(
+                    f"model.name={chosen.model.name} has no stage 1, which an arm of the study "
+                    "trains",
+                    "study it with the arms of another study, or another model",
+                )
+
+    @property
+    def results_file(self) -> pathlib.Path:
+        """Where the results go: one file a measure, so that none replaces another's."""
+        what = "recall" if self.stage == "1" else self.split
+        return self.workdir / f"results-{what}.json"
 
     @property
     def measure(self) -> str:
@@ -80,7 +92,7 @@ def run_study(study: Study) -> list[Result]:
                     flush=True,
                 )
                 rows = [dataclasses.asdict(result) for result in results]
-                whole_files.write_json(study.workdir / RESULTS_FILE, rows)
+                whole_files.write_json(study.results_file, rows)
     finally:
         signal.signal(signal.SIGTERM, before)
     return results
@@ -128,7 +140,17 @@ def _call(command: Sequence[str], log: pathlib.Path) -> None:
             process.wait()
             raise
     if status:
-        raise InputError(f"python -m {' '.join(command)} ended with status {status}; see {log}")
+        raise InputError(
+            f"python -m {' '.join(command)} ended with status {status} ({last_words(log)})",
+            f"see {log}; a run of other settings there needs another workdir",
+        )
+
+
+def last_words(log: pathlib.Path) -> str:
+    """The last error that a log tells, its last line where it tells none."""
+    lines = [line for line in log.read_text().splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1]
 
 
 def auc(run_dir: pathlib.Path, split: str) -> float:

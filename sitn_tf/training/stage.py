@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from sitn_tf import data, runs, schema
 from sitn_tf.config import Config
+from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import make_optimizer
 from sitn_tf.sections import TrainingConfig
@@ -28,9 +29,11 @@ class Stage:
       records, steps: of an epoch; None where the data set does not say.
       model: the pre-trainer of stage 1, the scorer of stage 2.
       optimizer: without slots yet.
+      learns_source: whether a step has source requests beside it.
 
     Raises:
-      InputError: no (whole) data set, a model without a stage 1, or a schedule without an end.
+      InputError: no (whole) data set, a model without a stage 1, a schedule without an end, or a
+        model of both domains and no source requests.
     """
 
     def __init__(
@@ -51,11 +54,44 @@ class Stage:
         with self.strategy.scope():
             self.model = make_model(config, self.tables, self.manifest.max_history)
             self.optimizer = make_optimizer(self.settings, self.steps)
+        self.learns_source = name == schema.STAGE2 and self.model.learns_source
+        if self.learns_source:
+            self.source_steps()
 
     def batches(self, epoch: int, skip: int) -> tf.data.Dataset:
         """An epoch's pass over the training data, in its order, without the first `skip`."""
         size, seed = self.settings.batch_size, self.config.seed
-        return data.read_epoch(self.data_dir, self.name, size, seed, epoch, skip)
+        read = data.read_epoch(self.data_dir, self.name, size, seed, epoch, skip)
+        if not self.learns_source:
+            return read
+        assert self.steps is not None
+        size, steps = self.source_steps()
+        ahead = range((epoch - 1) * self.steps + skip, epoch * self.steps)
+        asked = data.read_onwards(self.data_dir, schema.SOURCE_REQUESTS, size, seed, ahead, steps)
+        return tf.data.Dataset.zip(read, asked).map(data.with_source_requests)
+
+    def source_steps(self) -> tuple[int, int]:
+        """Source requests a step, and steps in a pass over them.
+
+        Without `joint.batch_size` so many that an epoch of stage 2 sees each about once.
+
+        Raises:
+          InputError: the data set has none, or fewer than a step's.
+        """
+        records = self.manifest.records.get(schema.SOURCE_REQUESTS, {}).get(schema.TRAIN, 0)
+        name = self.config.model.name
+        if not records or not self.steps:
+            raise InputError(
+                f"model.name={name} learns from requests of both domains; {self.data_dir} has none "
+                "of the source",
+                "build the data set with source_requests=True",
+            )
+        size = self.config.joint.batch_size or max(1, records // self.steps)
+        if size > records:
+            raise InputError(
+                f"joint.batch_size={size} is above the data set's {records} source requests"
+            )
+        return size, -(-records // size)
 
     def validation(self, batch_size: int) -> tf.data.Dataset:
         """The records that the stage is judged by."""

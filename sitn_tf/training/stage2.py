@@ -108,21 +108,30 @@ def scorer_losses(
     """
     logits, auxiliary = scorer(batch, training=True, with_losses=True)
     click = mean_click_loss(logits, batch, log_q)
+    if scorer.learns_source:
+        asked = data.source_requests(batch)
+        clicks = scorer(asked, training=True, domain=schema.SOURCE)
+        of_source = mean_click_loss(clicks, asked, domain=schema.SOURCE)
+        auxiliary = {"source_click": scorer.config.joint.source_weight * of_source, **auxiliary}
     if not auxiliary:
         return {"loss": click}
     return {"loss": tf.add_n([click, *auxiliary.values()]), "click": click, **auxiliary}
 
 
 def mean_click_loss(
-    logits: tf.Tensor, batch: data.Batch, log_q: tf.Tensor | None = None
+    logits: tf.Tensor,
+    batch: data.Batch,
+    log_q: tf.Tensor | None = None,
+    domain: str = schema.TARGET,
 ) -> tf.Tensor:
     """A replica's share of the mean cross-entropy (Eq. 9) over the global batch's candidates.
 
     Args:
       logits: `[B, C]` of the batch's candidates.
       log_q: `[R]` of the target items, see `sampling_log_probability`; no correction if None.
+      domain: of the candidates.
     """
-    candidates = batch[schema.CANDIDATES.name]
+    candidates = batch[schema.CANDIDATES_OF_DOMAIN[domain].name]
     if log_q is not None:
         logits -= tf.gather(log_q, candidates)
     real = candidates != schema.PAD_ID

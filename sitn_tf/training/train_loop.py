@@ -19,7 +19,7 @@ import tensorflow as tf
 import tf_keras
 import tqdm
 
-from sitn_tf import runs, whole_files
+from sitn_tf import runs, schema, whole_files
 from sitn_tf.checkpoints import Checkpoints, restore_best
 from sitn_tf.data import Batch
 from sitn_tf.distributed.replicas import Gradient, separate_replicas, split_rows, sum_gradients
@@ -259,7 +259,7 @@ class _Fit:
             leave=False,
         ) as bar:
             for batch in stage.batches(progress.epoch, progress.batches):
-                rows = len(next(iter(batch.values())))
+                rows = len(batch[schema.USER_ID.name])
                 waiting.append((rows, self.step(split_rows(self.stage.strategy, batch))))
                 bar.update(rows)
                 save = self.stop.requested or self._save_is_due(len(waiting))

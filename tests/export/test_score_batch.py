@@ -88,3 +88,16 @@ def test_records_of_another_data_set_are_refused(servable, tmp_path):
 def test_a_servable_is_no_version(servable):
     with pytest.raises(InputError, match=r"is a servable: name one of its versions, .*/1"):
         version_files.read_metadata(servable)
+
+
+def test_what_is_no_stage_2_record_is_refused_before_the_job(servable, run_dir, tmp_path):
+    data_dir = runs.read_info(run_dir).data_dir
+    stage1 = tf.io.gfile.glob(f"{data_dir}/{schema.shard_glob(schema.STAGE1, schema.TRAIN)}")[0]
+    with pytest.raises(InputError, match=r"no stage-2 records .*: give DATASET/stage2"):
+        score_batch.score_records(str(servable / "1"), stage1, str(tmp_path / "out"))
+    stage2 = tf.io.gfile.glob(f"{data_dir}/{schema.shard_glob(schema.STAGE2, schema.TEST)}")[0]
+    score_batch.check_records(stage2)
+    text = tmp_path / "text"
+    text.write_text("no records, but words that are long enough")
+    with pytest.raises(InputError, match="has no stage-2 records"):
+        score_batch.check_records(str(text))

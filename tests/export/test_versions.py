@@ -74,6 +74,17 @@ def test_the_list_marks_what_is_served(folder):
     ]
 
 
+def test_a_damaged_version_hides_no_other(folder):
+    (folder / "2" / version_files.METADATA_FILE).write_text("{")
+    first, second, third = version_files.describe(folder).splitlines()
+    assert first.startswith("1  today")
+    assert second == "2  damaged: assets.extra/metadata.json cannot be read"
+    assert third.startswith("3  today")
+    with pytest.raises(InputError, match=r"2, which would be served, is damaged: .*--check"):
+        version_files.rollback(folder)
+    assert version_files.present(folder) == [1, 2, 3]
+
+
 def test_two_exports_at_once_do_not_mix(tmp_path):
     with version_files.unfinished_version(tmp_path) as first:
         (first / "mine").touch()
@@ -227,7 +238,7 @@ def test_a_check_finds_what_is_broken_and_prune_removes_it(servable, tmp_path, h
     assert version_files.next_version(folder) == 3
 
 
-def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tmp_path):
+def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tmp_path, capsys):
     folder = shutil.copytree(servable, tmp_path / "servable")
     for name in (".unfinished.old", ".unfinished.new"):
         (folder / name / "assets").mkdir(parents=True)
@@ -242,9 +253,11 @@ def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tm
         version_files.HIGHEST_FILE,
     }
     damaged(folder / "1", "cut")
-    with pytest.raises(InputError, match=r"no version of .* is whole, nothing was removed"):
+    with pytest.raises(InputError, match=r"is whole, nothing was removed \(version 1: "):
         versions.prune(folder)
     assert (folder / "1").is_dir()
+    assert run_main(versions, f"--servable={folder}", "--check") == versions.BROKEN
+    assert "none is whole: export one" in capsys.readouterr().out
 
 
 def test_checksums_are_those_of_sha256sum(servable):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
-from pipelines import build_dataset
+from pipelines import build_dataset, manifest_entries
 from pipelines.job import assembly
 from sitn_tf import schema
 from sitn_tf.errors import InputError
@@ -69,12 +69,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_time(folder):
-    return folder / "time", build(folder / "time", *logs.flags_of(folder))
+    return folder / "time", build(folder / "time", "--source_requests", *logs.flags_of(folder))
 
 
 @pytest.fixture(scope="module")
 def by_last(folder):
-    return folder / "last", build(folder / "last", "--split=last", *logs.flags_of(folder))
+    return folder / "last", build(
+        folder / "last", "--split=last", "--source_requests", *logs.flags_of(folder)
+    )
 
 
 def vocabulary(data_dir, domain):
@@ -137,6 +139,19 @@ def test_stage2_by_time(by_time, folder):
     assert found == expected
 
 
+def test_source_requests_change_nothing_else(by_time, folder):
+    data_dir, _ = by_time
+    build(folder / "without", *logs.flags_of(folder))
+    without, with_them = (
+        json.loads((made / manifest_entries.CHECKSUMS_FILE).read_text())
+        for made in (folder / "without", data_dir)
+    )
+    assert without.items() <= with_them.items()
+    more = with_them.keys() - without.keys()
+    assert {name.split("/")[0] for name in more} == {schema.SOURCE_REQUESTS}
+    assert not (folder / "without" / schema.SOURCE_REQUESTS).exists()
+
+
 def test_unknown_clicks_are_kept_when_asked_for(by_time, folder):
     _, manifest = by_time
     kept = build(
@@ -192,6 +207,64 @@ def test_last_split(by_last, folder):
     for domain in schema.DOMAINS:
         expected = reference.vocabulary(domain, lambda user: cutoffs.get(user, 10**10))
         assert vocabulary(data_dir, domain) == expected
+
+
+def _ends_of_time(manifest, reference):
+    """By user, the training cutoff and where the test begins, by loops over the target's clicks."""
+    if manifest.split["kind"] == "time":
+        ends = manifest.split["train_until"], manifest.split["validation_until"]
+        return dict.fromkeys(reference.clicks["source"], ends)
+    ends = {}
+    for user in reference.clicks["source"]:
+        first = min(t for t, _ in reference.clicks["source"][user])
+        asked = [t for t, _ in reference.clicks["target"].get(user, []) if t > first]
+        ends[user] = (asked[-2], asked[-1]) if len(asked) >= 3 else (10**10, 10**10)
+    return ends
+
+
+@pytest.mark.parametrize("kind", ["by_time", "by_last"])
+def test_source_requests(kind, folder, request):
+    data_dir, manifest = request.getfixturevalue(kind)
+    reference = Reference(folder)
+    known = {domain: vocabulary(data_dir, domain) for domain in schema.DOMAINS}
+    records = check_histories(
+        data_dir,
+        reference,
+        known,
+        schema.SOURCE_REQUESTS,
+        schema.SOURCE_REQUESTS_SPLITS,
+        "request_time",
+    )
+    ends = _ends_of_time(manifest, reference)
+    assert any(not record["target_history"] for _, record in records)
+    assert any(not record["source_history"] for _, record in records)
+    recorded = collections.Counter()
+    for split, record in records:
+        candidates, labels = record["source_candidates"], record["labels"]
+        assert len(candidates) == len(set(candidates)) == 5
+        assert sum(labels) == 1
+        ever = {item for _, item in reference.clicks["source"][record["user_id"]]}
+        for item, label in zip(candidates, labels, strict=True):
+            assert label or item not in ever
+            assert item in known["source"]
+        click = candidates[labels.index(1)]
+        recorded[split, record["user_id"], record["request_time"], click] += 1
+    expected, filtered = collections.Counter(), collections.Counter()
+    for user, clicks in reference.clicks["source"].items():
+        cutoff, end = ends[user]
+        for moment, item in clicks:
+            if moment >= end:
+                filtered["in_the_test_period"] += 1
+            elif item not in known["source"]:
+                filtered["clicked_item_unknown"] += 1
+            else:
+                expected["train" if moment < cutoff else "validation", user, moment, item] += 1
+    assert recorded == expected
+    assert {split for split, *_ in expected} == {"train", "validation"}
+    told = manifest.lines["source_requests"]
+    assert told["filtered"] == filtered
+    assert told["used"] == sum(manifest.records["source_requests"].values()) == len(records)
+    assert told["total"] == sum(map(len, reference.clicks["source"].values()))
 
 
 def test_impressions(tmp_path):
@@ -270,9 +343,7 @@ def test_shard_files_are_what_the_manifest_says(by_time):
 def test_options_of_another_run_do_not_linger(by_time, folder):
     _, manifest = by_time
     assert manifest.options["split"] == "time"
-    again = build(
-        folder / "again", *logs.flags_of(folder),
-    )  # fmt: skip
+    again = build(folder / "again", "--source_requests", *logs.flags_of(folder))
     assert again.dataset_hash == manifest.dataset_hash
 
 
@@ -290,6 +361,7 @@ def test_formats_and_blocks_give_the_same_data(by_time, folder, tmp_path):
         found = build(
             tmp_path / f"from-{pattern}", f"--source_log={tmp_path}/source{tail}",
             f"--target_log={tmp_path}/target{tail}", "--block_bytes=333",
+            "--source_requests",
         )  # fmt: skip
         assert found.dataset_hash == by_time[1].dataset_hash, pattern
 

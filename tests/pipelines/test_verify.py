@@ -21,7 +21,8 @@ from tests.pipelines import two_logs as logs
 def built(tmp_path_factory):
     """Data sets by kind of split, and one of impressions."""
     folder = tmp_path_factory.mktemp("built")
-    flags = [*logs.two_logs(folder), "--shards=2", "--max_history=5", "--negatives=3"]
+    flags = [*logs.two_logs(folder), "--shards=2", "--max_history=5", "--negatives=3",
+             "--source_requests"]  # fmt: skip
     build_dataset.run([*flags, f"--output={folder}/time"])
     build_dataset.run([*flags, "--split=last", f"--output={folder}/last"])
     logs.write_lines(folder / "shown.jsonl", logs.impressions(3, 30, 30, 150))
@@ -99,9 +100,19 @@ def long_enough(example):
     return len(example.features.feature["target_history"].int64_list.value) > 1
 
 
-def _plant_click(record):
+def _plant_click(candidates, history):
     """A negative becomes an item of the user's own history."""
-    record["candidates"][list(record["labels"]).index(0)] = record["target_history"][0]
+
+    def edit(record):
+        record[candidates][list(record["labels"]).index(0)] = record[history][0]
+
+    return edit
+
+
+def _other_click(record):
+    """Another candidate is said to be the click."""
+    labels = list(record["labels"])
+    record["labels"][labels.index(1)], record["labels"][labels.index(0)] = 0, 1
 
 
 PLANTED = [
@@ -120,7 +131,8 @@ PLANTED = [
     ("time", "stage2", "train", _set("labels", 0, 2), "each candidate has a label"),
     ("time", "stage2", "train", lambda r: r["candidates"].__setitem__(0, r["candidates"][1]),
      "no candidate is there twice"),
-    ("time", "stage2", "train", _plant_click, "no negative is a click of the user"),
+    ("time", "stage2", "train", _plant_click("candidates", "target_history"),
+     "no negative is a click of the user"),
     ("time", "stage2", "train", lambda r: r["target_history"].extend([2] * 9),
      "histories are no longer than the manifest says"),
     ("time", "stage1", "train", _set("cutoff_time", 0, 4_000_000_000),
@@ -131,6 +143,21 @@ PLANTED = [
      "splits don't cross in time"),
     ("last", "stage1", "train", _set("cutoff_time", 0, 4_000_000_000),
      "stage 1 saw nothing past the training cutoff"),
+    ("time", "source_requests", "train", _set("request_time", 0, 4_000_000_000),
+     "source requests are split where the target's are"),
+    ("last", "source_requests", "validation", _set("request_time", 0, 1_600_000_000),
+     "source requests are split where the target's are"),
+    ("time", "source_requests", "train", _set("source_history", 0, 3),
+     "histories are the log's clicks before the time"),
+    ("time", "source_requests", "train", _set("source_candidates", 0, 9999),
+     "ids are in their vocabulary"),
+    ("time", "source_requests", "train",
+     lambda r: r["source_candidates"].__setitem__(0, r["source_candidates"][1]),
+     "no candidate is there twice"),
+    ("time", "source_requests", "train", _plant_click("source_candidates", "source_history"),
+     "no negative is a click of the user"),
+    ("time", "source_requests", "validation", _other_click,
+     "records are requests of the log, each once"),
     ("shown", "stage2", "train", lambda r: r["labels"].__setitem__(0, 1 - r["labels"][0]),
      "candidates were shown to the user"),
 ]  # fmt: skip
@@ -145,12 +172,7 @@ def test_a_planted_record_is_found(copy, kind, stage, split, edit, what):
 
 def test_positive_that_was_not_clicked(copy):
     data_dir = copy("time")
-
-    def swap_labels(record):
-        one = list(record["labels"]).index(1)
-        record["labels"][one], record["labels"][one - 1] = 0, 1
-
-    edit_record(data_dir, "stage2", "test", swap_labels)
+    edit_record(data_dir, "stage2", "test", _other_click)
     wrong = verified(data_dir).wrong
     assert "positives are clicks at the request's time" in wrong
 

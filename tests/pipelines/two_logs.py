@@ -78,6 +78,7 @@ def read_records(data_dir: pathlib.Path, stage: str, split: str) -> list[dict[st
         schema.SOURCE_HISTORY.name: names[schema.SOURCE],
         schema.TARGET_HISTORY.name: names[schema.TARGET],
         schema.CANDIDATES.name: names[schema.TARGET],
+        schema.SOURCE_CANDIDATES.name: names[schema.SOURCE],
     }
     records = []
     for path in sorted(data_dir.glob(schema.shard_glob(stage, split))):

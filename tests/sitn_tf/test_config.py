@@ -58,6 +58,7 @@ def test_override_coerces_by_type():
         ("model.name=esmm", "model.name=esmm is not one of: sitn, din, dien, mean_pool, fm,"),
         ("model.heads=4", "model.heads: no such field; did you mean encoder.heads?"),
         ("model.mlp=8", "model.mlp: no such field; did you mean mlp.widths, mlp.products?"),
+        ("xyz=3", "xyz: no such field; the sections are: model, items, mlp,"),
         ("stage2.learning_rate=inf", "stage2.learning_rate=inf is not finite"),
     ],
 )

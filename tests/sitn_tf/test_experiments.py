@@ -114,5 +114,30 @@ def test_a_study_continues_and_shows_its_table(small, tmp_path, capsys):
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert table == [line for line in first.splitlines() if line.startswith("|")]
     (tmp_path / "runs/ssl/0/stage2/metrics.json").unlink()
-    with pytest.raises(InputError, match=r"ended with status 2; see .*log\.txt"):
+    with pytest.raises(InputError, match=r"ended with status 2 \(error: .*\): see .*log\.txt"):
         run_main(experiments, *flags, "--set=encoder.heads=4")
+
+
+def test_a_model_without_a_stage_1_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(InputError, match=r"model\.name=din has no stage 1, which an arm"):
+        runs.Study("data", tmp_path, arms.STUDIES["transfer"], settings=["model.name=din"])
+
+
+def test_each_measure_has_its_own_results(tmp_path):
+    def written(**chosen):
+        return runs.Study("data", tmp_path, arms.STUDIES["transfer"], **chosen).results_file.name
+
+    assert written() == "results-validation.json"
+    assert written(split="test") == "results-test.json"
+
+
+def test_what_a_failed_command_said_is_repeated(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text("epoch 1\nerror: --x=1 is not 2\n")
+    assert runs.last_words(log) == "error: --x=1 is not 2"
+    log.write_text("epoch 1\nKilled\n\n")
+    assert runs.last_words(log) == "Killed"
+    log.write_text("")
+    assert runs.last_words(log) == "it said nothing"
+    with pytest.raises(InputError, match=r"ended with status 1 .*No module named nothing"):
+        runs._call(["nothing"], log)

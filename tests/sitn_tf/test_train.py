@@ -50,6 +50,18 @@ def test_a_run_directory_says_everything(workdir, small):
         assert metrics["validation"] in history
 
 
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+@pytest.mark.parametrize("name", [runs.CONFIG_FILE, runs.RUN_FILE])
+def test_a_damaged_run_is_named(workdir, tmp_path, name, content):
+    run_dir = shutil.copytree(workdir / "stage2", tmp_path / "stage2")
+    (run_dir / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name} is damaged .*train again"):
+        trained_models.load_scorer(run_dir)
+    (run_dir / runs.CONFIG_FILE).unlink()
+    with pytest.raises(InputError, match=r"config\.json is damaged \(missing\)"):
+        runs.read_config(run_dir)
+
+
 def test_stage_2_starts_from_stage_1(workdir):
     described = json.loads((workdir / "stage2" / runs.INITIALIZATION_FILE).read_text())
     assert described["init"] == str((workdir / "stage1").resolve())
@@ -241,6 +253,9 @@ def test_every_weight_gets_a_gradient(small):
         tables = runs.read_tables(small, manifest, settings)
         scorer = make_scorer(settings, tables, manifest.max_history)
         batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 64)))
+        if scorer.learns_source:
+            asked = next(iter(data.read_split(small, schema.SOURCE_REQUESTS, schema.TRAIN, 64)))
+            batch = data.with_source_requests(batch, asked)
         with tf.GradientTape() as tape:
             loss = stage2.scorer_losses(scorer, batch)["loss"]
         used = scorer.trainable_variables

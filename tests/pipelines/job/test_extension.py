@@ -13,7 +13,8 @@ from tests.pipelines import two_logs as logs
 
 DAY = 86_400
 BEGIN = 1_600_000_000
-FLAGS = ["--shards=3", "--max_history=6", "--negatives=3", "--title_word_min_count=1"]
+FLAGS = ["--shards=3", "--max_history=6", "--negatives=3", "--title_word_min_count=1",
+         "--source_requests"]  # fmt: skip
 
 
 def days(rows, *bounds):
@@ -52,7 +53,7 @@ def build(folder, name, output, *flags):
 def contents(data_dir):
     """Everything in the records, with raw items for ids, as a multiset."""
     found = collections.Counter()
-    for stage, splits in (("stage1", schema.STAGE1_SPLITS), ("stage2", schema.STAGE2_SPLITS)):
+    for stage, splits in schema.SPLITS.items():
         for split in splits:
             for record in logs.read_records(data_dir, stage, split):
                 found[stage, split, str(sorted(record.items()))] += 1

@@ -26,7 +26,8 @@ from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
 
 ROOT = pathlib.Path(__file__).parents[3]
-FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000"]
+FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000",
+         "--source_requests"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -34,8 +34,8 @@ def planned(source, target, cutoffs=None, **options):
 def test_each_click_is_a_request_at_its_time():
     target = [("u", t, f"i{t}", True) for t in (5, 9, 10, 19, 20, 30)]
     plan, _ = planned([("u", 1, "s", True)], target)
-    assert plan.requests.time.tolist() == [5, 9, 10, 19, 20, 30]
-    assert plan.split.tolist() == [TRAIN, TRAIN, VALIDATION, VALIDATION, TEST, TEST]
+    assert plan.asked["target"].requests.time.tolist() == [5, 9, 10, 19, 20, 30]
+    assert plan.asked["target"].split.tolist() == [TRAIN, TRAIN, VALIDATION, VALIDATION, TEST, TEST]
     assert plan.user_cutoff.tolist() == [10]
 
 
@@ -43,8 +43,8 @@ def test_requests_without_history_are_filtered_by_rule():
     target = [("u", 5, "a", True), ("u", 7, "b", True), ("v", 8, "c", True)]
     plan, _ = planned([("u", 5, "s", True)], target, min_target_history=1)
     # u at 5: the source click has the same time; v: no source; u at 7 has one of each
-    assert plan.split.tolist() == [NO_SPLIT, TRAIN, NO_SPLIT]
-    assert plan.filtered == {"source_history_too_short": 2}
+    assert plan.asked["target"].split.tolist() == [NO_SPLIT, TRAIN, NO_SPLIT]
+    assert plan.asked["target"].filtered == {"source_history_too_short": 2}
 
 
 def test_impressions_of_a_request_belong_together_from_its_first_time():
@@ -54,7 +54,7 @@ def test_impressions_of_a_request_belong_together_from_its_first_time():
     ]  # fmt: skip
     source = [("u", 1, "s", True), ("v", 1, "s", True)]
     plan, found = planned(source, target, formats=SHOWN)
-    asked = plan.requests
+    asked = plan.asked["target"].requests
     shown = [
         sorted(found.items.take(pa.array(found.item[asked.rows[a:b]])).to_pylist())
         for a, b in zip(asked.start, asked.stop, strict=True)
@@ -78,8 +78,8 @@ def test_last_requests():
 def test_last_split_leaves_out_training_at_the_cutoff():
     target = [("u", t, i, True) for t, i in ((3, "a"), (5, "b"), (5, "c"), (6, "d"))]
     plan, found = planned([("u", 1, "s", True)], target, Cutoffs(None, None), split="last")
-    assert plan.split.tolist() == [TRAIN, NO_SPLIT, VALIDATION, TEST]
-    assert plan.filtered == {"at_the_users_cutoff": 1}
+    assert plan.asked["target"].split.tolist() == [TRAIN, NO_SPLIT, VALIDATION, TEST]
+    assert plan.asked["target"].filtered == {"at_the_users_cutoff": 1}
     assert plan.user_cutoff.tolist() == [5]
     counts = vocabulary.count_items(found, plan.user_cutoff)
     assert counts.to_pylist() == [{"item": "a", "clicks": 1, "impressions": 1}]
@@ -89,14 +89,14 @@ def test_user_without_held_out_requests_is_known_to_the_end():
     plan, _ = planned(
         [("u", 1, "s", True)], [("u", 5, "a", True)], Cutoffs(None, None), split="last"
     )
-    assert plan.split.tolist() == [TRAIN]
+    assert plan.asked["target"].split.tolist() == [TRAIN]
     assert plan.user_cutoff.tolist() == [6]
 
 
 def test_too_many_candidates_are_filtered():
     target = [("u", 5, f"i{n}", n == 0, "r") for n in range(5)]
     plan, _ = planned([("u", 1, "s", True)], target, formats=SHOWN, max_candidates=4)
-    assert plan.filtered == {"too_many_candidates": 1}
+    assert plan.asked["target"].filtered == {"too_many_candidates": 1}
 
 
 def test_vocabulary_order():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, schema
+from sitn_tf import config, data, schema
 from sitn_tf.distributed.replicas import cpu_strategy, split_rows
 from sitn_tf.models.registry import SCORERS
 from sitn_tf.training import stage1
@@ -53,6 +53,9 @@ def test_weights_after_ten_steps(small, four_cpus, stage, sizes):
 def test_every_other_model_after_ten_steps(small, four_cpus, name):
     chosen = config.override(settings(), [f"model.name={name}"])
     batches = read_batches(small, schema.STAGE2)
+    if SCORERS[name].learns_source:
+        asked = read_batches(small, schema.SOURCE_REQUESTS)
+        batches = list(map(data.with_source_requests, batches, asked))
     one = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
     two = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:2]), chosen).train(batches, (7, 4))
     np.testing.assert_allclose(two[0], one[0], rtol=1e-5)

@@ -39,6 +39,8 @@ def test_every_model_has_sections_and_a_stage_1_trains_encoders():
     assert SCORERS.keys() == config.SECTIONS.keys()
     with_encoders = {name for name in SCORERS if "encoder" in config.sections_of(name)}
     assert PRETRAINERS.keys() == with_encoders
+    learns_source = {name for name, scorer in SCORERS.items() if scorer.learns_source}
+    assert learns_source == {name for name in SCORERS if "joint" in config.sections_of(name)}
 
 
 @pytest.mark.parametrize("name", PRETRAINERS)
