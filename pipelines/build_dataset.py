@@ -199,6 +199,12 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
     sizes = {n: e["size"] for n, e in manifest.vocabularies.items() if e["size"] > schema.FIRST_ID}
     rows.append("ids: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
     rows += _described(manifest)
+    if manifest.vectors:
+        having = manifest.vectors["items"]
+        rows.append(
+            "vectors: " + ", ".join(f"{n:,} {domain} items" for domain, n in having.items())
+        )
+        rows += [f"note: no {d} item has a vector" for d in schema.DOMAINS if d not in having]
     lines = sum(manifest.lines[d]["total"] for d in schema.DOMAINS if d in manifest.lines)
     rows.append(f"{output} in {seconds:.1f} s ({lines / max(seconds, 1e-9):,.0f} lines/s)")
     rows.append(f"next: python -m sitn_tf.train --stage=1 --data_dir={output} --workdir=RUN")

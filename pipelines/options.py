@@ -18,6 +18,8 @@ class ItemFields:
       main_category, second_category: plain fields, used where the line has them.
       categories: a field with a path of categories, such as ["Books", "History"], or a list
         of paths, of which the first counts; gives both categories where they aren't plain.
+      vector: a field with a list of numbers, such as an embedding of the item's image or title,
+        of one length in all files; "" for none. Zeros say as little as no list.
     """
 
     item: str = "item_id"
@@ -26,6 +28,7 @@ class ItemFields:
     main_category: str = "main_category"
     second_category: str = "second_category"
     categories: str = "categories"
+    vector: str = ""
 
 
 _SHARE = ("in [0, 1)", lambda value: 0 <= value < 1)
@@ -86,11 +89,16 @@ class Job:
         ("in [0, 10]", lambda value: 0 <= value <= 10),
     )
     min_item_count: int = option(
-        1, "training clicks an item needs for an id of its own", at_least(1)
+        1,
+        "training clicks an item needs for an id of its own; 0 gives one to all of the item files",
+        at_least(0),
     )
     title_word_min_count: int = option(2, "items whose titles must have a word", at_least(1))
     title_words_max: int = option(50_000, "size of the vocabulary of title words", at_least(0))
     title_length: int = option(32, "", at_least(1))
+    vector_dim: int = option(
+        96, "numbers that longer vectors of items are reduced to, by a PCA", at_least(1)
+    )
     max_user_events: int = option(100_000, "latest events kept of a user in a domain", at_least(1))
     max_candidates: int = option(1_000, "requests with more are filtered", at_least(1))
     max_reject_rate: float = option(

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -37,6 +38,8 @@ flags.DEFINE_string("data_dir", "", "the data set directory", flag_values=FLAGS)
 flags.DEFINE_bool("logs", True, "also read the logs again and compare", flag_values=FLAGS)
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 """What reading a file that is missing or damaged raises."""
+_ROUNDED = 1e-2
+"""How far from 1 the length of a vector of float16 numbers may be."""
 _COMPARABLE = "records can be compared with the logs"
 T = TypeVar("T")
 
@@ -66,6 +69,7 @@ class Verifier:
         self._attempt("manifest can be read", self._manifest)
         self._attempt("checksums can be read", self._files)
         self._attempt("vocabularies and item tables can be read", self._vocabularies)
+        self._attempt("item vectors can be read", self._vectors)
         self._attempt("tfds metadata can be read", self._metadata)
         self._attempt("records can be read", lambda: self._all_records(with_logs=with_logs))
         return self.findings
@@ -228,6 +232,31 @@ class Verifier:
                 self.check("item features are in their vocabulary", highest < size or
                            highest < schema.FIRST_ID, f"{label}: {highest}")  # fmt: skip
 
+    def _vectors(self) -> None:
+        """Item tables have vectors of the width where the manifest says so, of length 1 or 0."""
+        told = self.manifest.vectors
+        for domain in schema.DOMAINS:
+            table = pq.read_table(self.root / schema.item_table_path(domain))
+            count = told.get("items", {}).get(domain, 0)
+            there = schema.VECTOR in table.column_names
+            self.check("item vectors are where the manifest has them", there == bool(count), domain)
+            if not there:
+                continue
+            column = table[schema.VECTOR]
+            numbers = pc.list_flatten(column).to_numpy().astype(np.float32)
+            vectors = numbers.reshape(-1, column.type.list_size)
+            self.check("item vectors have their width", vectors.shape[1] == told.get("dims"),
+                       f"{domain}: {vectors.shape[1]}")  # fmt: skip
+            length = np.linalg.norm(vectors, axis=1)
+            fine = (length == 0) | (np.abs(length - 1) < _ROUNDED)
+            self.findings.check_all("item vectors are of length 1 or 0", fine,
+                                    _item_of(domain))  # fmt: skip
+            known = np.count_nonzero(length)
+            reserved = np.count_nonzero(length[: schema.FIRST_ID])
+            self.check("as many items have vectors as the manifest says",
+                       known <= count and not reserved,
+                       f"{domain}: {known} of {count}, reserved {reserved}")  # fmt: skip
+
     def _metadata(self) -> None:
         import tensorflow_datasets as tfds
 
@@ -248,6 +277,10 @@ def _sha256(path: pathlib.Path) -> str:
 
 def _place_in(name: str) -> Callable[[int], str]:
     return lambda place: f"{name} record {place}"
+
+
+def _item_of(domain: str) -> Callable[[int], str]:
+    return lambda row: f"{domain} item {row}"
 
 
 def main(_: list[str]) -> int:

@@ -22,6 +22,7 @@ class ItemTable:
       count: `[V]` int64, clicks in the training period.
       features: int32 ids by side feature: `[V]`, and `[V, W]` for title words, padded with 0.
       vocabulary_sizes: number of ids of each side feature.
+      vectors: `[V, P]` float16, of length 1 or zeros, P the same in both domains; None without.
     """
 
     domain: str
@@ -30,6 +31,21 @@ class ItemTable:
     count: np.ndarray
     features: dict[str, np.ndarray]
     vocabulary_sizes: dict[str, int]
+    vectors: np.ndarray | None = None
+
+    @property
+    def side_features(self) -> tuple[str, ...]:
+        """What is known of items beside their ids, by name."""
+        return (*self.features, *(() if self.vectors is None else (schema.VECTOR,)))
+
+    @property
+    def described(self) -> np.ndarray:
+        """`[V]` bool, whether anything is known of an item beside its id."""
+        parts = [ids > schema.OOV_ID for ids in self.features.values()]
+        if self.vectors is not None:
+            parts.append(self.vectors != 0)
+        known = [part.reshape(self.size, -1).any(axis=1) for part in parts]
+        return np.any([np.zeros(self.size, bool), *known], axis=0)
 
     @property
     def size(self) -> int:
@@ -43,7 +59,7 @@ def read_item_table(
     side_features: tuple[str, ...],
     title_words: int,
 ) -> ItemTable:
-    """Reads a domain's item table; side features without a vocabulary are left out.
+    """Reads a domain's item table; side features that it has not got are left out.
 
     Args:
       title_words: W, how many of a title's first words are kept.
@@ -71,6 +87,7 @@ def read_item_table(
         else:
             features[name] = column.to_numpy(zero_copy_only=False).astype(np.int32)
         sizes[name] = size
+    has_vectors = schema.VECTOR in side_features and schema.VECTOR in table.column_names
     return ItemTable(
         domain=domain,
         ids=table.column(schema.ITEM).to_pylist(),
@@ -78,7 +95,15 @@ def read_item_table(
         count=table.column(schema.COUNT).to_numpy(),
         features=features,
         vocabulary_sizes=sizes,
+        vectors=vectors_of(table) if has_vectors else None,
     )
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    """The items' vectors of a Parquet item table that has some: `[V, P]` float16."""
+    column = table.column(schema.VECTOR).combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float16)
+    return flat.reshape(len(table), column.type.list_size)
 
 
 def pad_lists(flat: np.ndarray, offsets: np.ndarray, width: int) -> np.ndarray:

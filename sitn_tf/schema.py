@@ -11,6 +11,7 @@
       source_requests/                 the same, where they were asked for: train and validation
       vocabularies/source.item.txt     one token a line; line i (from 0) has id i + 2
       items/source.parquet             row r is the item of id r (0 pads, 1 is unknown)
+      items/vectors.npz                where items have vectors: what made them (see below)
       rejects/part-*.jsonl             the input lines that were not used, with reasons
       events/                          with keep_events: what the next day's job extends
 
@@ -137,6 +138,11 @@ ITEM_TABLE_COLUMNS = (
 )
 
 
+VECTOR = "vector"
+"""A further column, of item tables whose items have vectors: float16 lists of a fixed size, the
+same in both domains, of length 1, or zeros where the item has none."""
+
+
 def schema_hash() -> str:
     """Hash of everything that a reader of the directory relies on."""
     described = {
@@ -170,6 +176,11 @@ def vocabulary_path(domain: str, feature: str) -> str:
     return f"vocabularies/{vocabulary_name(domain, feature)}.txt"
 
 
+ITEM_VECTORS_PATH = "items/vectors.npz"
+"""float64 arrays: `components` `[W, P]`, and by domain its centre, `[W]`: a raw vector less the
+centre, times the components, scaled to length 1, is the item table's."""
+
+
 def item_table_path(domain: str) -> str:
     """An item table's file, relative to the data set directory."""
     return f"items/{domain}.parquet"
@@ -194,6 +205,8 @@ class Manifest:
       records: number of records, by stage and split.
       shards: number of records of each TFRecord shard, by its relative path.
       versions: of Python and of the packages that wrote it.
+      vectors: of items: their `width` in the item files, their `dims` in the item tables, and
+        `items`, how many have one, by domain; empty where no item has.
     """
 
     schema_version: int
@@ -209,6 +222,7 @@ class Manifest:
     records: dict[str, dict[str, int]]
     shards: dict[str, int]
     versions: dict[str, str]
+    vectors: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def vocabulary_size(self, domain: str, feature: str = ITEM) -> int:
         """Number of ids, the two reserved ones included; 2 where there is no vocabulary."""

@@ -55,6 +55,7 @@ class ItemsConfig:
     side_features: tuple[str, ...] = (
         schema.TITLE_WORDS,
         *schema.CATEGORICAL_ITEM_FEATURES,
+        schema.VECTOR,
     )  # of the item tables, where the data set has them
     title_words: int = 12  # first words of a title that count
     id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
@@ -63,7 +64,8 @@ class ItemsConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "title_words", "id_rows")
-        _each_of(self, "side_features", (schema.TITLE_WORDS, *schema.CATEGORICAL_ITEM_FEATURES))
+        known = (schema.TITLE_WORDS, *schema.CATEGORICAL_ITEM_FEATURES, schema.VECTOR)
+        _each_of(self, "side_features", known)
 
     def table_rows(self, size: int) -> tuple[int, ...]:
         """Rows of the table, or tables, of the ids.

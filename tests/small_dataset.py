@@ -12,6 +12,7 @@ from sitn_tf import schema
 SOURCE_ITEMS = 20
 TARGET_ITEMS = 15
 WORDS = 6
+VECTOR_DIM = 3
 MAX_HISTORY = 8
 
 
@@ -76,9 +77,13 @@ def _clicks(rng: np.random.Generator, interest: int, items: int) -> np.ndarray:
 
 
 def write_small_dataset(
-    folder: pathlib.Path, users: int = 40, requests: int = 120, dataset_hash: str = "small"
+    folder: pathlib.Path,
+    users: int = 40,
+    requests: int = 120,
+    dataset_hash: str = "small",
+    vectors: tuple[str, ...] = (),
 ) -> pathlib.Path:
-    """Writes a whole data set directory and returns it."""
+    """Writes a whole data set directory and returns it; items of some domains have `vectors`."""
     rng = np.random.default_rng(0)
     records = {
         ("stage1", "train"): [user_record(rng, u) for u in range(users)],
@@ -102,6 +107,8 @@ def write_small_dataset(
         vocabularies[f"{domain}.item"] = {"size": items, "sha256": ""}
         vocabularies[f"{domain}.title_words"] = {"size": WORDS, "sha256": ""}
         vocabularies[f"{domain}.brand"] = {"size": 4, "sha256": ""}
+        if domain in vectors:
+            _add_vectors(folder / schema.item_table_path(domain), items)
     manifest = schema.Manifest(
         schema_version=schema.SCHEMA_VERSION,
         schema_hash=schema.schema_hash(),
@@ -122,6 +129,17 @@ def write_small_dataset(
     )
     (folder / schema.MANIFEST_FILE).write_text(manifest.to_json())
     return folder
+
+
+def _add_vectors(path: pathlib.Path, items: int) -> None:
+    """Unit vectors that tell the interests apart; every fifth item has none."""
+    rng = np.random.default_rng(items)
+    vectors = rng.normal(size=(items, VECTOR_DIM)) + 2 * (np.arange(items)[:, None] % 2)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[[0, 1, *range(5, items, 5)]] = 0
+    flat = pa.array(vectors.astype(np.float16).reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(flat, VECTOR_DIM)
+    pq.write_table(pq.read_table(path).append_column(schema.VECTOR, column), path)
 
 
 def _write_items(folder: pathlib.Path, domain: str, items: int, rng: np.random.Generator) -> None:

@@ -7,10 +7,11 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from pipelines import facts, manifest_entries
 from pipelines.job import build_records, extension, inputs, tfds_metadata
-from pipelines.job.summary import LineFacts, Summary, TableFacts
+from pipelines.job.summary import LineFacts, PlacedFile, Summary, TableFacts
 from pipelines.job.workspace import Carried, Work
 from pipelines.logs import files
 from pipelines.logs.line_counts import Account
@@ -43,6 +44,8 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         name: facts.without_none(entry)
         for name, entry in sorted(_place_tables(root, summary.tables, checksums).items())
     }
+    if summary.vectors:
+        _place([summary.vectors.basis], root, checksums)
     lines = account(summary, work.carried)
     check_trainable(records, lines["requests"])
     if job.keep_events:
@@ -72,6 +75,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         records=records,
         shards=shards,
         versions=versions(),
+        vectors=_vectors(summary),
     )
     write_statistics(root, summary, manifest)
     return manifest
@@ -127,10 +131,20 @@ def _place_tables(
     vocabularies: dict[str, VocabularyEntry] = {}
     for table in tables:
         vocabularies |= table.vocabularies
-        for file in table.files:
-            files.rename(file.path, files.join(root, file.place))
-            checksums[file.place] = file.sha256
+        _place(table.files, root, checksums)
     return vocabularies
+
+
+def _place(made: Iterable[PlacedFile], root: str, checksums: dict[str, str]) -> None:
+    for file in made:
+        files.rename(file.path, files.join(root, file.place))
+        checksums[file.place] = file.sha256
+
+
+def _vectors(summary: Summary) -> dict[str, Any]:
+    """The manifest's entry of item vectors."""
+    made = summary.vectors
+    return {} if made is None else {"width": made.width, "dims": made.dims, "items": made.items}
 
 
 def account(summary: Summary, carried: Carried) -> dict[str, Account]:

@@ -75,17 +75,25 @@ class BuildRecords(beam.PTransform):
             | "SumShared" >> beam.CombineGlobally(sum)
             | "CheckShared" >> beam.Map(preconditions.check_shared_users)
         )
+        counted = in_order | "CountFiles" >> beam.FlatMap(lambda s: sorted(s.counts.items()))
+        all_items = (described["files"], raw_items) | "AllItems" >> beam.Flatten()
         vocabularies = (
-            in_order
-            | "CountFiles" >> beam.FlatMap(lambda s: sorted(s.counts.items()))
-            | "ByDomain" >> beam.GroupByKey()
+            {"counts": counted, "raw": all_items}
+            | "ByDomain" >> beam.CoGroupByKey()
             | "Vocabulary" >> beam.Map(item_steps.build_vocabulary, work)
         )
-        all_items = (described["files"], raw_items) | "AllItems" >> beam.Flatten()
-        item_tables = (
-            {"vocabulary": vocabularies, "raw": all_items}
-            | "WithItems" >> beam.CoGroupByKey()
-            | "ItemTable" >> beam.Map(item_steps.write_item_table, work)
+        with_items = {
+            "vocabulary": vocabularies,
+            "raw": all_items,
+        } | "WithItems" >> beam.CoGroupByKey()
+        vectors = (
+            with_items
+            | "Moments" >> beam.FlatMap(item_steps.vector_moments, work)
+            | "BothMoments" >> beam.combiners.ToList()
+            | "Basis" >> beam.FlatMap(item_steps.fit_vectors, work)
+        )
+        item_tables = with_items | "ItemTable" >> beam.Map(
+            item_steps.write_item_table, work, beam.pvalue.AsList(vectors)
         )
         written = (
             in_order
@@ -102,6 +110,7 @@ class BuildRecords(beam.PTransform):
             log_counts | "LogFacts" >> beam.MapTuple(LineFacts),
             item_counts | "ItemFacts" >> beam.MapTuple(LineFacts),
             decided | "CutoffFacts" >> beam.MapTuple(CutoffFacts),
+            vectors,
             item_tables,
             written,
         )

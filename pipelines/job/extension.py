@@ -64,16 +64,22 @@ def load(job: Job) -> Carried:
             for name in sorted(manifest.vocabularies)
         ),
         times=facts.from_json(line_counts.TimeHistogram, kept["times"]),
+        vectors=files.join(job.extends, schema.ITEM_VECTORS_PATH) if manifest.vectors else "",
     )
 
 
 def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
-    for name in _MUST_AGREE:
+    for name in (*_MUST_AGREE, *(("vector_dim",) if manifest.vectors else ())):
         if (ours := getattr(job, name)) != manifest.options[name]:
             raise InputError(
                 f"{name}={ours} differs from {manifest.options[name]}, which "
                 f"extends={job.extends} was made with: give that, or build all anew"
             )
+    if manifest.vectors and any(job.items.values()) and not job.item_fields.vector:
+        raise InputError(
+            f"item_fields.vector is not given, but extends={job.extends} has vectors of its items: "
+            "new ones would have none"
+        )
     for domain in schema.DOMAINS:
         theirs = manifest.options["formats"][domain]
         for field in ("label", "request", "score"):

@@ -2,10 +2,13 @@
 
 import dataclasses
 
+from pipelines.job.workspace import Carried
 from pipelines.logs import line_blocks, log_format
 from pipelines.manifest_entries import ITEMS, LOG, InputFile
 from pipelines.options import Job
+from pipelines.records import item_files, item_vectors, vector_column
 from sitn_tf import schema
+from sitn_tf.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,32 @@ def plan(job: Job) -> list[Input]:
             log = job.formats[entry.domain]
             log_format.check_columns(entry.unit.path, entry.unit.columns, log, entry.domain)
     return inputs
+
+
+def vector_width(job: Job, inputs: list[Input], carried: Carried) -> int:
+    """Numbers of an item's vector: as in the data set extended, or as most of those read first.
+
+    Returns:
+      0 where no field of vectors is named.
+
+    Raises:
+      InputError: a field is named, but no item has it.
+    """
+    field = job.item_fields.vector
+    if carried.vectors:
+        return item_vectors.Basis.read(carried.vectors).width
+    if not field:
+        return 0
+    for entry in inputs:
+        if entry.kind == ITEMS:
+            parsed = item_files.parse_items(entry.unit, job.item_fields, job.block_bytes)
+            for _, block in parsed:
+                if width := vector_column.commonest_width(block.events[schema.VECTOR]):
+                    return width
+    raise InputError(
+        f"item_fields.vector={field}: no item of the item files has such a list of numbers",
+        "check its name and the item files, or leave it out",
+    )
 
 
 def describe(inputs: list[Input]) -> list[InputFile]:

@@ -1,28 +1,37 @@
 """A domain's counted items to its vocabularies and its item table, as files."""
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.job.summary import PlacedFile, TableFacts
+from pipelines.job.summary import PlacedFile, TableFacts, VectorFacts
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.options import Job
-from pipelines.records import item_files, vocabulary
+from pipelines.records import item_files, item_vectors, vector_column, vocabulary
 from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
+Element = tuple[str, dict[str, Iterable[str]]]
+"""A domain, files of its item counts or of its vocabulary, and those of its raw items."""
 
-def build_vocabulary(element: tuple[str, Iterable[str]], work: Work) -> tuple[str, str]:
-    """(domain, files of item counts) to (domain, file of the items in order of their ids)."""
+
+def build_vocabulary(element: Element, work: Work) -> tuple[str, str]:
+    """A domain's item counts to (domain, file of the items in order of their ids)."""
     domain, paths = element
+    counts: Iterable[pa.Table] = map(files.read_table_batches, sorted(paths["counts"]))
+    if not work.job.min_item_count:
+        raw = map(files.read_table_batches, sorted(paths["raw"]))
+        described = (vocabulary.without_events(table[schema.ITEM]) for table in raw)
+        counts = itertools.chain(counts, described)
     merged: list[pa.Table] = []
-    for path in sorted(paths):
-        merged.append(files.read_table_batches(path))
+    for part in counts:
+        merged.append(part)
         if len(merged) == 8:  # never more in memory than the vocabulary and a few parts
             merged = [vocabulary.merge_counts(merged)]
     ordered = vocabulary.ordered(
@@ -35,16 +44,65 @@ def build_vocabulary(element: tuple[str, Iterable[str]], work: Work) -> tuple[st
     return domain, path
 
 
-def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) -> TableFacts:
-    """(domain, its vocabulary and raw items) to the files of its item table."""
-    domain, paths = element
-    job = work.job
+def _read(element: Element) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
+    _, paths = element
     [vocabulary_path] = paths["vocabulary"]
     known = vocabulary.Vocabulary.of(files.read_table_batches(vocabulary_path))
-    everything = [files.read_table_batches(path) for path in sorted(paths["raw"])]
+    return known, [files.read_table_batches(path) for path in sorted(paths["raw"])]
+
+
+def vector_moments(element: Element, work: Work) -> Iterator[item_vectors.Moments]:
+    """Moments of the vectors of a domain's items; none where no item has a vector."""
+    if not work.vector_width:
+        return
+    known, everything = _read(element)
+    raw, _ = item_files.select(everything, known.items)
+    if schema.VECTOR in raw.column_names:
+        vectors = vector_column.matrix(raw[schema.VECTOR], work.vector_width)
+        if vectors.any():
+            yield item_vectors.Moments.of(element[0], vectors)
+
+
+def fit_vectors(moments: list[item_vectors.Moments], work: Work) -> Iterator[VectorFacts]:
+    """Both domains' moments to the file of what makes their items' vectors.
+
+    What a data set that is extended brings is kept: its items' vectors stay as they are.
+
+    Raises:
+      InputError: a field of vectors is named, but no item of the logs has one.
+    """
+    field, known = work.job.item_fields.vector, work.carried.vectors
+    if not moments:
+        if field and not known:
+            raise InputError(
+                f"item_fields.vector={field}: no item of the logs has such a list of numbers",
+                "check that logs and item files belong together, or leave it out",
+            )
+        return
+    carried = item_vectors.Basis.read(known) if known else None
+    basis = item_vectors.fit(moments, work.job.vector_dim, carried)
+    path = work.place("item-vectors")
+    checksum = files.write_bytes(path, basis.to_bytes())
+    yield VectorFacts(
+        PlacedFile(path, schema.ITEM_VECTORS_PATH, checksum),
+        basis.width,
+        basis.components.shape[1],
+        {m.domain: m.count for m in sorted(moments, key=lambda m: m.domain)},
+    )
+
+
+def write_item_table(element: Element, work: Work, vectors: list[VectorFacts]) -> TableFacts:
+    """(domain, its vocabulary and raw items) to the files of its item table.
+
+    Args:
+      vectors: one entry, or none where no item of either domain has a vector.
+    """
+    domain, _ = element
+    job = work.job
+    known, everything = _read(element)
     raw, described = item_files.select(everything, known.items)
     in_files = sum(map(len, everything))
-    if in_files and not described:
+    if in_files and not (described & (known.impressions > 0)).any():
         raise _no_item_described(work.job, domain, everything, known.items)
     flat, _ = item_files.words(raw[schema.TITLE].combine_chunks(), job.title_length)
     tokens = {
@@ -61,25 +119,29 @@ def write_item_table(element: tuple[str, dict[str, Iterable[str]]], work: Work) 
             filled.combine_chunks(), 1, None, work.carried.tokens(domain, name)
         )
     table = item_files.build_table(known, raw, tokens, job.title_length)
+    for made in vectors:
+        if domain in made.items:
+            rows = vector_column.matrix(raw[schema.VECTOR], made.width)
+            short = item_vectors.Basis.read(made.basis.path).apply(domain, rows)
+            table = table.append_column(schema.VECTOR, item_vectors.as_column(short))
     path = work.place(f"item-table-{domain}")
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer)
     checksum = files.write_bytes(path, buffer.getvalue().to_pybytes())
-    made = [PlacedFile(path, schema.item_table_path(domain), checksum)]
+    placed = [PlacedFile(path, schema.item_table_path(domain), checksum)]
     entries = {}
     for name, column in {schema.ITEM: known.items, **tokens}.items():
         text_path = work.place(f"vocabulary-{domain}-{name}")
         entry = vocabulary.write_text(text_path, column)
         if in_files and name == schema.ITEM:
-            entry = dataclasses.replace(entry, described=described)
+            entry = dataclasses.replace(entry, described=int(described.sum()))
         entries[schema.vocabulary_name(domain, name)] = entry
-        made.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
+        placed.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
     kept = work.place(f"raw-items-of-{domain}")
     if job.keep_events:  # an item without a click today may have one tomorrow
-        together = pa.concat_tables([item_files.RAW.empty_table(), *everything])
-        files.write_table(kept, together)
+        files.write_table(kept, item_files.together(everything))
     curve = feature_statistics.popularity_curve(table[schema.COUNT])
-    return TableFacts(domain, entries, tuple(made), kept, curve)
+    return TableFacts(domain, entries, tuple(placed), kept, curve)
 
 
 def _no_item_described(

@@ -45,7 +45,9 @@ def parse_items(element: tuple[str, line_blocks.Unit], work: Work) -> Iterator[A
     """(domain, unit of an item file) to (domain, file of raw items), counts on the side."""
     domain, unit = element
     what = f"{domain}_items"
-    for position, block in item_files.parse_items(unit, work.job.item_fields, work.job.block_bytes):
+    for position, block in item_files.parse_items(
+        unit, work.job.item_fields, work.job.block_bytes, work.vector_width
+    ):
         path = work.place(f"raw-items-{domain}-{unit.index}-{position}")
         files.write_table(path, block.events)
         counts = _counted(work, what, unit, position, block)

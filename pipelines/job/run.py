@@ -45,7 +45,8 @@ def build_dataset(
     carried = extension.load(job)
     to_read = inputs.plan(job)
     with staging.staging(job.output) as root:
-        work = Work(job, files.join(root, "work"), carried)
+        width = inputs.vector_width(job, to_read, carried)
+        work = Work(job, files.join(root, "work"), carried, width)
         files.make_folder(work.folder)
         blocks = sum(entry.kind == LOG for entry in to_read)
         progressing = progress.printed(work.folder, blocks, job.shards)

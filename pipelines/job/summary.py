@@ -52,6 +52,22 @@ class TableFacts:
 
 
 @dataclasses.dataclass(frozen=True)
+class VectorFacts:
+    """The vectors of items, where there are any.
+
+    Attributes:
+      basis: the file of what makes them (records/item_vectors.py).
+      width, dims: before and after.
+      items: how many have one, by domain.
+    """
+
+    basis: PlacedFile
+    width: int
+    dims: int
+    items: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class WrittenFile:
     """A TFRecord file of one shard, stage and split."""
 
@@ -101,7 +117,7 @@ class ShardFacts:
     requests_filtered: dict[str, dict[str, int]]
 
 
-Fact = LineFacts | CutoffFacts | TableFacts | ShardFacts
+Fact = LineFacts | CutoffFacts | VectorFacts | TableFacts | ShardFacts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +128,7 @@ class Summary:
     cutoffs: CutoffFacts
     tables: tuple[TableFacts, ...]
     shards: tuple[ShardFacts, ...]
+    vectors: VectorFacts | None = None
 
     def written(self, stage: str) -> list[WrittenFile]:
         """The record files of a stage, in order of their shards."""
@@ -129,4 +146,5 @@ class Summary:
             cutoffs,
             tuple(sorted(tables, key=lambda fact: fact.domain)),
             tuple(sorted(shards, key=lambda fact: fact.sorted.shard)),
+            next((fact for fact in told if isinstance(fact, VectorFacts)), None),
         )

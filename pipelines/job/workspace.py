@@ -19,12 +19,14 @@ class Carried:
       items: by domain, the file of all its raw items.
       known: by "<domain>.<feature>", its vocabulary file: the ids in it stay.
       times: of its target clicks.
+      vectors: the file of what made its items' vectors, "" if none have one.
     """
 
     events: tuple[tuple[int, shards.Part], ...] = ()
     items: tuple[tuple[str, str], ...] = ()
     known: tuple[tuple[str, str], ...] = ()
     times: line_counts.TimeHistogram = dataclasses.field(default_factory=line_counts.TimeHistogram)
+    vectors: str = ""
 
     def tokens(self, domain: str, feature: str) -> pa.Array | None:
         """Tokens whose ids are given already, None if none are."""
@@ -34,11 +36,15 @@ class Carried:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A job, where its passing files go (a folder in the data set to be), what it extends."""
+    """A job, where its passing files go (a folder in the data set to be), what it extends.
+
+    `vector_width` is that of item vectors in the item files, 0 where they have none.
+    """
 
     job: Job
     folder: str
     carried: Carried = Carried()
+    vector_width: int = 0
 
     def place(self, name: str) -> str:
         return files.attempt_path(self.folder, name)

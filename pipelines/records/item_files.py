@@ -18,20 +18,26 @@ from pipelines.logs.log_format import missing
 from pipelines.logs.parsed import BadLineError, Line, Parsed, described_rows, read_each
 from pipelines.logs.text_lines import lines_with_text
 from pipelines.options import ItemFields
-from pipelines.records import shards, vocabulary
+from pipelines.records import shards, vector_column, vocabulary
 from sitn_tf import schema
 
 _TEXT_COLUMNS = (schema.ITEM, schema.TITLE, *schema.CATEGORICAL_ITEM_FEATURES)
 RAW = pa.schema([(name, pa.string()) for name in _TEXT_COLUMNS])
+RAW_WITH_VECTORS = RAW.append(pa.field(schema.VECTOR, pa.large_binary()))
+"""Of files whose items may have vectors (records/vector_column.py)."""
 _MAX_TEXT = 2_000
 _MAX_ITEM_BYTES = 1 << 22
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 
 def parse_items(
-    unit: line_blocks.Unit, fields: ItemFields, block_bytes: int
+    unit: line_blocks.Unit, fields: ItemFields, block_bytes: int, width: int = 0
 ) -> Iterator[tuple[int, Parsed]]:
-    """(position, what was parsed) of each block of a unit of an item file."""
+    """(position, what was parsed) of each block of a unit of an item file.
+
+    Args:
+      width: of the items' vectors; 0 takes any.
+    """
     known = set(dataclasses.asdict(fields).values())
 
     def columns(names: list[str]) -> list[str]:
@@ -39,29 +45,36 @@ def parse_items(
 
     for place, piece in line_blocks.read_unit(unit, block_bytes, _MAX_ITEM_BYTES, columns):
         if isinstance(piece, line_blocks.Block):
-            yield place, parse_lines(piece, unit, fields)
+            yield place, parse_lines(piece, unit, fields, width)
         else:
-            yield place, parse_rows(piece, place, fields)
+            yield place, parse_rows(piece, place, fields, width)
 
 
-def parse_lines(block: line_blocks.Block, unit: line_blocks.Unit, fields: ItemFields) -> Parsed:
+def parse_lines(
+    block: line_blocks.Block, unit: line_blocks.Unit, fields: ItemFields, width: int = 0
+) -> Parsed:
     """Lines of an item file (JSON, Python literals or CSV) to RAW rows and rejects."""
     lines = lines_with_text(block.data)
     parsed = _parsed(
         ((block.position + start, raw, raw) for start, raw in lines),
-        lambda raw: read_item(_parse(raw, unit), fields),
+        lambda raw: read_item(_parse(raw, unit), fields, width),
+        fields,
     )
     return parsed.with_unread(block, lines.blank)
 
 
-def parse_rows(table: pa.Table, first_row: int, fields: ItemFields) -> Parsed:
+def parse_rows(table: pa.Table, first_row: int, fields: ItemFields, width: int = 0) -> Parsed:
     """Rows of a Parquet item file to RAW rows and rejects."""
-    return _parsed(described_rows(table, first_row), lambda row: read_item(row, fields))
+    lines = described_rows(table, first_row)
+    return _parsed(lines, lambda row: read_item(row, fields, width), fields)
 
 
-def _parsed(lines: Iterable[Line], read: Callable[[Any], dict[str, str]]) -> Parsed:
+def _parsed(
+    lines: Iterable[Line], read: Callable[[Any], dict[str, Any]], fields: ItemFields
+) -> Parsed:
     rows, _, rejects = read_each(lines, read)
-    return Parsed(from_rows(rows), len(rows) + len(rejects), {}, rejects)
+    table = from_rows(rows, RAW_WITH_VECTORS if fields.vector else RAW)
+    return Parsed(table, len(rows) + len(rejects), {}, rejects)
 
 
 def _parse(raw: bytes, unit: line_blocks.Unit) -> dict[str, Any]:
@@ -88,11 +101,11 @@ def _python_literal(text: str) -> Any:
         raise BadLineError("neither json nor a python literal") from error
 
 
-def read_item(row: dict[str, Any], fields: ItemFields) -> dict[str, str]:
-    """An item's RAW columns, "" where nothing is known.
+def read_item(row: dict[str, Any], fields: ItemFields, width: int = 0) -> dict[str, Any]:
+    """An item's RAW columns, "" where nothing is known; and its vector where the files have them.
 
     Raises:
-      BadLineError: the item has no id.
+      BadLineError: the item has no id, or what is no vector of the width.
     """
     value = row.get(fields.item)
     item = "" if isinstance(value, float) else _clean(value)  # as it is: logs have it so too
@@ -100,13 +113,16 @@ def read_item(row: dict[str, Any], fields: ItemFields) -> dict[str, str]:
         raise BadLineError(missing(fields.item))
     path = _category_path(row.get(fields.categories))
     main, second = [*path, "", ""][:2]
-    return {
+    read: dict[str, Any] = {
         schema.ITEM: item,
         schema.TITLE: _text(row.get(fields.title)),
         "brand": _text(row.get(fields.brand)),
         "main_category": _text(row.get(fields.main_category)) or main,
         "second_category": _text(row.get(fields.second_category)) or second,
     }
+    if fields.vector:
+        read[schema.VECTOR] = vector_column.read(row.get(fields.vector), fields.vector, width)
+    return read
 
 
 def _category_path(value: Any) -> list[str]:
@@ -140,22 +156,32 @@ def _clean(value: Any) -> str:
     return " ".join(text.split())[:_MAX_TEXT].encode(errors="ignore").decode()
 
 
-def from_rows(rows: Iterable[dict[str, str]]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=RAW)
+def from_rows(rows: Iterable[dict[str, Any]], columns: pa.Schema = RAW) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=columns)
 
 
-def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
-    """The RAW row of each of `items` [V], in order, and how many of them the files have.
+def together(raw: Iterable[pa.Table]) -> pa.Table:
+    """One table of several; it has vectors (null where there are none) if any of them has."""
+    return pa.concat_tables([RAW.empty_table(), *raw], promote_options="default")
 
-    Where files repeat an item, its first row by text counts.
+
+def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, np.ndarray]:
+    """The RAW row of each of `items` [V], in order, and whether the files have it: bool [V].
+
+    Where files repeat an item, its first row by text counts; of equal ones that with the highest
+    vector, as bytes, so that any goes before none.
     """
-    parts = [t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw]
-    together = pa.concat_tables([RAW.empty_table(), *parts])
-    together = together.sort_by([(name, "ascending") for name in _TEXT_COLUMNS])
-    item = together[schema.ITEM].combine_chunks()
-    place = pc.index_in(items, value_set=item)
-    columns = [pc.fill_null(together[name].take(place), "") for name in _TEXT_COLUMNS[1:]]
-    return pa.table([items, *columns], schema=RAW), len(place) - place.null_count
+    rows = together(t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw)
+    keys = [(name, "ascending") for name in _TEXT_COLUMNS]
+    if schema.VECTOR in rows.column_names:
+        keys.append((schema.VECTOR, "descending"))
+    order = pc.sort_indices(rows, sort_keys=keys)  # not the rows: vectors are large
+    sorted_items = rows[schema.ITEM].take(order).combine_chunks()
+    place = order.take(pc.index_in(items, value_set=sorted_items))
+    taken = rows.take(place)
+    columns = [pc.fill_null(column, b"" if pa.types.is_large_binary(column.type) else "")
+               for column in taken.columns[1:]]  # fmt: skip
+    return pa.table([items, *columns], schema=rows.schema), np.asarray(place.is_valid())
 
 
 def words(titles: pa.Array, longest: int) -> tuple[pa.Array, np.ndarray]:

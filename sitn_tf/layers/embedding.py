@@ -1,6 +1,6 @@
 """Item ids → item vectors: id embedding plus the side features of the item table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,29 +19,64 @@ ID_SHARE = 0.1
 what it shares with others (BUILD_NOTES.md, "Where embeddings start")."""
 
 
+class VectorProjection(tf_keras.layers.Layer):
+    """The matrix `[P, D]` that makes items' vectors (ItemTable.vectors) parts of embeddings.
+
+    One for both domains: their vectors have the same meaning.
+
+    Args:
+      width: P.
+      dim: D.
+      initializer: by default vectors of length 1 start like the rows of a side feature.
+    """
+
+    def __init__(
+        self, width: int, dim: int, name: str = "item_projection", initializer: Any = None
+    ) -> None:
+        super().__init__(name=name)
+        self.kernel = self.add_weight(
+            f"{name}/kernel",
+            shape=(width, dim),
+            initializer=initializer or tf_keras.initializers.RandomNormal(stddev=dim**-0.5),
+        )
+        self.built = True
+
+    def projected(self, vectors: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+        """`[U, P]` float16 → `[U, D]` of `dtype`."""
+        return tf.matmul(tf.cast(vectors, dtype), tf.cast(self.kernel, dtype))
+
+
 class ItemEmbedding(tf_keras.layers.Layer):
     """Vectors of a domain's items, computed once for each distinct id of a batch.
 
     An item's vector is the sum of its id embedding, the embeddings of its categorical
-    features and the mean embedding of its title words. The vector of id 0 (padding) is
+    features, the mean embedding of its title words and its projected vector, as far as the table
+    has these. The vector of id 0 (padding) is
     zero. The embedding of id 1 (unknown) starts at zero, the centre of the others.
 
     Args:
       table: the domain's item table; its arrays become untrained variables.
       config: how ids have their embeddings (`id_embedding`).
       dim: D.
+      projection: of the items' vectors, needed where the table has some.
     """
 
     def __init__(
-        self, table: ItemTable, config: ItemsConfig, dim: int, name: str | None = None
+        self,
+        table: ItemTable,
+        config: ItemsConfig,
+        dim: int,
+        name: str | None = None,
+        projection: VectorProjection | None = None,
     ) -> None:
         super().__init__(name=name or f"{table.domain}_items")
+        self.projection = None if table.vectors is None else projection
         self.table = table
         self.config = config
         self.dim = dim
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        share = ID_SHARE if self.table.features else 1.0
+        share = ID_SHARE if self.table.side_features else 1.0
         rows = self.config.table_rows(self.table.size)
         combined_by_sum = len(rows) == 2 and self.config.id_combination == "sum"
         # The sum of two tables starts with the spread of one.
@@ -58,15 +93,19 @@ class ItemEmbedding(tf_keras.layers.Layer):
             self.feature_weights[feature] = self._weights(
                 feature, self.table.vocabulary_sizes[feature]
             )
+        self.vectors_of_items = None
+        if self.table.vectors is not None:
+            self.vectors_of_items = self._values(schema.VECTOR, self.table.vectors)
         super().build(input_shape)
 
     def _values(self, feature: str, values: np.ndarray) -> tf.Variable:
         return self.add_weight(
             f"{self.name}/{feature}_of_item",
             shape=values.shape,
-            dtype=tf.int32,
+            dtype=values.dtype,
             initializer=tf_keras.initializers.Constant(values),
             trainable=False,
+            experimental_autocast=False,  # it would cast the whole table, not the rows read
         )
 
     def _weights(self, name: str, rows: int, share: float = 1.0) -> tf.Variable:
@@ -101,6 +140,9 @@ class ItemEmbedding(tf_keras.layers.Layer):
             if feature == schema.TITLE_WORDS:
                 embedded = masked_mean(embedded, values != schema.PAD_ID)
             parts.append(embedded)
+        if self.vectors_of_items is not None and self.projection is not None:
+            values = rows_of(self.vectors_of_items, ids)
+            parts.append(self.projection.projected(values, parts[0].dtype))
         return parts
 
     def vectors(self, ids: tf.Tensor) -> tf.Tensor:
@@ -113,6 +155,21 @@ class ItemEmbedding(tf_keras.layers.Layer):
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """`[...]` ids → `[..., D]`."""
         return look_up(self.vectors, ids)[0]
+
+
+def embed_items(
+    tables: dict[str, ItemTable], config: ItemsConfig, dim: int, domains: Iterable[str]
+) -> dict[str, ItemEmbedding]:
+    """Item embeddings by domain, with all their variables; one projection is in all of them."""
+    vectors = [t.vectors for t in tables.values() if t.vectors is not None]
+    projection = VectorProjection(vectors[0].shape[1], dim) if vectors else None
+    items = {
+        domain: ItemEmbedding(tables[domain], config, dim, projection=projection)
+        for domain in domains
+    }
+    for embedding in items.values():
+        embedding.build([None])
+    return items
 
 
 def look_up(vectors_of: Callable[[tf.Tensor], tf.Tensor], *ids: tf.Tensor) -> list[tf.Tensor]:

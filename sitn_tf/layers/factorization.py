@@ -7,7 +7,7 @@ import tf_keras
 from sitn_tf import schema
 from sitn_tf.distributed.tables import rows_of
 from sitn_tf.layers import tensor_hashes
-from sitn_tf.layers.embedding import ItemEmbedding, add_table
+from sitn_tf.layers.embedding import ItemEmbedding, VectorProjection, add_table
 
 SMALLEST_DIGIT = 1e-3
 """What a digit 1 is at least, in the row of an item whose vector is zero."""
@@ -42,8 +42,12 @@ class ItemWeights(ItemEmbedding):
     """
 
     def __init__(self, items: ItemEmbedding, roles: int) -> None:
-        super().__init__(items.table, items.config, roles, f"{items.table.domain}_weights")
-        self._features = dict(items.feature_ids)
+        name, vectors = f"{items.table.domain}_weights", items.table.vectors
+        projection = None
+        if vectors is not None:
+            projection = VectorProjection(vectors.shape[1], roles, f"{name}/vector", "zeros")
+        super().__init__(items.table, items.config, roles, name, projection)
+        self._features = {**items.feature_ids, schema.VECTOR: items.vectors_of_items}
 
     def _values(self, feature: str, values: np.ndarray) -> tf.Variable:
         return self._features[feature]

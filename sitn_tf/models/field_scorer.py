@@ -49,7 +49,7 @@ class FieldScorer(Scorer):
 
     def kept_fields(self, domain: str) -> int:
         """How many vectors an item vector holds: of a source item only the sum is ever used."""
-        return 1 + len(self.items[domain].table.features) if domain == schema.TARGET else 1
+        return 1 + len(self.items[domain].table.side_features) if domain == schema.TARGET else 1
 
     def item_fields(self, domain: str, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Ids `[U]` → vectors of their fields `[U, F, D]`, linear weights by role `[U, R]`."""

@@ -17,7 +17,7 @@ from sitn_tf.layers.contrast import (
     InstanceToInstance,
     gather_instances,
 )
-from sitn_tf.layers.embedding import ItemEmbedding
+from sitn_tf.layers.embedding import embed_items
 from sitn_tf.layers.encoder import SequenceEncoder, instance
 from sitn_tf.layers.precision import layers_in
 
@@ -59,18 +59,13 @@ class Pretrainer(tf_keras.Model):
         self.config = config
         contrast, dim = config.contrast, config.model.embedding_dim
         with layers_in(config.model.precision):
-            self.items = {
-                domain: ItemEmbedding(tables[domain], config.items, dim)
-                for domain in schema.DOMAINS
-            }
+            self.items = embed_items(tables, config.items, dim, schema.DOMAINS)
             self.sequences = {
                 domain: SequenceEncoder(
                     config.encoder, dim, max_history, config.model.dropout, f"{domain}_encoder"
                 )
                 for domain in schema.DOMAINS
             }
-        for items in self.items.values():
-            items.build([None])
         self.i2i = InstanceToInstance(contrast, name="i2i")
         self.i2c = [
             InstanceToCluster(clusters, dim, contrast, name=f"i2c_{clusters}")
@@ -86,7 +81,7 @@ class Pretrainer(tf_keras.Model):
         kept = {
             id(variable)
             for items in self.items.values()
-            if items.table.features and not self.config.stage1.train_ids
+            if items.table.side_features and not self.config.stage1.train_ids
             for variable in items.id_variables
         }
         return [v for v in self.trainable_variables if id(v) not in kept]

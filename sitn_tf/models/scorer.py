@@ -17,7 +17,7 @@ from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.data import Batch
 from sitn_tf.item_tables import ItemTable
-from sitn_tf.layers.embedding import ItemEmbedding, look_up
+from sitn_tf.layers.embedding import embed_items, look_up
 from sitn_tf.layers.mlp import join
 from sitn_tf.layers.request_features import RequestEmbedding
 
@@ -75,13 +75,8 @@ class Scorer(tf_keras.Model, abc.ABC):
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name=config.model.name)
         self.config = config
-        self.items = {
-            domain: ItemEmbedding(tables[domain], config.items, config.model.embedding_dim)
-            for domain in schema.DOMAINS
-            if domain == schema.TARGET or config.model.use_source
-        }
-        for items in self.items.values():
-            items.build([None])
+        domains = schema.DOMAINS if config.model.use_source else (schema.TARGET,)
+        self.items = embed_items(tables, config.items, config.model.embedding_dim, domains)
         self.request_embedding = None
         if config.model.request_features:
             self.request_embedding = RequestEmbedding(config.model)
@@ -103,9 +98,10 @@ class Scorer(tf_keras.Model, abc.ABC):
         )
 
     def variables_of(self, parts: Iterable[str]) -> list[tf.Variable]:
-        """The trained variables of some attributes that the model takes over."""
+        """The trained variables of some attributes that the model takes over, each once."""
         layers = (layer for part in parts for layer in getattr(self, part).values())
-        return [variable for layer in layers for variable in layer.trainable_variables]
+        variables = (variable for layer in layers for variable in layer.trainable_variables)
+        return list({id(variable): variable for variable in variables}.values())
 
     def item_vectors(self, domain: str, ids: tf.Tensor) -> tf.Tensor:
         """Ids `[U]` of a domain → vectors `[U, W]`, of histories and candidates alike.

@@ -43,5 +43,5 @@ def _spread(scorer: tf.keras.Model) -> None:
     for variable in scorer.trainable_variables:
         variable.assign_add(tf.random.normal(variable.shape, stddev=0.2))
     for variable in scorer.non_trainable_variables:
-        if variable.dtype.is_floating:  # Dice's statistics
+        if variable.dtype == tf.float32:  # Dice's statistics
             variable.assign_add(tf.random.uniform(variable.shape))
