@@ -15,7 +15,7 @@ from sitn_tf import checkpoints, config, data, evaluate, runs, schema, train, tr
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation.predictions import predict
 from sitn_tf.item_tables import ItemTable
-from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
+from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.training import stage1, stage2
 from tests import commands
 from tests.sitn_tf.models.apart import encode_and_score
@@ -245,24 +245,6 @@ def test_scores_do_not_depend_on_padding_or_batch(workdir, small):
     many = predict(scorer, data.read_split(small, schema.STAGE2, schema.TEST, 64))
     np.testing.assert_allclose(one.logit, many.logit, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(one.request, many.request)
-
-
-def test_every_weight_gets_a_gradient(small):
-    manifest = schema.read_manifest(small)
-    for name in SCORERS:
-        settings = config.override(config.tiny(), [f"model.name={name}"])
-        tables = runs.read_tables(small, manifest, settings)
-        scorer = make_scorer(settings, tables, manifest.max_history)
-        batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 64)))
-        if scorer.learns_source:
-            asked = next(iter(data.read_split(small, schema.SOURCE_REQUESTS, schema.TRAIN, 64)))
-            batch = data.with_source_requests(batch, asked)
-        with tf.GradientTape() as tape:
-            loss = stage2.scorer_losses(scorer, batch)["loss"]
-        used = scorer.trainable_variables
-        for variable, gradient in zip(used, tape.gradient(loss, used), strict=True):
-            assert gradient is not None, variable.name
-            assert np.isfinite(tf.convert_to_tensor(gradient)).all()
 
 
 def test_evaluate_writes_metrics_and_prints_the_references(workdir, capsys):

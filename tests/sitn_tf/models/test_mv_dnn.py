@@ -84,18 +84,6 @@ def test_the_loss_is_of_both_domains_requests(small, scorer):
     np.testing.assert_allclose(losses["loss"], losses["click"] + losses["source_click"], rtol=1e-6)
 
 
-def test_every_weight_has_a_gradient(small, scorer):
-    batch, _ = _both(small)
-    with tf.GradientTape() as tape:
-        loss = stage2.scorer_losses(scorer, batch)["loss"]
-    for variable, gradient in zip(
-        scorer.trainable_variables,
-        tape.gradient(loss, scorer.trainable_variables),
-        strict=True,
-    ):
-        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.name
-
-
 def test_batches_of_the_two_domains_are_split_each_by_its_own_rows(small, two_cpus):
     target = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 5)))
     source = next(iter(data.read_split(small, schema.SOURCE_REQUESTS, schema.TRAIN, 8)))

@@ -53,17 +53,6 @@ def test_a_logit_is_that_of_the_equations(small):
         np.testing.assert_allclose(logit, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_every_weight_has_a_gradient(small):
-    scorer = _made(make_scorer, small)
-    batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 12)))
-    with tf.GradientTape() as tape:
-        loss = stage2.scorer_losses(scorer, batch)["loss"]
-    gradients = tape.gradient(loss, scorer.trainable_variables)
-    for variable, gradient in zip(scorer.trainable_variables, gradients, strict=True):
-        assert gradient is not None, variable.name
-        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.name
-
-
 def test_stage_1_is_the_contrast_of_instances_alone(small, tmp_path, two_cpus):
     model = _made(make_pretrainer, small)
     batch = next(iter(data.read_split(small, schema.STAGE1, schema.TRAIN, 12)))
