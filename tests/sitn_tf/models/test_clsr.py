@@ -236,7 +236,7 @@ def test_low_precision_is_near_float32(small, precision):
 
 
 def test_a_user_is_read_and_one_who_was_never_seen_is_unknown(small):
-    chosen = config.override(config.tiny(), SMALL)
+    chosen = config.override(config.tiny(), [*SMALL, *BOTH])
     tables = runs.read_tables(small, schema.read_manifest(small), chosen)
     scorer = make_scorer(chosen, tables, 8)
     assert scorer.request_inputs == (schema.USER_ID,)
@@ -273,7 +273,10 @@ def _clicks_in_order(order):
 def test_its_softmax_learns_an_order_of_recent_clicks(small):
     order = np.arange(16) % 2 == 0
     batch = _clicks_in_order(order)
-    scorer = _scorer(small, *ONE, "clsr.loss=softmax")
+    chosen = config.override(config.tiny(), ["model.name=clsr", "clsr.loss=softmax"])
+    tables = runs.read_tables(small, schema.read_manifest(small), chosen)
+    tf.keras.utils.set_random_seed(3)
+    scorer = make_scorer(chosen, tables, 8)
     optimizer = RowSparseAdam(learning_rate=0.03)
     optimizer.build(scorer.trainable_variables)
     step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
