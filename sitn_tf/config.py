@@ -39,6 +39,7 @@ class Config:
     joint: sections.JointConfig = dataclasses.field(default_factory=sections.JointConfig)
     views: sections.ViewsConfig = dataclasses.field(default_factory=sections.ViewsConfig)
     conet: sections.ConetConfig = dataclasses.field(default_factory=sections.ConetConfig)
+    minet: sections.MinetConfig = dataclasses.field(default_factory=sections.MinetConfig)
     contrast: sections.ContrastConfig = dataclasses.field(default_factory=sections.ContrastConfig)
     stage1: sections.Stage1Config = dataclasses.field(default_factory=sections.Stage1Config)
     stage2: sections.Stage2Config = dataclasses.field(default_factory=sections.Stage2Config)
@@ -116,6 +117,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "mv_dnn": ("joint", "views"),
     "semi": ("mlp", "encoder"),
     "conet": ("joint", "conet"),
+    "minet": ("mlp", "joint", "minet"),
 }
 """The models, and the sections that each uses besides: their one home."""
 

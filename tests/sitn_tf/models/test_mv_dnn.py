@@ -14,6 +14,7 @@ from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.training import stage2, train_loop
 from sitn_tf.training.stage import Stage
+from tests.sitn_tf.models.joint import both
 from tests.sitn_tf.training.resuming import assert_same_outcome
 
 SETTINGS = ("model.name=mv_dnn", "stage2.batch_size=16", "stage2.patience=9")
@@ -29,14 +30,6 @@ def scorer(small, settings):
     tf_keras.utils.set_random_seed(3)
     tables = runs.read_tables(small, schema.read_manifest(small), settings)
     return make_scorer(settings, tables, 8)
-
-
-def _both(small, rows=16):
-    target, source = (
-        next(iter(data.read_split(small, stage, schema.TRAIN, rows)))
-        for stage in (schema.STAGE2, schema.SOURCE_REQUESTS)
-    )
-    return data.with_source_requests(target, source), source
 
 
 def _tanh_layers(x, view):
@@ -74,7 +67,7 @@ def test_a_score_is_a_scaled_cosine_of_two_views(scorer, domain):
 
 
 def test_the_loss_is_of_both_domains_requests(small, scorer):
-    batch, source = _both(small)
+    batch, source = both(small)
     losses = stage2.scorer_losses(scorer, batch)
     assert list(losses) == ["loss", "click", "source_click"]
     logits = scorer(source, domain=schema.SOURCE).numpy().astype(np.float64)
@@ -155,5 +148,3 @@ def test_without_source_requests_it_says_how_to_have_them(small, settings, tmp_p
     too_many = config.override(settings, ["joint.batch_size=121"])
     with pytest.raises(InputError, match=r"joint\.batch_size=121 is above the data set's 120"):
         Stage(schema.STAGE2, too_many, small)
-    with pytest.raises(InputError, match=r"model\.use_source=False: model\.name=mv_dnn learns"):
-        config.override(settings, ["model.use_source=false"])
