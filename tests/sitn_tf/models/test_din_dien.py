@@ -15,7 +15,6 @@ from sitn_tf.training import stage2, train_loop
 from tests.click_step import make_click_step
 from tests.sitn_tf import reference
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
-from tests.sitn_tf.training.resuming import assert_same_outcome
 
 MODELS = ["din", "dien"]
 L2 = ["model.name=din", "din.l2=0.5"]
@@ -183,35 +182,3 @@ def test_dien_learns_an_order_that_din_does_not_see(small):
     np.testing.assert_allclose(scores["din"][0], scores["din"][1], rtol=1e-4, atol=1e-5)
     right = np.where(order, 1.0, -1.0) * (scores["dien"][:, 0] - scores["dien"][:, 1])
     assert (right > 1.0).all()
-
-
-class _Killed(BaseException):
-    pass
-
-
-def test_a_killed_run_of_dien_ends_with_the_same_bits(small, tmp_path, monkeypatch):
-    chosen = _settings(
-        "model.name=dien", "model.dropout=0.2", "stage2.batch_size=16", "stage2.epochs=2"
-    )
-
-    def train(run_dir):
-        tf.keras.utils.set_random_seed(chosen.seed)
-        loop = train_loop.Loop(checkpoint_steps=2)
-        stage2.run_stage2(chosen, small, run_dir, tf.distribute.get_strategy(), "none", loop)
-
-    train(tmp_path / "whole" / "stage2")
-    original, calls = train_loop.split_rows, iter(range(100))
-
-    def dying(*arguments):
-        if next(calls) == 5:
-            raise _Killed
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_loop, "split_rows", dying)
-        with pytest.raises(_Killed):
-            train(tmp_path / "killed" / "stage2")
-    train(tmp_path / "killed" / "stage2")
-    assert_same_outcome(tmp_path / "killed" / "stage2", tmp_path / "whole" / "stage2")
-    history = runs.read_json(tmp_path / "whole" / "stage2" / runs.HISTORY_FILE, [])
-    assert {"loss", "click", "next_click"} <= history[-1].keys()
