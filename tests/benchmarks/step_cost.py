@@ -56,7 +56,7 @@ class Trainer:
     ) -> None:
         self.strategy = strategy
         with strategy.scope():
-            table = tf.Variable(lambda: tf.zeros([rows, dim]), name="source_items/ids")
+            table = tables.mark(tf.Variable(lambda: tf.zeros([rows, dim]), name="source_items/ids"))
             kernel = tf.Variable(tf.ones([dim, 1]), name="kernel")
             self.optimizer = make_optimizer(Stage2Config(optimizer=optimizer), None)
             self.optimizer.build([table, kernel])
