@@ -93,6 +93,8 @@ bench-steps: $(STAMP)
 	$(RUN) tests.benchmarks.step_cost --replicas=2
 	$(RUN) tests.benchmarks.step_cost --optimizer=adagrad
 	$(RUN) tests.benchmarks.step_cost --optimizer=adagrad --replicas=2
+	$(RUN) tests.benchmarks.step_cost --optimizer=ftrl
+	$(RUN) tests.benchmarks.step_cost --optimizer=ftrl --replicas=2
 
 # Needs SITN_REAL_DATA; makes the competitors' environments in .competitors (8.5 GB).
 bench-training: $(STAMP)

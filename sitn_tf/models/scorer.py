@@ -97,6 +97,11 @@ class Scorer(tf_keras.Model, abc.ABC):
         layers = (layer for part in parts for layer in getattr(self, part).values())
         return [variable for layer in layers for variable in layer.trainable_variables]
 
+    @property
+    def ftrl_variables(self) -> list[tf.Variable]:
+        """The trained variables that FTRL updates in the place of stage 2's optimiser."""
+        return []
+
     def item_vectors(self, domain: str, ids: tf.Tensor) -> tf.Tensor:
         """Ids `[U]` of a domain → vectors `[U, W]`, of histories and candidates alike.
 

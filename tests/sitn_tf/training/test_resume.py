@@ -32,6 +32,9 @@ SETTINGS = (
     "stage2.optimizer=adagrad",
     "stage2.clip_norm=0.5",
 )
+OPTIONS = {"wide_deep": ["wide.optimizer=ftrl"]}
+"""Of models, for what their defaults don't try."""
+
 RANDOM_KILLS = 20
 """Of each stage, in the slow test."""
 
@@ -119,7 +122,9 @@ def test_killed_at_chosen_moments(stage, small, settings, whole, tmp_path):
 @pytest.mark.parametrize("name", [name for name in config.SECTIONS if name != "sitn"])
 def test_every_other_model_goes_on_within_an_epoch(name, small, tmp_path, monkeypatch):
     """One run, and what a kill -9 in its second epoch would have left, continued."""
-    chosen = config.override(config.tiny(), [f"model.name={name}", *SETTINGS])
+    chosen = config.override(
+        config.tiny(), [f"model.name={name}", *SETTINGS, *OPTIONS.get(name, [])]
+    )
     whole, left = tmp_path / "whole", tmp_path / "left"
     original, calls = train_loop.split_rows, itertools.count(1)
 
