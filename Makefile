@@ -25,7 +25,7 @@ ITEMS = $(if $(SOURCE_ITEMS),--source_items=$(SOURCE_ITEMS)) \
         $(if $(TARGET_ITEMS),--target_items=$(TARGET_ITEMS))
 STAGE2 = $(RUN) sitn_tf.train --stage=2 --data_dir=$(DATA) $(TRAIN)
 
-.PHONY: env quickstart line test test-slow test-real bench-pipelines bench-serving bench-steps bench-training lint format types check clean
+.PHONY: env quickstart line test test-slow test-real bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check clean
 
 env: $(STAMP)
 
@@ -93,10 +93,16 @@ bench-steps: $(STAMP)
 	$(RUN) tests.benchmarks.step_cost --replicas=2
 	$(RUN) tests.benchmarks.step_cost --optimizer=adagrad
 	$(RUN) tests.benchmarks.step_cost --optimizer=adagrad --replicas=2
+	$(RUN) tests.benchmarks.step_cost --optimizer=ftrl
+	$(RUN) tests.benchmarks.step_cost --optimizer=ftrl --replicas=2
 
 # Needs SITN_REAL_DATA; makes the competitors' environments in .competitors (8.5 GB).
 bench-training: $(STAMP)
 	$(RUN) tests.benchmarks.training --environments=.competitors --own
+
+# Makes the same environments; needs no data.
+bench-agreement: $(STAMP)
+	$(RUN) tests.benchmarks.agreement --environments=.competitors
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -113,10 +113,17 @@ class WideConfig:
 
     recent_items: int = 10  # of each history that are crossed, its last; 0: no crosses
     buckets: int = 100_000  # weights of a domain that hashed crosses share
+    # of the wide part; shared: stage2's, as all else
+    optimizer: Literal["shared", "ftrl"] = "shared"
+    ftrl_rate: float = 0.03  # of FTRL (sitn_tf/optimizers/ftrl.py), whatever stage 2's
+    ftrl_l1: float = 1e-3  # what a weight's gradients must add up to before it leaves 0
+    ftrl_l2: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "recent_items")
         _at_least(self, 1, "buckets")
+        _above(self, 0.0, "ftrl_rate")
+        _at_least(self, 0.0, "ftrl_l1", "ftrl_l2")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,17 +11,21 @@ Zhou et al., "Deep Interest Evolution Network for Click-Through Rate Prediction"
 
 Where this differs:
 
-- L_aux is a mean over steps, as in the authors' code, not over users of sums over steps: alpha
-  then means the same for short and long histories. Its score is the paper's inner product; the
-  authors' code has a network of 100 and 50 instead. States therefore have D units.
-- Attention is the paper's bilinear form; the authors' code puts DIN's unit in its place.
-- What stands against a click is drawn from the batch's other histories (the authors draw from all
-  clicks); where it is the click itself it does not count.
-- Hidden layers of the MLP have Dice, as in the authors' code (dien.mlp_activation), and see
-  h'_T * v beside the parts unless mlp.products=false.
-- The model of the paper knows one domain, and so does this; with model.use_source=true
-  the source history is a second sequence with weights of its
-  own.
+- L_aux is a mean over steps, not over users of sums over steps: alpha then means the same for
+  short and long histories. The authors' code has the mean over all places of a padded batch.
+  Its score is the paper's inner product; their code has a network of 100 and 50 sigmoids behind
+  batch normalisation instead. States therefore have D units.
+- Attention is the paper's bilinear form; their code has DIN's unit with a softmax, which sees a
+  linear layer and PReLU of the candidate.
+- The gates are the paper's (layers/gru.py). Their code multiplies the share of h that a GRU keeps
+  by 1 - a: where a is 0 it still forgets as much as a GRU, where the paper's state stays.
+- What stands against a click is drawn from the batch's other histories, and where it is the click
+  itself it does not count; the authors draw from all reviews until it is another item.
+- Hidden layers of the MLP have Dice, as in their code (dien.mlp_activation), and see h'_T * v
+  beside the parts unless mlp.products=false; their code has the user's vector, the sum of the
+  history, and that sum times v.
+- The model of the paper knows one domain, and so does this; with model.use_source=true the source
+  history is a second sequence with weights of its own.
 """
 
 import functools

@@ -10,12 +10,14 @@ Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018
 Hidden layers of both have Dice (Section 5.2; layers/dice.py). Where this differs:
 
 - The "out product" of Fig. 2 is read as the authors' code reads it: difference and product by
-  element. The authors' code scales the scores and passes them through a softmax; the paper says
-  that they are not normalised, and so it is here.
-- u * v beside u and v, as in the authors' later code, unless mlp.products=false.
-- The model of the paper knows one domain, and so does this; with model.use_source=true
-  the source history is summed in the same way by a unit of its
-  own.
+  element. Their code divides the scores by sqrt(D) and passes them through a softmax; the paper
+  says that they are not normalised, and so it is here.
+- u * v beside u and v, as in their code since 2020, unless mlp.products=false.
+- Only their code has batch normalisation of u and of the MLP's input, a linear layer on u, a bias
+  an item, and in Dice a learned factor of the normalised s. Its unit has 80 and 40 sigmoids
+  (din.unit_widths, din.unit_activation), its MLP as many, or Dice.
+- The model of the paper knows one domain, and so does this; with model.use_source=true the source
+  history is summed in the same way by a unit of its own.
 - Mini-batch aware regularisation (Section 5.1) is off unless din.l2 is given: the paper uses it
   (0.01) for its 0.6 billion goods alone, and sees no overfitting with public data sets. It is of
   the id embeddings; those of brands, categories and words are few and have many clicks each. n_j

@@ -13,6 +13,8 @@ algorithm takes a domain's batches in turn. Where this differs:
 - Eq. 9's cross-entropy of each candidate in the place of the softmax over one clicked and a few
   random items, so that scores are probabilities as every other model's; b_d and a learned gamma
   make a cosine a logit.
+  TensorFlow Recommenders' Retrieval task, a softmax over the other clicks of a batch, is not used:
+  it would be a second loss beside Eq. 9's, over other negatives than the data set already gives.
 - The user's features are the paper's queries and visited domains; here the means of both
   histories, and the request features, if any. A candidate of either domain sees both histories.
 - Letter-trigram hashing of raw text is replaced by the item embeddings that all models share.

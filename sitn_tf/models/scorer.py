@@ -103,6 +103,11 @@ class Scorer(tf_keras.Model, abc.ABC):
         variables = (variable for layer in layers for variable in layer.trainable_variables)
         return list({id(variable): variable for variable in variables}.values())
 
+    @property
+    def ftrl_variables(self) -> list[tf.Variable]:
+        """The trained variables that FTRL updates in the place of stage 2's optimiser."""
+        return []
+
     def item_vectors(self, domain: str, ids: tf.Tensor) -> tf.Tensor:
         """Ids `[U]` of a domain → vectors `[U, W]`, of histories and candidates alike.
 

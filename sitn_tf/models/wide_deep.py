@@ -14,9 +14,9 @@ Scoring sees item vectors and no ids, so an item's vector ends with its id, a co
 and tables of 16 or 8 bits a number keep them.
 
 Deviations from the paper, and why:
-- The wide part is trained by the optimiser of the whole model, not by FTRL with L1 beside AdaGrad:
-  the row-sparse optimisers have one rule for all variables, and sparse weights save no memory in
-  tables of a fixed size. `stage2.optimizer=adagrad` is the paper's choice for the deep part.
+- The wide part is trained by the optimiser of the whole model unless `wide.optimizer=ftrl`, and
+  by FTRL with L1 then (`wide.ftrl_l1`); `stage2.optimizer=adagrad` is the paper's choice for the
+  deep part.
 - Linear weights of the fields are in the wide part too, as its Section 3.1 describes; its Figure 4
   has the crosses alone.
 - `deep.widths` are (128, 64) by default, as for all models that are compared here, not
@@ -28,6 +28,7 @@ crossed, nothing else.
 """
 
 import tensorflow as tf
+import tf_keras
 
 from sitn_tf import schema
 from sitn_tf.config import Config
@@ -53,6 +54,16 @@ class WideDeep(FieldScorer):
             domain: HashedCrosses(config.wide.buckets, f"{domain}_crosses")
             for domain in (self.items if config.wide.recent_items else ())
         }
+
+    @property
+    def ftrl_variables(self) -> list[tf.Variable]:
+        """The wide part's: linear weights and crosses."""
+        if self.config.wide.optimizer == "shared":
+            return []
+        layers: list[tf_keras.layers.Layer] = [*self.item_weights.values(), *self.crosses.values()]
+        if self.request_weights is not None:
+            layers.append(self.request_weights)
+        return [variable for layer in layers for variable in layer.trainable_variables]
 
     def item_vectors(self, domain: str, ids: tf.Tensor) -> tf.Tensor:
         """Fields and linear weights as of the base, then the digits of the id."""

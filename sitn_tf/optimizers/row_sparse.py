@@ -15,7 +15,7 @@ from sitn_tf.optimizers.schedules import WarmUpThenDecay
 from sitn_tf.sections import TrainingConfig, section_of
 
 
-class _RowSparse(tf_keras.optimizers.Optimizer):
+class RowSparse(tf_keras.optimizers.Optimizer):
     """What the row-sparse optimisers share: sparse gradients reach them with distinct rows."""
 
     _shares: dict[str, float] | None = None
@@ -53,7 +53,7 @@ class _RowSparse(tf_keras.optimizers.Optimizer):
         return grads
 
 
-class RowSparseAdam(_RowSparse, tf_keras.optimizers.Adam):
+class RowSparseAdam(RowSparse, tf_keras.optimizers.Adam):
     """Adam (Kingma and Ba, 2015) with lazy updates of embeddings.
 
     A dense gradient is applied as usual. Of a variable with a sparse gradient only the
@@ -97,7 +97,7 @@ class RowSparseAdam(_RowSparse, tf_keras.optimizers.Adam):
         return super().get_config() | {"row_decay": self.row_decay}
 
 
-class RowWiseAdagrad(_RowSparse):
+class RowWiseAdagrad(RowSparse):
     """Adagrad (Duchi et al., 2011) with one accumulator a row of an embedding table.
 
     The accumulator of a row adds up the mean square of the row's gradients, so a table's
@@ -198,7 +198,7 @@ class RowWiseAdagrad(_RowSparse):
         }
 
 
-def make_optimizer(config: TrainingConfig, steps: int | None) -> _RowSparse:
+def make_optimizer(config: TrainingConfig, steps: int | None) -> RowSparse:
     """The optimiser that a stage's configuration names.
 
     Args:

@@ -9,6 +9,7 @@ from sitn_tf import data, runs, schema
 from sitn_tf.config import Config
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.optimizers.ftrl import beside_ftrl
 from sitn_tf.optimizers.row_sparse import make_optimizer
 from sitn_tf.sections import TrainingConfig
 
@@ -54,6 +55,8 @@ class Stage:
         with self.strategy.scope():
             self.model = make_model(config, self.tables, self.manifest.max_history)
             self.optimizer = make_optimizer(self.settings, self.steps)
+            if name == schema.STAGE2:
+                self.optimizer = beside_ftrl(self.optimizer, self.model.ftrl_variables, config.wide)
         self.learns_source = name == schema.STAGE2 and self.model.learns_source
         if self.learns_source:
             self.source_steps()

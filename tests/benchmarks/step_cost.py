@@ -23,12 +23,13 @@ from absl import flags
 from sitn_tf import cli
 from sitn_tf.distributed import tables
 from sitn_tf.distributed.replicas import make_strategy, separate_replicas, split_rows
+from sitn_tf.optimizers.ftrl import beside_ftrl
 from sitn_tf.optimizers.row_sparse import make_optimizer
-from sitn_tf.sections import Stage2Config
+from sitn_tf.sections import Stage2Config, WideConfig
 from sitn_tf.training import train_loop
 
 FLAGS = flags.FlagValues()
-_OPTIMIZER = flags.DEFINE_string("optimizer", "adam", "adam or adagrad.", flag_values=FLAGS)
+_OPTIMIZER = flags.DEFINE_string("optimizer", "adam", "adam, adagrad or ftrl.", flag_values=FLAGS)
 _REPLICAS = flags.DEFINE_integer("replicas", 1, "Logical devices.", 1, flag_values=FLAGS)
 _ROWS = flags.DEFINE_list("rows", ["100000", "10000000"], "Of the table.", flag_values=FLAGS)
 _DIM = flags.DEFINE_integer("dim", 8, "Of a row.", 1, flag_values=FLAGS)
@@ -56,9 +57,12 @@ class Trainer:
     ) -> None:
         self.strategy = strategy
         with strategy.scope():
-            table = tf.Variable(lambda: tf.zeros([rows, dim]), name="source_items/ids")
+            table = tables.mark(tf.Variable(lambda: tf.zeros([rows, dim]), name="source_items/ids"))
             kernel = tf.Variable(tf.ones([dim, 1]), name="kernel")
-            self.optimizer = make_optimizer(Stage2Config(optimizer=optimizer), None)
+            of_kernel = "adam" if optimizer == "ftrl" else optimizer
+            self.optimizer = make_optimizer(Stage2Config(optimizer=of_kernel), None)
+            if optimizer == "ftrl":
+                self.optimizer = beside_ftrl(self.optimizer, [table], WideConfig())
             self.optimizer.build([table, kernel])
         separate_replicas([table, kernel, *self.optimizer.variables])
 

@@ -48,9 +48,9 @@ def serve(make: Callable[[], Turn], seconds: float) -> None:
 
 
 def deepctr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Namespace) -> Turn:
-    """BST or DIN of DeepCTR by Keras' `fit`, as its documentation's examples do."""
+    """A model of DeepCTR by Keras' `fit`, as its documentation's examples do."""
     from deepctr.feature_column import SparseFeat, VarLenSparseFeat
-    from deepctr.models import BST, DIN
+    from deepctr.models import BST, DIN, WDL, DeepFM
 
     history, items = rows["history"], int(options.items)
     columns = [
@@ -64,6 +64,10 @@ def deepctr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Name
     hidden = tuple(options.mlp)
     if model_name == "bst":
         model = BST(columns, ["item"], att_head_num=options.heads, dnn_hidden_units=hidden)
+    elif model_name in ("deepfm", "wide_deep"):
+        # The history is a field, the mean of its items.
+        make = DeepFM if model_name == "deepfm" else WDL
+        model = make(columns, columns, dnn_hidden_units=hidden)
     else:
         model = DIN(
             columns,
@@ -93,11 +97,12 @@ def deepctr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Name
     return turn
 
 
-def fuxictr(rows: dict[str, np.ndarray], options: argparse.Namespace) -> Turn:
-    """DIN of FuxiCTR's package by its own data loader and `train_epoch`, without evaluation."""
+def fuxictr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Namespace) -> Turn:
+    """A model of FuxiCTR's package by its own data loader and `train_epoch`, not evaluated."""
     import pandas as pd
     import torch
     from fuxictr.features import FeatureMap
+    from model_zoo.LongCTR.DIEN.DIEN import DIEN
     from model_zoo.LongCTR.DIN.DIN import DIN
     from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
 
@@ -124,11 +129,21 @@ def fuxictr(rows: dict[str, np.ndarray], options: argparse.Namespace) -> Turn:
     feature_map.features["item_id"] = {
         "type": "categorical", "source": "item", "vocab_size": int(options.items), "padding_idx": 0
     }  # fmt: skip
-    model = DIN(
+    if model_name == "din":
+        make, own = (
+            DIN,
+            {
+                "attention_hidden_units": list(options.unit),
+                "attention_hidden_activations": options.unit_activation.capitalize(),
+            },
+        )
+    else:
+        make, own = DIEN, {"gru_type": "AUGRU"}
+    model = make(
         feature_map,
         dnn_hidden_units=list(options.mlp),
-        attention_hidden_units=list(options.unit),
-        attention_hidden_activations=options.unit_activation.capitalize(),
+        batch_norm=False,
+        **own,
         embedding_dim=options.dim,
         optimizer="adam",
         loss="binary_crossentropy",
@@ -186,7 +201,7 @@ def fuxictr(rows: dict[str, np.ndarray], options: argparse.Namespace) -> Turn:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("program", choices=("deepctr_bst", "deepctr_din", "fuxictr_din"))
+    parser.add_argument("program", help="LIBRARY_MODEL")
     parser.add_argument("rows")
     parser.add_argument("--items", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
@@ -201,7 +216,7 @@ def main() -> None:
     library, _, model_name = options.program.partition("_")
     make = {
         "deepctr": lambda: deepctr(model_name, rows, options),
-        "fuxictr": lambda: fuxictr(rows, options),
+        "fuxictr": lambda: fuxictr(model_name, rows, options),
     }[library]
     serve(make, options.seconds)
 

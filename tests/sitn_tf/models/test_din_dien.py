@@ -10,10 +10,9 @@ from sitn_tf import config, data, runs, schema
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.layers import randomness
 from sitn_tf.models.registry import make_scorer
-from sitn_tf.training import stage2, train_loop
+from sitn_tf.training import stage2
 from tests.sitn_tf import reference
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
-from tests.sitn_tf.training.resuming import assert_same_outcome
 
 MODELS = ["din", "dien"]
 L2 = ["model.name=din", "din.l2=0.5"]
@@ -138,35 +137,3 @@ def test_dien_is_its_equations(small):
         last = scorer.mlp.last
         expected = values @ last.kernel.numpy() + last.bias.numpy()
         np.testing.assert_allclose(logit, expected[0], rtol=1e-4, atol=1e-5)
-
-
-class _Killed(BaseException):
-    pass
-
-
-def test_a_killed_run_of_dien_ends_with_the_same_bits(small, tmp_path, monkeypatch):
-    chosen = _settings(
-        "model.name=dien", "model.dropout=0.2", "stage2.batch_size=16", "stage2.epochs=2"
-    )
-
-    def train(run_dir):
-        tf.keras.utils.set_random_seed(chosen.seed)
-        loop = train_loop.Loop(checkpoint_steps=2)
-        stage2.run_stage2(chosen, small, run_dir, tf.distribute.get_strategy(), "none", loop)
-
-    train(tmp_path / "whole" / "stage2")
-    original, calls = train_loop.split_rows, iter(range(100))
-
-    def dying(*arguments):
-        if next(calls) == 5:
-            raise _Killed
-        return original(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train_loop, "split_rows", dying)
-        with pytest.raises(_Killed):
-            train(tmp_path / "killed" / "stage2")
-    train(tmp_path / "killed" / "stage2")
-    assert_same_outcome(tmp_path / "killed" / "stage2", tmp_path / "whole" / "stage2")
-    history = runs.read_json(tmp_path / "whole" / "stage2" / runs.HISTORY_FILE, [])
-    assert {"loss", "click", "next_click"} <= history[-1].keys()

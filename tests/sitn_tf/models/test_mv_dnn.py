@@ -12,10 +12,9 @@ from sitn_tf import config, data, runs, schema
 from sitn_tf.distributed.replicas import cpu_strategy, split_rows
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
-from sitn_tf.training import stage2, train_loop
+from sitn_tf.training import stage2
 from sitn_tf.training.stage import Stage
 from tests.sitn_tf.models.joint import both
-from tests.sitn_tf.training.resuming import assert_same_outcome
 
 SETTINGS = ("model.name=mv_dnn", "stage2.batch_size=16", "stage2.patience=9")
 
@@ -108,33 +107,6 @@ def test_source_requests_go_on_where_an_epoch_was_left(small, settings, size):
     one_pass = whole[0] if size == 0 else whole[0][:3]
     once = [user for users in one_pass for user in users]
     assert sorted(once) == sorted(f"u{u}".encode() for u in range(120))
-
-
-def test_a_run_killed_within_an_epoch_ends_with_the_same_bits(small, settings, tmp_path):
-    def train(run_dir):
-        tf_keras.utils.set_random_seed(settings.seed)
-        loop = train_loop.Loop(checkpoint_steps=2)
-        stage2.run_stage2(settings, small, run_dir, tf.distribute.get_strategy(), "none", loop)
-
-    class Killed(BaseException):
-        """Stands for kill -9."""
-
-    calls = 0
-
-    def dying(*arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 6:
-            raise Killed
-        return split_rows(*arguments)
-
-    train(tmp_path / "whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_loop, "split_rows", dying)
-        with pytest.raises(Killed):
-            train(tmp_path / "killed")
-    train(tmp_path / "killed")
-    assert_same_outcome(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_without_source_requests_it_says_how_to_have_them(small, settings, tmp_path):

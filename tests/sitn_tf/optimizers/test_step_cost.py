@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "ftrl"])
 def test_a_step_beside_a_hundred_times_the_rows(optimizer, replicas):
     command = [sys.executable, "-m", "tests.benchmarks.step_cost", f"--optimizer={optimizer}"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -1,7 +1,9 @@
 """A run that is killed and continued ends with the bits of one that was not."""
 
+import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +32,9 @@ SETTINGS = (
     "stage2.optimizer=adagrad",
     "stage2.clip_norm=0.5",
 )
+OPTIONS = {"wide_deep": ["wide.optimizer=ftrl"]}
+"""Of models, for what their defaults don't try."""
+
 RANDOM_KILLS = 20
 """Of each stage, in the slow test."""
 
@@ -112,6 +117,31 @@ def test_killed_at_chosen_moments(stage, small, settings, whole, tmp_path):
                 _train(stage, settings, small, tmp_path / stage, loop)
     _train(stage, settings, small, tmp_path / stage, loop)
     assert_same_outcome(tmp_path / stage, whole / stage)
+
+
+@pytest.mark.parametrize("name", [name for name in config.SECTIONS if name != "sitn"])
+def test_every_other_model_goes_on_within_an_epoch(name, small, tmp_path, monkeypatch):
+    """One run, and what a kill -9 in its second epoch would have left, continued."""
+    chosen = config.override(
+        config.tiny(), [f"model.name={name}", *SETTINGS, *OPTIONS.get(name, [])]
+    )
+    whole, left = tmp_path / "whole", tmp_path / "left"
+    original, calls = train_loop.split_rows, itertools.count(1)
+
+    def copying(*arguments):
+        # After a checkpoint at the tenth step, the second of the second epoch.
+        if next(calls) == 12:
+            shutil.copytree(whole, left)
+        return original(*arguments)
+
+    monkeypatch.setattr(train_loop, "split_rows", copying)
+    loop = train_loop.Loop(checkpoint_steps=5)
+    _train(schema.STAGE2, chosen, small, whole, loop)
+    assert not (left / runs.METRICS_FILE).exists()
+    _train(schema.STAGE2, chosen, small, left, loop)
+    # Steps 11 to 16 again, and no other.
+    assert next(calls) == 1 + 16 + 6
+    assert_same_outcome(left, whole)
 
 
 def test_a_damaged_checkpoint_is_passed_over(small, settings, whole, tmp_path, capsys):
