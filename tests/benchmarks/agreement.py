@@ -156,10 +156,13 @@ def ship_conet(scorer, batch: dict) -> Arrays:
     return arrays
 
 
-ALL_FIELDS = ("model.request_features=hour,weekday,user", "model.user_buckets=50")
+ALL_FIELDS = (
+    "model.request_features=hour,weekday,user",
+    "model.user_buckets=50",
+    "model.use_source=true",
+)
 TARGET_ALONE = ("model.use_source=false", "mlp.products=false")
 AS_THEIRS = ("din.unit_activation=sigmoid", "din.mlp_activation=relu")
-TWO_LAYERS = ("conet.widths=16,8", "conet.crossed=2")
 
 CASES = (
     Case("fm", "deepctr_fm", "whole; DeepFM without its deep part", ALL_FIELDS, ship_fields),
