@@ -89,7 +89,9 @@ class Job:
         ("in [0, 10]", lambda value: 0 <= value <= 10),
     )
     min_item_count: int = option(
-        1, "training clicks an item needs for an id of its own", at_least(1)
+        1,
+        "training clicks an item needs for an id of its own; 0 gives one to all of the item files",
+        at_least(0),
     )
     title_word_min_count: int = option(2, "items whose titles must have a word", at_least(1))
     title_words_max: int = option(50_000, "size of the vocabulary of title words", at_least(0))

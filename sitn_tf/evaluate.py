@@ -15,6 +15,7 @@ from absl import flags
 from sitn_tf import cli, quiet, runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics
+from sitn_tf.item_tables import ItemTable
 
 FLAGS = flags.FlagValues()
 _RUN_DIRS = flags.DEFINE_multi_string("run_dir", [], "A stage-2 run directory.", flag_values=FLAGS)
@@ -35,6 +36,8 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     rows = evaluate(_RUN_DIRS.value, _DATA_DIR.value, _SPLIT.value)
     print(table(rows, f"{_SPLIT.value} split"))
+    for line in dict.fromkeys(map(_of_unclicked, rows.values())):
+        print(line, end="")
     for run_dir in _RUN_DIRS.value:
         print(f"wrote {run_dir}/metrics.json")
     print(f"next: python -m export.export_model --run_dir={_RUN_DIRS.value[0]} --output=SERVABLE")
@@ -94,6 +97,7 @@ def evaluate_run(
     runs.read_its_manifest(run.run_dir, where)
     scored = predict(run.scorer, data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH))
     row = metrics.click_metrics(scored.label, scored.probability, scored.request)
+    row |= unclicked_shares(run.tables[schema.TARGET], scored.candidate)
     whole_files.write_json(run.run_dir / runs.METRICS_FILE, run.metrics | {split: row})
     popularity = run.tables[schema.TARGET].count[scored.candidate].astype(np.float64)
     references = {"item popularity": _ranking_metrics(scored.label, popularity, scored.request)}
@@ -101,6 +105,27 @@ def evaluate_run(
         logged = scored.logged_score.astype(np.float64)
         references["logged score"] = metrics.click_metrics(scored.label, logged, scored.request)
     return references, row
+
+
+def unclicked_shares(items: ItemTable, candidates: np.ndarray) -> Row:
+    """Shares of the candidates `[N]` of items without a click in training, by name.
+
+    `unclicked` are all of them; of `unclicked_described` the run knows a side feature or a vector:
+    what these say scores them. The rest have little but where their embedding began.
+    """
+    unclicked = items.count[candidates] == 0
+    described = unclicked & items.described[candidates]
+    return {"unclicked": float(unclicked.mean()), "unclicked_described": float(described.mean())}
+
+
+def _of_unclicked(row: Row) -> str:
+    if not row.get("unclicked"):
+        return ""
+    return (
+        f"{row['unclicked']:.2%} of the candidates have no click in training: "
+        f"{row['unclicked_described'] / row['unclicked']:.2%} of them are scored by what else is "
+        "known of them\n"
+    )
 
 
 def _ranking_metrics(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> Row:

@@ -39,6 +39,15 @@ class ItemTable:
         return (*self.features, *(() if self.vectors is None else (schema.VECTOR,)))
 
     @property
+    def described(self) -> np.ndarray:
+        """`[V]` bool, whether anything is known of an item beside its id."""
+        parts = [ids > schema.OOV_ID for ids in self.features.values()]
+        if self.vectors is not None:
+            parts.append(self.vectors != 0)
+        known = [part.reshape(self.size, -1).any(axis=1) for part in parts]
+        return np.any([np.zeros(self.size, bool), *known], axis=0)
+
+    @property
     def size(self) -> int:
         return len(self.ids)
 

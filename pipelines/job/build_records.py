@@ -75,13 +75,13 @@ class BuildRecords(beam.PTransform):
             | "SumShared" >> beam.CombineGlobally(sum)
             | "CheckShared" >> beam.Map(preconditions.check_shared_users)
         )
+        counted = in_order | "CountFiles" >> beam.FlatMap(lambda s: sorted(s.counts.items()))
+        all_items = (described["files"], raw_items) | "AllItems" >> beam.Flatten()
         vocabularies = (
-            in_order
-            | "CountFiles" >> beam.FlatMap(lambda s: sorted(s.counts.items()))
-            | "ByDomain" >> beam.GroupByKey()
+            {"counts": counted, "raw": all_items}
+            | "ByDomain" >> beam.CoGroupByKey()
             | "Vocabulary" >> beam.Map(item_steps.build_vocabulary, work)
         )
-        all_items = (described["files"], raw_items) | "AllItems" >> beam.Flatten()
         with_items = {
             "vocabulary": vocabularies,
             "raw": all_items,

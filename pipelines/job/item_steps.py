@@ -1,6 +1,7 @@
 """A domain's counted items to its vocabularies and its item table, as files."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -16,13 +17,21 @@ from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
+Element = tuple[str, dict[str, Iterable[str]]]
+"""A domain, files of its item counts or of its vocabulary, and those of its raw items."""
 
-def build_vocabulary(element: tuple[str, Iterable[str]], work: Work) -> tuple[str, str]:
-    """(domain, files of item counts) to (domain, file of the items in order of their ids)."""
+
+def build_vocabulary(element: Element, work: Work) -> tuple[str, str]:
+    """A domain's item counts to (domain, file of the items in order of their ids)."""
     domain, paths = element
+    counts: Iterable[pa.Table] = map(files.read_table_batches, sorted(paths["counts"]))
+    if not work.job.min_item_count:
+        raw = map(files.read_table_batches, sorted(paths["raw"]))
+        described = (vocabulary.without_events(table[schema.ITEM]) for table in raw)
+        counts = itertools.chain(counts, described)
     merged: list[pa.Table] = []
-    for path in sorted(paths):
-        merged.append(files.read_table_batches(path))
+    for part in counts:
+        merged.append(part)
         if len(merged) == 8:  # never more in memory than the vocabulary and a few parts
             merged = [vocabulary.merge_counts(merged)]
     ordered = vocabulary.ordered(
@@ -33,10 +42,6 @@ def build_vocabulary(element: tuple[str, Iterable[str]], work: Work) -> tuple[st
     path = work.place(f"items-{domain}")
     files.write_table(path, ordered)
     return domain, path
-
-
-Element = tuple[str, dict[str, Iterable[str]]]
-"""A domain, the file of its vocabulary and those of its raw items."""
 
 
 def _read(element: Element) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
@@ -97,7 +102,7 @@ def write_item_table(element: Element, work: Work, vectors: list[VectorFacts]) -
     known, everything = _read(element)
     raw, described = item_files.select(everything, known.items)
     in_files = sum(map(len, everything))
-    if in_files and not described:
+    if in_files and not (described & (known.impressions > 0)).any():
         raise _no_item_described(work.job, domain, everything, known.items)
     flat, _ = item_files.words(raw[schema.TITLE].combine_chunks(), job.title_length)
     tokens = {
@@ -129,7 +134,7 @@ def write_item_table(element: Element, work: Work, vectors: list[VectorFacts]) -
         text_path = work.place(f"vocabulary-{domain}-{name}")
         entry = vocabulary.write_text(text_path, column)
         if in_files and name == schema.ITEM:
-            entry = dataclasses.replace(entry, described=described)
+            entry = dataclasses.replace(entry, described=int(described.sum()))
         entries[schema.vocabulary_name(domain, name)] = entry
         placed.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
     kept = work.place(f"raw-items-of-{domain}")

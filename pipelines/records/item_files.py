@@ -165,22 +165,23 @@ def together(raw: Iterable[pa.Table]) -> pa.Table:
     return pa.concat_tables([RAW.empty_table(), *raw], promote_options="default")
 
 
-def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, int]:
-    """The RAW row of each of `items` [V], in order, and how many of them the files have.
+def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, np.ndarray]:
+    """The RAW row of each of `items` [V], in order, and whether the files have it: bool [V].
 
     Where files repeat an item, its first row by text counts; of equal ones that with the highest
     vector, as bytes, so that any goes before none.
     """
     rows = together(t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw)
-    order = [(name, "ascending") for name in _TEXT_COLUMNS]
+    keys = [(name, "ascending") for name in _TEXT_COLUMNS]
     if schema.VECTOR in rows.column_names:
-        order.append((schema.VECTOR, "descending"))
-    rows = rows.sort_by(order)
-    place = pc.index_in(items, value_set=rows[schema.ITEM].combine_chunks())
+        keys.append((schema.VECTOR, "descending"))
+    order = pc.sort_indices(rows, sort_keys=keys)  # not the rows: vectors are large
+    sorted_items = rows[schema.ITEM].take(order).combine_chunks()
+    place = order.take(pc.index_in(items, value_set=sorted_items))
     taken = rows.take(place)
     columns = [pc.fill_null(column, b"" if pa.types.is_large_binary(column.type) else "")
                for column in taken.columns[1:]]  # fmt: skip
-    return pa.table([items, *columns], schema=rows.schema), len(place) - place.null_count
+    return pa.table([items, *columns], schema=rows.schema), np.asarray(place.is_valid())
 
 
 def words(titles: pa.Array, longest: int) -> tuple[pa.Array, np.ndarray]:

@@ -15,8 +15,10 @@ import pyarrow as pa
 from pipelines.logs import files
 from sitn_tf import schema
 
-_ROWS = 1 << 15
+_ROWS = 1 << 13
 """Vectors widened to float64 at once."""
+_DECIMALS = 5
+"""Of components: what is behind them differs with the number of threads."""
 _NOTHING = 1e-6
 """Share of a vector's length below which what is left of it is rounding."""
 
@@ -39,13 +41,14 @@ class Moments:
     @classmethod
     def of(cls, domain: str, vectors: np.ndarray) -> "Moments":
         """Of float32 [n, W], of which rows of zeros are of items without one; one has one."""
-        vectors = vectors[vectors.any(axis=1)]
-        mean = vectors.mean(axis=0, dtype=np.float64)
+        count = int(vectors.any(axis=1).sum())
+        mean = vectors.sum(axis=0, dtype=np.float64) / count
         scatter = np.zeros((len(mean), len(mean)))
         for first in range(0, len(vectors), _ROWS):
-            centred = vectors[first : first + _ROWS] - mean
+            rows = vectors[first : first + _ROWS]
+            centred = rows[rows.any(axis=1)] - mean
             scatter += centred.T @ centred
-        return cls(domain, len(vectors), mean, scatter)
+        return cls(domain, count, mean, scatter)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Basis:
 
     Attributes:
       centres: by domain, float64 [W].
-      components: float64 [W, P], orthonormal columns; the identity where nothing is reduced.
+      components: float64 [W, P], columns orthonormal but for rounding; the identity where nothing
+        is reduced.
     """
 
     centres: dict[str, np.ndarray]
@@ -113,7 +117,7 @@ def fit(moments: Sequence[Moments], dim: int, carried: Basis | None = None) -> B
     components = ascending[:, : -dim - 1 : -1]
     largest = np.abs(components).argmax(axis=0)
     signs = np.sign(components[largest, np.arange(dim)])
-    return Basis(centres, components * signs)
+    return Basis(centres, np.round(components * signs, _DECIMALS))
 
 
 def as_column(vectors: np.ndarray) -> pa.Array:

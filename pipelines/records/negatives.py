@@ -21,6 +21,7 @@ class Popularity:
     Attributes:
       ids: int64 [m], items with at least one click.
       weights: float64 [m].
+      drawn: bool [V], by id, whether an item is one of them.
 
     A draw is a search in the cumulated weights; a table of where to look answers nearly all
     of them at once.
@@ -31,6 +32,8 @@ class Popularity:
         order = order[clicks[order] > 0]
         self.ids = order.astype(np.int64) + schema.FIRST_ID
         self.weights = clicks[order].astype(np.float64) ** power
+        self.drawn = np.zeros(len(items) + schema.FIRST_ID, bool)
+        self.drawn[self.ids] = True
         self._edges = np.cumsum(self.weights)
         self._cells = 1 << min(_MOST_CELLS, max(8, (16 * len(self.ids)).bit_length()))
         self._place = np.empty(self._cells + 1, np.int32)

@@ -113,7 +113,7 @@ def requests(
             if job.impressions(domain):
                 kept, candidates = rows, _shown(shard, domain, rows, seed[rows])
             else:
-                rows = _of_known_items(shard, domain, rows, job, filtered)
+                rows = _of_known_items(shard, domain, rows, job, popularity, filtered)
                 kept, candidates = _sampled(shard, domain, rows, seed, job, popularity, clicked)
                 _count(filtered, "no_negatives_left", len(rows) - len(kept))
             columns: dict[str, examples.Column] = {
@@ -132,17 +132,22 @@ def _count(filtered: dict[str, int], rule: str, requests_left_out: int) -> None:
 
 
 def _of_known_items(
-    shard: Shard, domain: str, rows: np.ndarray, job: Job, filtered: dict[str, int]
+    shard: Shard,
+    domain: str,
+    rows: np.ndarray,
+    job: Job,
+    popularity: negatives.Popularity,
+    filtered: dict[str, int],
 ) -> np.ndarray:
-    """The requests `rows` whose clicked item has an id.
+    """The requests `rows` whose clicked item could be a sampled negative too.
 
-    Sampled negatives always have one, so among them an unknown item would be known to be the
-    click: evaluation would reward a model for nothing but liking unknown items.
+    Others (without an id, or without a training click) would be known to be the click:
+    evaluation would reward a model for nothing but liking unknown items.
     """
     if job.keep_unknown_clicks:
         return rows
     asked = shard.plan.asked[domain].requests
-    known = shard.ids[domain][asked.rows[asked.start[rows]]] != schema.OOV_ID
+    known = popularity.drawn[shard.ids[domain][asked.rows[asked.start[rows]]]]
     _count(filtered, "clicked_item_unknown", int((~known).sum()))
     return rows[known]
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pipelines.logs.parsed import BadLineError
 
 _TYPE = np.dtype("<f4")
+_BYTES = _TYPE.itemsize
 
 
 def read(value: Any, field: str, width: int = 0) -> bytes:
@@ -48,19 +49,21 @@ def read(value: Any, field: str, width: int = 0) -> bytes:
 
 def commonest_width(column: pa.ChunkedArray) -> int:
     """The length that most of a column's vectors have, of equals the least; 0 where none is."""
-    lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy() // _TYPE.itemsize
+    lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy() // _BYTES
     counts = Counter(lengths[lengths > 0].tolist())
     return min(counts, key=lambda width: (-counts[width], width), default=0)
 
 
 def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    """A column [n] of vectors → float32 [n, width]; zeros where there is none."""
+    """A column [n] of vectors, without nulls → float32 [n, width]; zeros where there is none."""
     vectors = np.zeros((len(column), width), _TYPE)
-    has = pc.greater(pc.fill_null(pc.binary_length(column), 0), 0).to_numpy(zero_copy_only=False)
-    place = 0
-    rows = np.flatnonzero(has)
-    for chunk in column.filter(pa.array(has)).chunks:
-        numbers = np.frombuffer(b"".join(value.as_buffer() for value in chunk), _TYPE)
-        vectors[rows[place : place + len(chunk)]] = numbers.reshape(len(chunk), width)
-        place += len(chunk)
+    begin = 0
+    for chunk in filter(len, column.chunks):
+        _, offsets, data = chunk.buffers()
+        edges = np.frombuffer(offsets, np.int64, len(chunk) + 1, 8 * chunk.offset)
+        if edges[-1] > edges[0]:
+            numbers = np.frombuffer(data, _TYPE)[edges[0] // _BYTES : edges[-1] // _BYTES]
+            rows = begin + np.flatnonzero(np.diff(edges))
+            vectors[rows] = numbers.reshape(-1, width)
+        begin += len(chunk)
     return vectors

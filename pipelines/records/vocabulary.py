@@ -34,6 +34,12 @@ def merge_counts(tables: list[pa.Table]) -> pa.Table:
     return pa.table([items, *sums], schema=COUNTS)
 
 
+def without_events(items: pa.ChunkedArray) -> pa.Table:
+    """Items that item files describe, which may be in no log (COUNTS)."""
+    zeros = pa.array(np.zeros(len(items), np.int64))
+    return pa.table([items, zeros, zeros], schema=COUNTS)
+
+
 def ordered(counts: pa.Table, minimum: int, known: pa.Array | None = None) -> pa.Table:
     """Items in order of their ids (COUNTS): by descending clicks, ties by the item.
 

@@ -4,26 +4,26 @@ Events are written by user shard to passing files, so that one shard of them is 
 at a time, and in it one user's as plain lists.
 """
 
-import bisect
 import collections
-import dataclasses
 import functools
-import itertools
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import facts
-from pipelines.logs import event_parser, line_blocks, line_counts, log_format
+from pipelines.logs import event_parser, line_blocks, line_counts
 from pipelines.manifest_entries import ITEMS, LOG, REQUESTS, InputFile
 from pipelines.options import Job
 from pipelines.records import item_files, shards, vocabulary
+from pipelines.verification import user_events
 from pipelines.verification.findings import Findings
 from pipelines.verification.record_rules import Record, RecordChecks, candidates_of, clicked_ids
+from pipelines.verification.user_events import Events
 from sitn_tf import schema
 
 _BLOCK_BYTES = 16 << 20
@@ -38,68 +38,11 @@ Expected = tuple[str, int, tuple[Any, ...]]
 """Split, time and content of a request that is to be a record."""
 
 
-@dataclasses.dataclass(frozen=True)
-class User:
-    """What the logs have of a user.
-
-    Attributes:
-      events: by domain, (time, item, clicked), sorted.
-      clicks: by domain, (time, item) of the clicks, sorted, each once.
-    """
-
-    events: dict[str, list[tuple[int, str, bool]]]
-    clicks: dict[str, list[tuple[int, str]]]
-
-    def clicks_before(self, domain: str, moment: int) -> list[tuple[int, str]]:
-        clicks = self.clicks[domain]
-        return clicks[: bisect.bisect_left(clicks, (moment, ""))]
-
-    def enough(self, moment: int, minimum: dict[str, int]) -> bool:
-        """Whether the user has clicked often enough before a time."""
-        return all(
-            bisect.bisect_left(self.clicks[domain], (moment, "")) >= count
-            for domain, count in minimum.items()
-        )
-
-
-class _Events:
-    """The events of a domain in a shard, sorted by user."""
-
-    def __init__(self, table: pa.Table, tokens: pa.Array) -> None:
-        table = table.combine_chunks()
-        user, users = shards.ranked(table[log_format.USER])
-        self.item, items = shards.ranked(table[log_format.ITEM])
-        self.user = user
-        self.time = table[log_format.TIME].to_numpy()
-        self.clicked = np.asarray(table[log_format.CLICKED]).astype(bool)
-        self.items = items.to_pylist()
-        self.users = users.to_pylist()
-        self.item_ids = vocabulary.ids_of(items, tokens)
-        self.ids = dict(zip(self.items, self.item_ids.tolist(), strict=True))
-        self._requests = (
-            table[log_format.REQUEST] if log_format.REQUEST in table.column_names else None
-        )
-        edges = np.searchsorted(user, np.arange(len(users) + 1)).tolist()
-        self._bounds = dict(zip(self.users, itertools.pairwise(edges), strict=True))
-
-    def of(self, user: str) -> list[tuple[int, str, bool]]:
-        begin, end = self._bounds.get(user, (0, 0))
-        items = [self.items[code] for code in self.item[begin:end].tolist()]
-        times, clicked = self.time[begin:end].tolist(), self.clicked[begin:end].tolist()
-        return list(zip(times, items, clicked, strict=True))
-
-    def requests_of(self, user: str) -> list[str]:
-        begin, end = self._bounds.get(user, (0, 0))
-        return [] if self._requests is None else self._requests[begin:end].to_pylist()
-
-
-def _user(events: dict[str, _Events], name: str) -> User:
-    of_user = {domain: of_domain.of(name) for domain, of_domain in events.items()}
-    clicks = {
-        domain: sorted({(moment, item) for moment, item, clicked in shown if clicked})
-        for domain, shown in of_user.items()
-    }
-    return User(of_user, clicks)
+def _told_counts(root: pathlib.Path, domain: str) -> list[np.ndarray]:
+    """What the item table says of clicks and impressions: [V] each."""
+    names = [schema.COUNT, schema.IMPRESSIONS]
+    table = pq.read_table(root / schema.item_table_path(domain), columns=names)
+    return [table[name].to_numpy() for name in names]
 
 
 class Logs:
@@ -120,6 +63,7 @@ class Logs:
             domain: vocabulary.read_text(str(root / schema.vocabulary_path(domain, schema.ITEM)))
             for domain in schema.DOMAINS
         }
+        self.told = {domain: _told_counts(root, domain) for domain in schema.DOMAINS}
         self._dropped: collections.Counter[str] = collections.Counter()
         self._parts: dict[tuple[str, int], list[shards.Part]] = collections.defaultdict(list)
         self._counts = {domain: self._read(domain) for domain in schema.DOMAINS}
@@ -163,21 +107,24 @@ class Logs:
                 self.job.max_user_events,
             )
             self._dropped[domain] += sum(dropped.values())
-            events[domain] = _Events(table, self.tokens[domain])
+            events[domain] = Events(table, self.tokens[domain])
         return ShardOfLogs(self, events)
 
     def finish(self) -> None:
         """With all shards seen: what holds of their sums."""
         for domain, counts in self._counts.items():
             self._check_lines(domain, counts, self._dropped[domain])
-            self._check_counts(domain)
             items = line_counts.LineCounts()
+            described: list[pa.Array] = []
             for unit in self._units(domain, ITEMS):
                 for _, block in item_files.parse_items(
                     unit, self.job.item_fields, _BLOCK_BYTES, self.manifest.vectors.get("width", 0)
                 ):
                     items = items.merge(line_counts.LineCounts.of(block))
+                    if not self.job.min_item_count:
+                        described += block.events[schema.ITEM].chunks
             self._check_lines(f"{domain}_items", items, 0)
+            self._check_counts(domain, pa.chunked_array(described, pa.string()))
         for what, domain in REQUESTS.items():
             if what in self.manifest.lines:
                 self._check_requests(what, domain)
@@ -213,11 +160,9 @@ class Logs:
         """What the manifest says of the lines of a domain, of item files or of requests."""
         return facts.from_json(line_counts.Account, self.manifest.lines[what])
 
-    def _check_counts(self, domain: str) -> None:
-        """Vocabularies and popularity are of the training period."""
-        path = self.root / schema.item_table_path(domain)
-        table = pq.read_table(path, columns=[schema.COUNT, schema.IMPRESSIONS])
-        told = [table[name].to_numpy() for name in (schema.COUNT, schema.IMPRESSIONS)]
+    def _check_counts(self, domain: str, described: pa.ChunkedArray) -> None:
+        """Vocabularies are of the training period and of items `described`, popularity of it."""
+        told = self.told[domain]
         ids = slice(schema.FIRST_ID, None)
         clicks, shown = self.clicks[domain][ids], self.shown[domain][ids]
         fine = (clicks == told[0][ids]) & (shown == told[1][ids])
@@ -227,13 +172,17 @@ class Logs:
 
         check = self.findings.check_all
         check("popularity comes from the training period", fine, item)
-        alien = (shown == 0) & (not self.job.extends)
-        check("vocabularies come from the training period", ~alien, item)
+        if not self.job.extends:
+            named = pc.is_in(self.tokens[domain], value_set=described.combine_chunks())
+            fine = (shown > 0) | named.to_numpy(zero_copy_only=False)
+            check("vocabularies come from the training period", fine, item)
         missing = [
             token
             for token, count in self.shown_unknown[domain].items()
             if count >= self.job.min_item_count
         ]
+        unknown = pc.invert(pc.is_in(described, value_set=self.tokens[domain]))
+        missing += described.filter(unknown)[:3].to_pylist()
         self.findings.check("every item of the training period has an id", not missing,
                             f"{domain}: {missing[:3]}")  # fmt: skip
 
@@ -241,12 +190,12 @@ class Logs:
 class ShardOfLogs:
     """A user shard's events against its records."""
 
-    def __init__(self, logs: Logs, events: dict[str, _Events]) -> None:
+    def __init__(self, logs: Logs, events: dict[str, Events]) -> None:
         self._logs, self._events = logs, events
         self._job, self._check = logs.job, logs.findings.check
         self._ids = {domain: of_domain.ids for domain, of_domain in events.items()}
         # records are shuffled: a user comes again and again
-        self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(_user, events))
+        self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(user_events.user, events))
         self._recorded: dict[str, collections.Counter[tuple[Any, ...]]] = {
             domain: collections.Counter() for domain in schema.DOMAINS
         }
@@ -307,7 +256,9 @@ class ShardOfLogs:
         negatives = {item for item, label in pairs if not label}
         positives = {item for item, label in pairs if label}
         self._check("no negative is a click of the user", not negatives & clicked_ever, where)
-        self._check("negatives are known items", schema.OOV_ID not in negatives, where)
+        count = self._logs.told[domain][0]
+        self._check("negatives were clicked in training",
+                    all(n < len(count) and count[n] for n in negatives), where)  # fmt: skip
         self._check("positives are clicks at the request's time",
                     len(positives) == 1 and positives <= clicked_now, where)  # fmt: skip
 
@@ -419,7 +370,7 @@ class ShardOfLogs:
         known = [(self._ids[domain][item], int(clicked)) for _, item, clicked in events]
         if self._job.impressions(domain):
             return tuple(sorted(known))
-        if known[0][0] == schema.OOV_ID and not self._job.keep_unknown_clicks:
+        if not (self._logs.told[domain][0][known[0][0]] or self._job.keep_unknown_clicks):
             return None
         return (known[0][0],)
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from sitn_tf import checkpoints, config, data, evaluate, runs, schema, train, trained_models
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation.predictions import predict
+from sitn_tf.item_tables import ItemTable
 from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
 from sitn_tf.training import stage1, stage2
 from tests import commands
@@ -271,6 +272,24 @@ def test_evaluate_writes_metrics_and_prints_the_references(workdir, capsys):
     assert "logged score" in printed
     metrics = json.loads((workdir / "stage2" / "metrics.json").read_text())
     assert set(evaluate.COLUMNS) <= set(metrics["test"])
+    assert f"{metrics['test']['unclicked']:.2%} of the candidates have no click" in printed
+
+
+def test_candidates_without_a_click_are_counted_and_those_of_which_more_is_known():
+    table = ItemTable(
+        schema.TARGET,
+        ids=["", "", "a", "b", "c", "d"],
+        titles=[""] * 6,
+        count=np.array([0, 0, 3, 0, 0, 0]),
+        features={
+            "brand": np.array([0, 1, 1, 1, 1, 1], np.int32),
+            schema.TITLE_WORDS: np.array([[0, 0]] * 3 + [[7, 0]] + [[0, 0]] * 2, np.int32),
+        },
+        vocabulary_sizes={},
+        vectors=np.array([[0, 0]] * 4 + [[0, 1]] + [[0, 0]], np.float16),
+    )
+    shares = evaluate.unclicked_shares(table, np.array([1, 2, 2, 3, 4, 4, 5, 2]))
+    assert shares == {"unclicked": 5 / 8, "unclicked_described": 3 / 8}
 
 
 def test_a_finished_run_is_left_alone_and_another_is_refused(workdir, small, capsys):

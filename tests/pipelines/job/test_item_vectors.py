@@ -163,5 +163,9 @@ def test_known_items_keep_their_vectors_the_next_day(folder, built, tmp_path):
         for item, vector in before.items():
             np.testing.assert_array_equal(now[item], vector)
     assert verify.Verifier(f"{tmp_path}/data").verify(with_logs=True).wrong == {}
+    flags.append(f"--output={tmp_path}/other")
     with pytest.raises(InputError, match="--vector_dim=2 differs from 3"):
-        build_dataset.run([*flags, "--vector_dim=2", f"--output={tmp_path}/other"])
+        build_dataset.run([*flags, "--vector_dim=2"])
+    flags += ["--items_vector_field=", f"--target_items={tmp_path}/target.items.jsonl"]
+    with pytest.raises(InputError, match=r"--items_vector_field is not given, but --extends=.*/d"):
+        build_dataset.run(flags)

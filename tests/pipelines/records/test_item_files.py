@@ -156,7 +156,7 @@ def table_of():
         ],
         known.items,
     )  # fmt: skip
-    assert described == 1
+    assert described.tolist() == [False, True]
     words = {"title_words": pa.array(["dog"]), "brand": pa.array(["W", "X"]),
              "main_category": pa.array([], pa.string()),
              "second_category": pa.array([], pa.string())}  # fmt: skip

@@ -40,7 +40,7 @@ def test_vectors_are_those_of_one_pca_of_both_domains_less_their_centres():
     _, _, directions = np.linalg.svd(np.concatenate(list(centred.values())))
     components = directions[:3].T
     components *= np.sign(components[np.abs(components).argmax(0), range(3)])
-    np.testing.assert_allclose(basis.components, components, atol=1e-8)
+    np.testing.assert_allclose(basis.components, components, atol=1e-5)
     for domain, vectors in both.items():
         made = basis.apply(domain, vectors)
         assert made.dtype == np.float16
@@ -137,6 +137,6 @@ def test_of_repeated_items_the_row_does_not_depend_on_the_order_of_files():
     parts = [raw(b""), raw(numbers), raw(None, item_files.RAW)]
     for order in (parts, parts[::-1]):
         table, described = item_files.select(order, pa.array(["b", "a"]))
-        assert described == 1
+        assert described.tolist() == [False, True]
         matrix = vector_column.matrix(table["vector"], 2)
         np.testing.assert_array_equal(matrix, [[0, 0], [1, 2]])
