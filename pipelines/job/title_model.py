@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 
 from pipelines.logs import files
+from pipelines.logs.files import join
 from sitn_tf.errors import InputError
 
 _TOKENIZER = "tokenizer.json"
@@ -33,7 +35,7 @@ class TitleModel:
       name: as it was given.
       folder: where its files are.
       onnx: the path of its ONNX file, "" where it has none.
-      sha256: of its files; a data set is extended with the very same model only.
+      sha256: of the files that are used; a data set is extended with the very same model only.
     """
 
     name: str
@@ -46,21 +48,19 @@ def find(name: str) -> TitleModel:
     """The model of a folder or, by its name, of an installed package.
 
     Raises:
-      InputError: there is none, it doesn't take the mean of its tokens, or what runs it is not
-        installed.
+      InputError: there is none, its ONNX file is not for the mean of its tokens, or what runs it
+        is not installed.
     """
     folder = _folder(name)
-    content = {
-        path[len(folder) :].lstrip("/"): path for path, _ in files.match(files.join(folder, "**"))
-    }
-    if _POOLING in content:
-        pooling = json.loads(files.read_text(content[_POOLING]))
+    there = [p for p in (_TOKENIZER, _LENGTH, _POOLING, *_ONNX) if files.exists(join(folder, p))]
+    onnx = [place for place in _ONNX if place in there][:1]
+    if onnx and _POOLING in there:
+        pooling = json.loads(files.read_text(join(folder, _POOLING)))
         if not pooling.get("pooling_mode_mean_tokens", True):
             raise InputError(
-                f"title_model={name} does not take the mean of its tokens ({content[_POOLING]})",
+                f"title_model={name} does not take the mean of its tokens ({_POOLING})",
                 "give a model that does, such as all-MiniLM-L6-v2",
             )
-    onnx = next((content[place] for place in _ONNX if place in content), "")
     needed = ("onnxruntime", "tokenizers") if onnx else ("sentence_transformers",)
     if not all(map(importlib.util.find_spec, needed)):
         extra = "titles" if onnx else "titles_torch"
@@ -69,7 +69,10 @@ def find(name: str) -> TitleModel:
             f"title_model={name} needs {' and '.join(needed)}",
             f"pip install 'sitn_tf[{extra}]'{without}",
         )
-    return TitleModel(name, folder, onnx, _hash(content))
+    if onnx:  # a folder may hold the same weights in five formats
+        used = [place for place in there if place not in _ONNX] + onnx
+        return TitleModel(name, folder, join(folder, onnx[0]), _hash(folder, used))
+    return TitleModel(name, folder, "", _hash(folder, _visible(folder)))
 
 
 def _folder(name: str) -> str:
@@ -77,21 +80,26 @@ def _folder(name: str) -> str:
     if name.replace("-", "_").isidentifier():
         spec = importlib.util.find_spec(name.replace("-", "_"))
         for place in (spec and spec.submodule_search_locations) or ():
-            found = files.match(files.join(place, "**", _TOKENIZER))
+            found = files.match(join(place, "**", _TOKENIZER))
             candidates += [path.rsplit("/", 1)[0] for path, _ in found]
     for folder in candidates:
-        if files.exists(files.join(folder, _TOKENIZER)):
+        if files.exists(join(folder, _TOKENIZER)):
             return folder
     raise InputError(f"title_model={name} has no {_TOKENIZER}", _ACCEPTED)
 
 
-def _hash(content: dict[str, str]) -> str:
-    """Of all files, by name and content."""
+def _visible(folder: str) -> list[str]:
+    """All files of a folder, of which Git's own and the like are none."""
+    places = (path.removeprefix(f"{folder}/") for path, _ in files.match(join(folder, "**")))
+    return [place for place in places if not re.search(r"(^|/)\.", place)]
+
+
+def _hash(folder: str, places: Iterable[str]) -> str:
+    """Of files of a folder, by name and content."""
     total = hashlib.sha256()
-    for place, path in sorted(content.items()):
-        with files.reading(path) as stream:
-            digest = hashlib.sha256(stream.read()).hexdigest()
-        total.update(f"{place} {digest}\n".encode())
+    for place in sorted(places):
+        with files.reading(join(folder, place)) as stream:
+            total.update(f"{place} {hashlib.sha256(stream.read()).hexdigest()}\n".encode())
     return total.hexdigest()
 
 
@@ -106,10 +114,10 @@ class OnnxEncoder:
         import onnxruntime
         import tokenizers
 
-        text = files.read_text(files.join(folder, _TOKENIZER))
+        text = files.read_text(join(folder, _TOKENIZER))
         self._tokenizer = tokenizers.Tokenizer.from_str(text)
         self._tokenizer.no_padding()
-        if files.exists(length := files.join(folder, _LENGTH)):
+        if files.exists(length := join(folder, _LENGTH)):
             longest = json.loads(files.read_text(length))["max_seq_length"]
             self._tokenizer.enable_truncation(longest)
         options = onnxruntime.SessionOptions()

@@ -99,6 +99,25 @@ def test_the_manifest_knows_the_model(built, model):
 
 
 @needs_onnx
+def test_the_hash_is_of_what_is_used(model, tmp_path):
+    known = title_model.find(str(model)).sha256
+    copied = shutil.copytree(model, tmp_path / "copied")
+    (copied / "README.md").write_text("more")
+    (copied / ".git").mkdir()
+    (copied / ".git" / "HEAD").write_text("main")
+    assert title_model.find(str(copied)).sha256 == known
+    for name in ("tokenizer.json", "sentence_bert_config.json", "model.onnx"):
+        changed = shutil.copytree(model, tmp_path / name)
+        (changed / name).write_bytes((changed / name).read_bytes() + b" ")
+        assert title_model.find(str(changed)).sha256 != known
+    (copied / "onnx").mkdir()
+    shutil.copy(copied / "model.onnx", copied / "onnx")
+    found = title_model.find(str(copied))
+    assert found.onnx == str(copied / "onnx" / "model.onnx")
+    assert found.sha256 != known
+
+
+@needs_onnx
 def test_each_title_is_embedded_once_and_the_next_day_only_new_ones(
     folder, built, model, tmp_path, monkeypatch
 ):
@@ -203,6 +222,7 @@ def test_a_model_that_is_not_there(tmp_path):
 
 def test_a_model_without_the_mean(tmp_path):
     folder = _empty_model(tmp_path / "model")
+    (folder / "model.onnx").touch()
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": false}')
     with pytest.raises(InputError, match="does not take the mean of its tokens"):
