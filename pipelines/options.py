@@ -96,6 +96,10 @@ class Job:
     title_word_min_count: int = option(2, "items whose titles must have a word", at_least(1))
     title_words_max: int = option(50_000, "size of the vocabulary of title words", at_least(0))
     title_length: int = option(32, "", at_least(1))
+    title_model: str = option(
+        "",
+        "sentence-transformers model, a folder or an installed package: vectors from titles",
+    )
     vector_dim: int = option(
         96, "numbers that longer vectors of items are reduced to, by a PCA", at_least(1)
     )
@@ -123,6 +127,11 @@ class Job:
         self._check_cutoffs()
 
     def _check_fields(self) -> None:
+        if self.title_model and self.item_fields.vector:
+            raise InputError(
+                f"title_model={self.title_model} and item_fields.vector={self.item_fields.vector} "
+                "both make vectors of items: give one"
+            )
         for domain, log in self.formats.items():
             option, names = f"formats.{domain}", list(log.fields.values())
             for name in names:

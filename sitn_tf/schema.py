@@ -206,7 +206,8 @@ class Manifest:
       shards: number of records of each TFRecord shard, by its relative path.
       versions: of Python and of the packages that wrote it.
       vectors: of items: their `width` in the item files, their `dims` in the item tables, and
-        `items`, how many have one, by domain; empty where no item has.
+        `items`, how many have one, by domain; of vectors of titles also the `model`, its `name` and
+        the `sha256` of its files. Empty where no item has a vector.
     """
 
     schema_version: int

@@ -75,7 +75,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         records=records,
         shards=shards,
         versions=versions(),
-        vectors=_vectors(summary),
+        vectors=_vectors(work, summary),
     )
     write_statistics(root, summary, manifest)
     return manifest
@@ -141,10 +141,15 @@ def _place(made: Iterable[PlacedFile], root: str, checksums: dict[str, str]) -> 
         checksums[file.place] = file.sha256
 
 
-def _vectors(summary: Summary) -> dict[str, Any]:
+def _vectors(work: Work, summary: Summary) -> dict[str, Any]:
     """The manifest's entry of item vectors."""
-    made = summary.vectors
-    return {} if made is None else {"width": made.width, "dims": made.dims, "items": made.items}
+    made, model = summary.vectors, work.title_model
+    if made is None:
+        return {}
+    entry: dict[str, Any] = {"width": made.width, "dims": made.dims, "items": made.items}
+    if model is not None:
+        entry["model"] = {"name": model.name, "sha256": model.sha256}
+    return entry
 
 
 def account(summary: Summary, carried: Carried) -> dict[str, Account]:

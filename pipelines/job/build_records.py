@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import facts
-from pipelines.job import item_steps, parse_steps, preconditions, shard_steps
+from pipelines.job import item_steps, parse_steps, preconditions, shard_steps, title_model
 from pipelines.job.inputs import Input
 from pipelines.job.summary import CutoffFacts, Fact, LineFacts, Summary
 from pipelines.job.workspace import Work
@@ -16,6 +16,8 @@ from pipelines.logs import files
 from pipelines.manifest_entries import ITEMS, LOG
 
 SUMMARY_FILE = "summary.json"
+_TITLES = 8192
+"""Vectors of titles in a file."""
 
 
 def write_summary(told: list[Fact], path: str) -> None:
@@ -86,14 +88,15 @@ class BuildRecords(beam.PTransform):
             "vocabulary": vocabularies,
             "raw": all_items,
         } | "WithItems" >> beam.CoGroupByKey()
+        titles = beam.pvalue.AsList(self._titles(pipeline, with_items))
         vectors = (
             with_items
-            | "Moments" >> beam.FlatMap(item_steps.vector_moments, work)
+            | "Moments" >> beam.FlatMap(item_steps.vector_moments, work, titles)
             | "BothMoments" >> beam.combiners.ToList()
-            | "Basis" >> beam.FlatMap(item_steps.fit_vectors, work)
+            | "Basis" >> beam.FlatMap(item_steps.fit_vectors, work, titles)
         )
         item_tables = with_items | "ItemTable" >> beam.Map(
-            item_steps.write_item_table, work, beam.pvalue.AsList(vectors)
+            item_steps.write_item_table, work, beam.pvalue.AsList(vectors), titles
         )
         written = (
             in_order
@@ -120,6 +123,23 @@ class BuildRecords(beam.PTransform):
             | "Gather" >> beam.combiners.ToList()
             | "Summary" >> beam.Map(write_summary, files.join(work.folder, SUMMARY_FILE))
         )
+
+    def _titles(self, pipeline: beam.Pipeline, with_items: Any) -> Any:
+        """Files of titles with their vectors, where a model makes these."""
+        work = self.work
+        carried = [work.carried.titles] if work.carried.titles else []
+        known = pipeline | "CarriedTitles" >> beam.Create(carried)
+        if work.title_model is None:
+            return known
+        new = (
+            with_items
+            | "NewTitles" >> beam.FlatMap(item_steps.new_titles, work)
+            | "EachTitle" >> beam.Distinct()
+            | "Embed" >> beam.ptransform_fn(title_model.embed)(work.title_model)
+            | "TitleBatches" >> beam.BatchElements(_TITLES, _TITLES)
+            | "WriteTitles" >> beam.Map(item_steps.write_titles, work)
+        )
+        return (known, new) | "AllTitles" >> beam.Flatten()
 
     def _units(self, pipeline: beam.Pipeline, name: str, kind: str) -> Any:
         """(domain, unit) of a kind, spread over workers: one file's blocks may go anywhere."""

@@ -1,9 +1,11 @@
 """What a data set keeps so that the next day's logs can extend it, and how they do."""
 
 import json
+from typing import Any
 
 from pipelines import facts
 from pipelines.job.summary import Summary
+from pipelines.job.title_model import TitleModel
 from pipelines.job.workspace import Carried
 from pipelines.logs import files, line_counts
 from pipelines.manifest_entries import DATA_SET, InputFile
@@ -14,11 +16,12 @@ from sitn_tf.errors import InputError
 
 FOLDER = "events"
 _PARTS = "parts.json"
+_TITLES = "titles.arrow"
 _MUST_AGREE = ("shards", "split", "max_user_events", "seed")
 
 
 def keep(root: str, summary: Summary) -> None:
-    """Moves a job's sorted events, raw items and click times into the data set."""
+    """Moves a job's sorted events, raw items, titles' vectors and click times into the data set."""
     folder = files.join(root, FOLDER)
     files.make_folder(folder)
     parts = []
@@ -29,6 +32,8 @@ def keep(root: str, summary: Summary) -> None:
             parts.append([shard.sorted.shard, domain, name, shard.sorted.rows[domain]])
     for table in summary.tables:
         files.rename(table.raw_items, files.join(folder, _items_file(table.domain)))
+    if summary.vectors and summary.vectors.titles:
+        files.rename(summary.vectors.titles, files.join(folder, _TITLES))
     times = facts.to_json(summary.cutoffs.times)
     files.write_json(files.join(folder, _PARTS), {"parts": parts, "times": times})
 
@@ -37,7 +42,7 @@ def _items_file(domain: str) -> str:
     return f"{domain}-items.arrow"
 
 
-def load(job: Job) -> Carried:
+def load(job: Job, model: TitleModel | None = None) -> Carried:
     """What the data set that a job extends brings.
 
     Raises:
@@ -52,6 +57,7 @@ def load(job: Job) -> Carried:
             f"extends={job.extends} keeps no events: build it with keep_events=True to extend it"
         )
     _check_agreement(job, manifest)
+    _check_vectors(job, manifest.vectors, model)
     kept = json.loads(files.read_text(files.join(folder, _PARTS)))
     return Carried(
         events=tuple(
@@ -65,6 +71,7 @@ def load(job: Job) -> Carried:
         ),
         times=facts.from_json(line_counts.TimeHistogram, kept["times"]),
         vectors=files.join(job.extends, schema.ITEM_VECTORS_PATH) if manifest.vectors else "",
+        titles=files.join(folder, _TITLES) if "model" in manifest.vectors else "",
     )
 
 
@@ -88,6 +95,25 @@ def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
                     f"formats.{domain}.{field} is given for only one of this job and "
                     f"extends={job.extends}: the {domain} events would not fit together"
                 )
+
+
+def _check_vectors(job: Job, theirs: dict[str, Any], model: TitleModel | None) -> None:
+    """New items' vectors are to be made as those of the data set extended were."""
+    if not theirs:
+        return
+    first = theirs.get("model", {})
+    if first.get("sha256") != (model and model.sha256):
+        made = f"by title_model={first['name']}" if first else "of item_fields.vector"
+        raise InputError(
+            f"title_model={job.title_model} is not what extends={job.extends} was made with: its "
+            f"items have vectors {made}",
+            f"give that ({first['sha256'][:12]}…), or build all anew" if first else "leave it out",
+        )
+    if not first and any(job.items.values()) and not job.item_fields.vector:
+        raise InputError(
+            f"item_fields.vector is not given, but extends={job.extends} has vectors of its items: "
+            "new ones would have none"
+        )
 
 
 def ancestry(job: Job) -> list[InputFile]:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -12,7 +13,13 @@ from pipelines.job.summary import PlacedFile, TableFacts, VectorFacts
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.options import Job
-from pipelines.records import item_files, item_vectors, vector_column, vocabulary
+from pipelines.records import (
+    item_files,
+    item_vectors,
+    title_vectors,
+    vector_column,
+    vocabulary,
+)
 from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 from sitn_tf.errors import InputError
@@ -51,34 +58,76 @@ def _read(element: Element) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
     return known, [files.read_table_batches(path) for path in sorted(paths["raw"])]
 
 
-def vector_moments(element: Element, work: Work) -> Iterator[item_vectors.Moments]:
-    """Moments of the vectors of a domain's items; none where no item has a vector."""
-    if not work.vector_width:
+def new_titles(element: Element, work: Work) -> Iterator[str]:
+    """The titles of a domain's items that no model has made vectors of yet, each once."""
+    known, everything = _read(element)
+    raw, _ = item_files.select(everything, known.items)
+    titles = pc.unique(raw[schema.TITLE])
+    done = pa.array([""], pa.string())
+    if work.carried.titles:
+        done = pa.concat_arrays([done, title_vectors.titles(work.carried.titles)])
+    yield from titles.filter(pc.invert(pc.is_in(titles, value_set=done))).to_pylist()
+
+
+def write_titles(made: list[tuple[str, np.ndarray]], work: Work) -> str:
+    """Titles with their vectors to a file of them."""
+    path = work.place("titles")
+    title_vectors.write(path, made)
+    return path
+
+
+def _raw_vectors(raw: pa.Table, work: Work, titles: list[str]) -> np.ndarray:
+    """Vectors of RAW rows, float32 [V, W]: of their titles in files, or of their own."""
+    if titles:
+        return title_vectors.look_up(raw[schema.TITLE], titles)
+    if schema.VECTOR in raw.column_names:
+        return vector_column.matrix(raw[schema.VECTOR], work.vector_width)
+    return np.zeros((len(raw), 0), np.float32)
+
+
+def vector_moments(
+    element: Element, work: Work, titles: list[str]
+) -> Iterator[item_vectors.Moments]:
+    """Moments of the vectors of a domain's items; none where no item has a vector.
+
+    Args:
+      titles: files of titles with their vectors, where a model makes these.
+    """
+    if not (titles or work.vector_width):
         return
     known, everything = _read(element)
     raw, _ = item_files.select(everything, known.items)
-    if schema.VECTOR in raw.column_names:
-        vectors = vector_column.matrix(raw[schema.VECTOR], work.vector_width)
-        if vectors.any():
-            yield item_vectors.Moments.of(element[0], vectors)
+    vectors = _raw_vectors(raw, work, titles)
+    if vectors.any():
+        yield item_vectors.Moments.of(element[0], vectors)
 
 
-def fit_vectors(moments: list[item_vectors.Moments], work: Work) -> Iterator[VectorFacts]:
+def fit_vectors(
+    moments: list[item_vectors.Moments], work: Work, titles: list[str]
+) -> Iterator[VectorFacts]:
     """Both domains' moments to the file of what makes their items' vectors.
 
     What a data set that is extended brings is kept: its items' vectors stay as they are.
 
     Raises:
-      InputError: a field of vectors is named, but no item of the logs has one.
+      InputError: vectors are asked for, but no item of the logs has what makes them.
     """
-    field, known = work.job.item_fields.vector, work.carried.vectors
+    job, known = work.job, work.carried.vectors
     if not moments:
-        if field and not known:
-            raise InputError(
-                f"item_fields.vector={field}: no item of the logs has such a list of numbers",
-                "check that logs and item files belong together, or leave it out",
-            )
+        for option, value, what in (
+            ("item_fields.vector", job.item_fields.vector, "such a list of numbers"),
+            ("title_model", job.title_model, "a title"),
+        ):
+            if value and not known:
+                raise InputError(
+                    f"{option}={value}: no item of the logs has {what}",
+                    "check that logs and item files belong together, or leave it out",
+                )
         return
+    kept = ""
+    if titles and job.keep_events:
+        kept = work.place("all-titles")
+        title_vectors.together(titles, kept)
     carried = item_vectors.Basis.read(known) if known else None
     basis = item_vectors.fit(moments, work.job.vector_dim, carried)
     path = work.place("item-vectors")
@@ -88,13 +137,17 @@ def fit_vectors(moments: list[item_vectors.Moments], work: Work) -> Iterator[Vec
         basis.width,
         basis.components.shape[1],
         {m.domain: m.count for m in sorted(moments, key=lambda m: m.domain)},
+        kept,
     )
 
 
-def write_item_table(element: Element, work: Work, vectors: list[VectorFacts]) -> TableFacts:
+def write_item_table(
+    element: Element, work: Work, vectors: list[VectorFacts], titles: list[str]
+) -> TableFacts:
     """(domain, its vocabulary and raw items) to the files of its item table.
 
     Args:
+      titles: as of `vector_moments`.
       vectors: one entry, or none where no item of either domain has a vector.
     """
     domain, _ = element
@@ -121,7 +174,7 @@ def write_item_table(element: Element, work: Work, vectors: list[VectorFacts]) -
     table = item_files.build_table(known, raw, tokens, job.title_length)
     for made in vectors:
         if domain in made.items:
-            rows = vector_column.matrix(raw[schema.VECTOR], made.width)
+            rows = _raw_vectors(raw, work, titles)
             short = item_vectors.Basis.read(made.basis.path).apply(domain, rows)
             table = table.append_column(schema.VECTOR, item_vectors.as_column(short))
     path = work.place(f"item-table-{domain}")

@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipelines.job import assembly, beam_errors, extension, inputs, progress, staging
+from pipelines.job import assembly, beam_errors, extension, inputs, progress, staging, title_model
 from pipelines.job.build_records import BuildRecords
 from pipelines.job.workspace import Work
 from pipelines.logs import files
@@ -42,11 +42,12 @@ def build_dataset(
     files.check_reachable("output", job.output)
     if not overwrite:
         staging.check_free(job.output)
-    carried = extension.load(job)
+    model = title_model.find(job.title_model) if job.title_model else None
+    carried = extension.load(job, model)
     to_read = inputs.plan(job)
     with staging.staging(job.output) as root:
         width = inputs.vector_width(job, to_read, carried)
-        work = Work(job, files.join(root, "work"), carried, width)
+        work = Work(job, files.join(root, "work"), carried, width, model)
         files.make_folder(work.folder)
         blocks = sum(entry.kind == LOG for entry in to_read)
         progressing = progress.printed(work.folder, blocks, job.shards)

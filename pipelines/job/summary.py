@@ -59,12 +59,14 @@ class VectorFacts:
       basis: the file of what makes them (records/item_vectors.py).
       width, dims: before and after.
       items: how many have one, by domain.
+      titles: the file of titles' vectors, where a model made these and the job keeps events.
     """
 
     basis: PlacedFile
     width: int
     dims: int
     items: dict[str, int]
+    titles: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pyarrow as pa
 
+from pipelines.job.title_model import TitleModel
 from pipelines.logs import files, line_counts
 from pipelines.options import Job
 from pipelines.records import shards, vocabulary
@@ -20,6 +21,7 @@ class Carried:
       known: by "<domain>.<feature>", its vocabulary file: the ids in it stay.
       times: of its target clicks.
       vectors: the file of what made its items' vectors, "" if none have one.
+      titles: the file of its titles' vectors, "" if no model made any.
     """
 
     events: tuple[tuple[int, shards.Part], ...] = ()
@@ -27,6 +29,7 @@ class Carried:
     known: tuple[tuple[str, str], ...] = ()
     times: line_counts.TimeHistogram = dataclasses.field(default_factory=line_counts.TimeHistogram)
     vectors: str = ""
+    titles: str = ""
 
     def tokens(self, domain: str, feature: str) -> pa.Array | None:
         """Tokens whose ids are given already, None if none are."""
@@ -38,13 +41,15 @@ class Carried:
 class Work:
     """A job, where its passing files go (a folder in the data set to be), what it extends.
 
-    `vector_width` is that of item vectors in the item files, 0 where they have none.
+    `vector_width` is that of item vectors in the item files, 0 where they have none;
+    `title_model` makes them of titles instead.
     """
 
     job: Job
     folder: str
     carried: Carried = Carried()
     vector_width: int = 0
+    title_model: TitleModel | None = None
 
     def place(self, name: str) -> str:
         return files.attempt_path(self.folder, name)

@@ -84,7 +84,8 @@ class Basis:
     def to_bytes(self) -> bytes:
         """The content of schema.ITEM_VECTORS_PATH."""
         content = io.BytesIO()
-        np.savez(content, components=self.components, **self.centres)  # type: ignore[arg-type]
+        centres = dict(sorted(self.centres.items()))
+        np.savez(content, components=self.components, **centres)  # type: ignore[arg-type]
         return content.getvalue()
 
     @classmethod

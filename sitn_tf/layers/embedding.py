@@ -51,8 +51,8 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
     An item's vector is the sum of its id embedding, the embeddings of its categorical
     features, the mean embedding of its title words and its projected vector, as far as the table
-    has these. The vector of id 0 (padding) is
-    zero. The embedding of id 1 (unknown) starts at zero, the centre of the others.
+    has these. The vector of id 0 (padding) is zero. The embedding of id 1 (unknown) starts at
+    zero, the centre of the others.
 
     Args:
       table: the domain's item table; its arrays become untrained variables.

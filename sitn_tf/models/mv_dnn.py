@@ -91,7 +91,8 @@ class MvDnn(Scorer):
     def _logits(self, domain: str, encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
         views = candidates[..., self.config.model.embedding_dim :]
         cosine = tf.einsum("bp,bcp->bc", encoded[USER], views)
-        return tf.exp(self.scale) * cosine + self.bias[domain]
+        scale, bias = (tf.cast(v, tf.float32) for v in (self.scale, self.bias[domain]))
+        return tf.exp(scale) * cosine + bias
 
 
 def _view(widths: tuple[int, ...], name: str) -> tf_keras.Sequential:

@@ -4,12 +4,17 @@ import gzip
 import json
 import pathlib
 import random
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
 
 from sitn_tf import schema
+
+WIDTH = 6
+"""Of vectors in item files."""
 
 
 def write_lines(path: pathlib.Path, rows: list[dict[str, Any]]) -> pathlib.Path:
@@ -55,6 +60,25 @@ def impressions(
             for place, item in enumerate(rng.sample(range(items), 4))
         ]
     return rows
+
+
+def items_with_vectors(
+    path: pathlib.Path,
+    prefix: str,
+    *,
+    items: int = 50,
+    vectors: bool = True,
+    seed: int = 0,
+    more: Iterable[dict[str, Any]] = (),
+) -> pathlib.Path:
+    """An item file of a domain's items, six in seven of them with WIDTH numbers in `emb`."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for item in range(items):
+        row = {"item_id": f"{prefix}{item}", "title": "a thing"}
+        emb = rng.normal(size=WIDTH).tolist()
+        rows.append(row | {"emb": emb} if vectors and item % 7 else row)
+    return write_lines(path, [*rows, *more])
 
 
 def two_logs(folder: pathlib.Path, count: int = 400) -> list[str]:

@@ -14,18 +14,7 @@ from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
 from tests.pipelines.test_verify import mend
 
-WIDTH = 6
 FLAGS = ["--items_vector_field=emb", "--vector_dim=3", "--shards=2", "--negatives=3"]
-
-
-def _items(path, prefix, *, items=50, vectors=True, seed=0, more=()):
-    rng = np.random.default_rng(seed)
-    rows = []
-    for item in range(items):
-        row = {"item_id": f"{prefix}{item}", "title": "a thing"}
-        emb = rng.normal(size=WIDTH).tolist()
-        rows.append(row | {"emb": emb} if vectors and item % 7 else row)
-    return logs.write_lines(path, [*rows, *more])
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +22,13 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("vectors")
     logs.two_logs(path)
     bad = [
-        {"item_id": "s900", "emb": [1.0] * (WIDTH - 1)},
-        {"item_id": "s901", "emb": [float("nan")] * WIDTH},
+        {"item_id": "s900", "emb": [1.0] * (logs.WIDTH - 1)},
+        {"item_id": "s901", "emb": [float("nan")] * logs.WIDTH},
         {"item_id": "s902", "emb": "none"},
     ]
-    _items(path / "source.items.jsonl", "s", seed=1, more=bad)
-    _items(path / "target.items.jsonl", "t", seed=2)
-    _items(path / "plain.items.jsonl", "t", vectors=False)
+    logs.items_with_vectors(path / "source.items.jsonl", "s", seed=1, more=bad)
+    logs.items_with_vectors(path / "target.items.jsonl", "t", seed=2)
+    logs.items_with_vectors(path / "plain.items.jsonl", "t", vectors=False)
     return path
 
 
@@ -65,13 +54,13 @@ def _by_item(data_dir, domain):
 
 def test_vectors_are_in_both_item_tables(folder, built):
     data_dir, manifest = built
-    assert {n: manifest.vectors[n] for n in ("width", "dims")} == {"width": WIDTH, "dims": 3}
+    assert {n: manifest.vectors[n] for n in ("width", "dims")} == {"width": logs.WIDTH, "dims": 3}
     basis = np.load(data_dir / schema.ITEM_VECTORS_PATH)
     for domain in schema.DOMAINS:
         raw = {}
         for line in (folder / f"{domain}.items.jsonl").read_text().splitlines():
             row = json.loads(line)
-            if len(row.get("emb", "")) == WIDTH and np.isfinite(row["emb"]).all():
+            if len(row.get("emb", "")) == logs.WIDTH and np.isfinite(row["emb"]).all():
                 raw[row["item_id"]] = np.array(row["emb"])
         ours = _by_item(data_dir, domain)
         known = sorted(ours.keys() & raw.keys())
@@ -134,10 +123,12 @@ def test_a_domain_without_vectors_has_no_column(folder, tmp_path, capsys):
 
 
 def test_a_field_that_no_item_has_is_an_error(folder, tmp_path):
-    _items(folder / "bare.items.jsonl", "s", vectors=False)
+    logs.items_with_vectors(folder / "bare.items.jsonl", "s", vectors=False)
     with pytest.raises(InputError, match=r"--items_vector_field=emb: no item of the item files"):
         build(folder, tmp_path / "data", source="bare", target="plain")
-    _items(folder / "others.items.jsonl", "s", vectors=False, more=[{"item_id": "x", "emb": [1.0]}])
+    logs.items_with_vectors(
+        folder / "others.items.jsonl", "s", vectors=False, more=[{"item_id": "x", "emb": [1.0]}]
+    )
     with pytest.raises(InputError, match=r"--items_vector_field=emb: no item of the logs"):
         build(folder, tmp_path / "data", source="others", target="plain")
 
@@ -152,7 +143,7 @@ def test_known_items_keep_their_vectors_the_next_day(folder, built, tmp_path):
     data_dir, manifest = built
     more = logs.clicks(9, 30, 80, 100, "t", days=2)
     logs.write_lines(tmp_path / "target.jsonl", more)
-    _items(tmp_path / "target.items.jsonl", "t", items=80, seed=2)
+    logs.items_with_vectors(tmp_path / "target.items.jsonl", "t", items=80, seed=2)
     flags = [f"--extends={data_dir}", f"--target_log={tmp_path}/target.jsonl", *FLAGS]
     second = build_dataset.run(
         [*flags, f"--target_items={tmp_path}/target.items.jsonl", f"--output={tmp_path}/data"]

@@ -27,19 +27,23 @@ from tests.pipelines import two_logs as logs
 
 ROOT = pathlib.Path(__file__).parents[3]
 FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000",
-         "--source_requests"]  # fmt: skip
+         "--source_requests", "--items_vector_field=emb", "--vector_dim=3"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("logs")
     logs.two_logs(path, 600)
+    for domain in schema.DOMAINS:
+        logs.items_with_vectors(path / f"{domain}.items.jsonl", domain[0])
     return path
 
 
 def flags(folder, output, *more):
     return [
         *logs.flags_of(folder),
+        f"--source_items={folder}/source.items.jsonl",
+        f"--target_items={folder}/target.items.jsonl",
         f"--output={output}", *FLAGS, *more,
     ]  # fmt: skip
 
