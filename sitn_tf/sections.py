@@ -179,8 +179,8 @@ class ClsrConfig:
 
     loss: Literal["click", "softmax"] = "click"  # Eq. 9, or a softmax over a request's candidates
     unit_widths: tuple[int, ...] = (80, 40)  # hidden layers of both attentions and of alpha
-    contrast_weight: float = 0.1  # beta of the contrast of interests and proxies; 0: without it
-    contrast: Literal["triplet", "bpr"] = "triplet"
+    contrast_weight: float = 0.01  # beta of the contrast of interests and proxies; 0: without it
+    contrast: Literal["triplet", "bpr"] = "bpr"
     margin: float = 1.0  # m of a triplet, in each dimension
     recent_items: int = 3  # k: a history's last, whose mean is the proxy of short-term interests
     longer_than: int = 5  # items that a history must exceed for the contrast

@@ -24,6 +24,8 @@ widths and how long a history must be. Where this differs:
   authors' code, over a request's candidates: probabilities are not calibrated then
   (Scorer.ranks_candidates). A request of several clicks has the mean of theirs.
 - Their code subtracts 0.01 mean (E_l - E_s)^2 from the loss; the paper does not, nor does this.
+- L_con is BPR by 0.01, both options of their code. Its triplets by 0.1, whose margin of 1 in each
+  dimension only far larger vectors keep, cost most of the AUC (BUILD_NOTES.md, "CLSR's contrast").
 - Their MLPs have batch normalisation and all weights a penalty of 1e-6; here there is neither.
 - u * v beside u and v unless mlp.products=false, as in all models here.
 - The model of the paper knows one domain, and so does this; with model.use_source=true the source
