@@ -1,5 +1,6 @@
 """The clients against a stand-in that speaks TF Serving's protocols."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -206,10 +207,11 @@ def test_one_malformed_request_ends_a_batching_server_and_the_client_sends_none(
     bad = requests.score_inputs([REQUEST])
     bad[name] = bad[name][np.newaxis]
     with serve(servable / "1", batching=True) as (double, addresses):
+        with contextlib.closing(clients.make_client("grpc", addresses["grpc"])) as patient:
+            with pytest.raises(InputError, match=rf"{name} has shape"):
+                patient.predict("score", bad)
+            assert len(patient.score([REQUEST])) == 1
         ask = clients.make_client("grpc", addresses["grpc"], deadline=2.0)
-        with pytest.raises(InputError, match=rf"{name} has shape"):
-            ask.predict("score", bad)
-        assert len(ask.score([REQUEST])) == 1
         # Another client's, that does not look: it takes the good one's answer with it.
         monkeypatch.setattr(serving_client, "check_sendable", lambda *_: None)
         with futures.ThreadPoolExecutor(2) as pool:
