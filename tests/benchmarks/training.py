@@ -9,8 +9,8 @@ same dimensions, heads, hidden widths and candidates a step, and train in altern
 that a busy machine slows all of them. This project reads its TFRecords all the while; the others
 have their rows in memory.
 
-Each model of config.SECTIONS is a program, as it is by default but for side features: it sees both
-histories, and those that learn from the source's requests have as many of them beside the
+Each model of config.SECTIONS is a program, as it is by default but for side features and that it
+sees both histories; those that learn from the source's requests have as many of them beside the
 target's, whose candidates count too. `<model>_alone` is the model as its competitor is set, with
 the target history alone. `records` is the input pipeline alone. `--own` adds what
 training_own.py measures.
@@ -68,7 +68,7 @@ UNIT = DEFAULT.din.unit_widths
 
 def settings_of(program: str) -> config.Config:
     """The configuration that one of this project's programs trains."""
-    chosen = (f"model.name={program}",)
+    chosen = (f"model.name={program}", "model.use_source=true")
     if program in ALONE:
         chosen = ("model.use_source=false", *ALONE[program])
     return config.override(DEFAULT, ["items.side_features=", *chosen])
