@@ -87,7 +87,7 @@ class Stage:
             raise InputError(
                 f"model.name={name} learns from requests of both domains; {self.data_dir} has none "
                 "of the source",
-                "build the data set with source_requests=True",
+                "build it again, with python -m pipelines.build_dataset --source_requests",
             )
         size = self.config.joint.batch_size or max(1, records // self.steps)
         if size > records:

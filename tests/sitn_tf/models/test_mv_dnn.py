@@ -115,7 +115,7 @@ def test_without_source_requests_it_says_how_to_have_them(small, settings, tmp_p
     manifest = json.loads((without / schema.MANIFEST_FILE).read_text())
     del manifest["records"]["source_requests"]
     (without / schema.MANIFEST_FILE).write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="build the data set with source_requests=True"):
+    with pytest.raises(InputError, match=r"pipelines\.build_dataset --source_requests"):
         Stage(schema.STAGE2, settings, without)
     too_many = config.override(settings, ["joint.batch_size=121"])
     with pytest.raises(InputError, match=r"joint\.batch_size=121 is above the data set's 120"):
