@@ -82,11 +82,6 @@ def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
                 f"{name}={ours} differs from {manifest.options[name]}, which "
                 f"extends={job.extends} was made with: give that, or build all anew"
             )
-    if manifest.vectors and any(job.items.values()) and not job.item_fields.vector:
-        raise InputError(
-            f"item_fields.vector is not given, but extends={job.extends} has vectors of its items: "
-            "new ones would have none"
-        )
     for domain in schema.DOMAINS:
         theirs = manifest.options["formats"][domain]
         for field in ("label", "request", "score"):
