@@ -142,6 +142,9 @@ VECTOR = "vector"
 """A further column, of item tables whose items have vectors: float16 lists of a fixed size, the
 same in both domains, of length 1, or zeros where the item has none."""
 
+SIDE_FEATURES = (TITLE_WORDS, *CATEGORICAL_ITEM_FEATURES, VECTOR)
+"""What may be known of an item beside its id."""
+
 
 def schema_hash() -> str:
     """Hash of everything that a reader of the directory relies on."""

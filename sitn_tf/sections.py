@@ -52,11 +52,8 @@ class ModelConfig:
 class ItemsConfig:
     """The item embeddings: what an item's vector is made of."""
 
-    side_features: tuple[str, ...] = (
-        schema.TITLE_WORDS,
-        *schema.CATEGORICAL_ITEM_FEATURES,
-        schema.VECTOR,
-    )  # of the item tables, where the data set has them
+    # of the item tables, where the data set has them
+    side_features: tuple[str, ...] = schema.SIDE_FEATURES
     title_words: int = 12  # first words of a title that count
     id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
     id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
@@ -64,8 +61,7 @@ class ItemsConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "title_words", "id_rows")
-        known = (schema.TITLE_WORDS, *schema.CATEGORICAL_ITEM_FEATURES, schema.VECTOR)
-        _each_of(self, "side_features", known)
+        _each_of(self, "side_features", schema.SIDE_FEATURES)
 
     def table_rows(self, size: int) -> tuple[int, ...]:
         """Rows of the table, or tables, of the ids.
@@ -92,8 +88,7 @@ class MlpConfig:
     products: bool = True  # u_f * v beside u_f and v in Eq. 8, which has neither product
 
     def __post_init__(self) -> None:
-        if any(width < 1 for width in self.widths):
-            raise InputError(f"mlp.widths={self.widths} has a width below 1")
+        _widths(self, "widths")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +98,7 @@ class DeepConfig:
     widths: tuple[int, ...] = (128, 64)  # of the hidden layers
 
     def __post_init__(self) -> None:
-        if any(width < 1 for width in self.widths):
-            raise InputError(f"deep.widths={self.widths} has a width below 1")
+        _widths(self, "widths")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +151,7 @@ class DinConfig:
     l2: float = 0.0  # lambda of mini-batch aware regularisation; 0.01 for the paper's largest data
 
     def __post_init__(self) -> None:
-        if any(width < 1 for width in self.unit_widths):
-            raise InputError(f"din.unit_widths={self.unit_widths} has a width below 1")
+        _widths(self, "unit_widths")
         _at_least(self, 0.0, "l2")
 
 
@@ -186,10 +179,7 @@ class ClsrConfig:
     longer_than: int = 5  # items that a history must exceed for the contrast
 
     def __post_init__(self) -> None:
-        if not self.unit_widths or any(width < 1 for width in self.unit_widths):
-            raise InputError(
-                f"clsr.unit_widths={self.unit_widths}: name at least one width, each above 0"
-            )
+        _widths(self, "unit_widths", at_least_one=True)
         _at_least(self, 0.0, "contrast_weight", "margin")
         _at_least(self, 1, "recent_items")
         _at_least(self, 0, "longer_than")
@@ -214,8 +204,7 @@ class ViewsConfig:
     widths: tuple[int, ...] = (128, 64)  # of a view's layers; the last is the shared space's
 
     def __post_init__(self) -> None:
-        if not self.widths or any(width < 1 for width in self.widths):
-            raise InputError(f"views.widths={self.widths}: name at least one width, each above 0")
+        _widths(self, "widths", at_least_one=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,8 +216,7 @@ class ConetConfig:
     l1: float = 0.0  # lambda of the penalty that makes crossings sparse (SCoNet); 0: without it
 
     def __post_init__(self) -> None:
-        if any(width < 1 for width in self.widths):
-            raise InputError(f"conet.widths={self.widths} has a width below 1")
+        _widths(self, "widths")
         _within(self, 1, len(self.widths), "crossed")
         _at_least(self, 0.0, "l1")
 
@@ -364,6 +352,15 @@ def _each_of(config: Any, field: str, known: Sequence[str]) -> None:
         if value not in known:
             where = f"{section_of(type(config))}.{field}"
             raise InputError(f"{where}: {value!r} is not one of: {', '.join(known)}")
+
+
+def _widths(config: Any, field: str, at_least_one: bool = False) -> None:
+    widths = getattr(config, field)
+    where = f"{section_of(type(config))}.{field}={widths}"
+    if at_least_one and (not widths or min(widths) < 1):
+        raise InputError(f"{where}: name at least one width, each above 0")
+    if any(width < 1 for width in widths):
+        raise InputError(f"{where} has a width below 1")
 
 
 def _at_least(config: Any, bound: float, *fields: str) -> None:

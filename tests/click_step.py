@@ -1,4 +1,4 @@
-"""One training step of a scorer on Eq. 9 alone."""
+"""Training steps of a scorer as stage 2 makes them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from sitn_tf.data import Batch
 from sitn_tf.models.scorer import Scorer
+from sitn_tf.optimizers.row_sparse import RowSparseAdam
 from sitn_tf.training import stage2, train_loop
 
 
@@ -20,3 +22,12 @@ def make_click_step(
         optimizer,
         lambda batch, _: stage2.scorer_losses(scorer, batch),
     )
+
+
+def train_by_heart(scorer: Scorer, batch: Batch) -> None:
+    """80 steps on one batch: enough for a rule that the scorer can see."""
+    optimizer = RowSparseAdam(learning_rate=0.03)
+    optimizer.build(scorer.trainable_variables)
+    step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
+    for _ in range(80):
+        step(batch)

@@ -85,6 +85,7 @@ class Basis:
         """The content of schema.ITEM_VECTORS_PATH."""
         content = io.BytesIO()
         centres = dict(sorted(self.centres.items()))
+        # NumPy's types take any of the names for its own argument allow_pickle.
         np.savez(content, components=self.components, **centres)  # type: ignore[arg-type]
         return content.getvalue()
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.layers.embedding import masked_mean
+from sitn_tf.layers.encoder import recency
 from sitn_tf.sections import ClsrConfig
 
 
@@ -39,8 +40,8 @@ def proxies(vectors: tf.Tensor, mask: tf.Tensor, recent: int) -> tuple[tf.Tensor
       vectors: `[B, T, D]`, oldest first.
       mask: `[B, T]` bool.
     """
-    from_end = tf.cumsum(tf.cast(mask, tf.int32), axis=1, reverse=True)
-    return masked_mean(vectors, mask), masked_mean(vectors, mask & (from_end <= recent))
+    last = mask & (recency(mask, recent + 1) < recent)
+    return masked_mean(vectors, mask), masked_mean(vectors, last)
 
 
 def interest_contrast(

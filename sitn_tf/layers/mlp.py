@@ -27,6 +27,12 @@ def linear(parts: Parts, kernel: tf.Tensor) -> tf.Tensor:
     return sum(rest, first)
 
 
+def beside(parts: Parts, candidates: tf.Tensor) -> list[tf.Tensor]:
+    """What is the same for all candidates `[B, C, .]`, beside each: `[B, 1, D]` → `[B, C, D]`."""
+    count = tf.shape(candidates)[1]
+    return [tf.repeat(part, count, axis=1) for part in parts]
+
+
 def join(users: Sequence[tf.Tensor], candidates: tf.Tensor, products: bool) -> tf.Tensor:
     """Concat of Eq. 8: user representations and candidates, each `[B, C, D]`.
 

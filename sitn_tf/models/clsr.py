@@ -12,7 +12,7 @@ Zheng et al., "Disentangling Long and Short-Term Interests for Recommendation", 
 
 Both attentions are layers.attention.QueryUnit, L_con is layers/interest_contrast.py. As in the
 authors' code, q_s starts at the user's vector, and the candidate is in the query of u_s, which so
-differs by candidate, in L_con too: a mean over the candidates shown. From there are m, k, beta, the
+differs by candidate, in L_con too: a mean over the candidates shown. From there are m, k, the
 widths and how long a history must be. Where this differs:
 
 - The authors' o_t come from a Time4LSTM, and their alpha sees the time since the last click. Here
@@ -24,8 +24,9 @@ widths and how long a history must be. Where this differs:
   authors' code, over a request's candidates: probabilities are not calibrated then
   (Scorer.ranks_candidates). A request of several clicks has the mean of theirs.
 - Their code subtracts 0.01 mean (E_l - E_s)^2 from the loss; the paper does not, nor does this.
-- L_con is BPR by 0.01, both options of their code. Its triplets by 0.1, whose margin of 1 in each
-  dimension only far larger vectors keep, cost most of the AUC (BUILD_NOTES.md, "CLSR's contrast").
+- L_con is BPR, an option of their code, and beta is 0.01. Their triplets with 0.1, whose margin of
+  1 in each dimension only far larger vectors keep, cost most of the AUC (BUILD_NOTES.md, "CLSR's
+  contrast").
 - Their MLPs have batch normalisation and all weights a penalty of 1e-6; here there is neither.
 - u * v beside u and v unless mlp.products=false, as in all models here.
 - The model of the paper knows one domain, and so does this; with model.use_source=true the source
@@ -45,7 +46,7 @@ from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import Keys, QueryUnit
 from sitn_tf.layers.gru import Gru
 from sitn_tf.layers.interest_contrast import interest_contrast
-from sitn_tf.layers.mlp import make_mlp
+from sitn_tf.layers.mlp import beside, make_mlp
 from sitn_tf.layers.request_features import RequestEmbedding
 from sitn_tf.models.scorer import SHOWN, Encoded, Histories, History, Scorer
 
@@ -96,11 +97,8 @@ class Interests(tf_keras.layers.Layer):
 
     def of_candidates(self, encoded: Encoded, candidates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What `encode` gave and candidates `[B, C, D]` → u and u_s, `[B, C, D]` each."""
-        count = tf.shape(candidates)[1]
-        long, intention, state = (
-            tf.repeat(encoded[part][:, None], count, axis=1)
-            for part in ("long", "intention", "state")
-        )
+        of_user = [encoded[part][:, None] for part in ("long", "intention", "state")]
+        long, intention, state = beside(of_user, candidates)
         queries = tf.concat([intention, candidates], axis=-1)
         keys = Keys(*(encoded[part] for part in Keys._fields))
         short = self.short_attention.attend(queries, keys)

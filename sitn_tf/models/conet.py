@@ -25,24 +25,20 @@ Where this differs:
   whose H starts at N(0, 0.01^2); from Glorot's start 0.001 already costs most of the AUC.
 """
 
-from typing import ClassVar
-
 import tensorflow as tf
 
-from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.data import Batch
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.cross_connections import CrossNetworks
 from sitn_tf.layers.embedding import masked_mean
-from sitn_tf.models.scorer import Encoded, Histories, History, Scorer
+from sitn_tf.models.joint_scorer import JointScorer
+from sitn_tf.models.scorer import Encoded, Histories, History
 
 
-class Conet(Scorer):
+class Conet(JointScorer):
     """Two networks over (user, item), on the clicks of both domains."""
-
-    learns_source: ClassVar[bool] = True
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(config, tables, max_history)
@@ -54,24 +50,14 @@ class Conet(Scorer):
         """The mean item vector of a history, `[B, D]`."""
         return {"mean": masked_mean(*history)}
 
-    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """The target network's logits."""
-        return self._logits(schema.TARGET, encoded, candidates)
-
-    def score_source(
-        self, encoded: Encoded, candidates: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        """The source network's logits."""
-        return self._logits(schema.SOURCE, encoded, candidates)
-
-    def _logits(self, shown: str, encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
-        """Logits `[B, C]` of candidates of the domain `shown`."""
+    def logits(self, domain: str, encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
+        """One network's logits; the other has the user's mean in the place of an item."""
         request = self.request_parts(encoded)
         inputs = {}
-        for domain in self.items:
-            mean = encoded[f"{domain}_mean"][:, None]
-            inputs[domain] = [mean, *request, candidates if domain == shown else mean]
-        return self.networks.logits(shown, inputs)
+        for network in self.items:
+            mean = encoded[f"{network}_mean"][:, None]
+            inputs[network] = [mean, *request, candidates if network == domain else mean]
+        return self.networks.logits(domain, inputs)
 
     def auxiliary_losses(
         self, histories: Histories, encoded: Encoded, inputs: Batch

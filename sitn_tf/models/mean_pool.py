@@ -5,7 +5,7 @@ import tensorflow as tf
 from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import masked_mean
-from sitn_tf.layers.mlp import make_mlp
+from sitn_tf.layers.mlp import beside, make_mlp
 from sitn_tf.models.scorer import Encoded, History, Scorer
 
 
@@ -22,8 +22,6 @@ class MeanPool(Scorer):
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Every candidate sees the same two means."""
-        count = tf.shape(candidates)[1]
-        users = [
-            tf.repeat(encoded[f"{domain}_mean"][:, None], count, axis=1) for domain in self.items
-        ]
+        means = [encoded[f"{domain}_mean"][:, None] for domain in self.items]
+        users = beside(means, candidates)
         return self.mlp(self.joined(users, encoded, candidates), training=training)[..., 0]

@@ -37,7 +37,7 @@ from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.item_attention import ItemAttention
-from sitn_tf.layers.mlp import join, make_mlp
+from sitn_tf.layers.mlp import beside, join, make_mlp
 from sitn_tf.models.scorer import Encoded, History, Scorer
 
 USER = "user"
@@ -83,7 +83,8 @@ class Minet(Scorer):
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The MLP on the candidate and its weighed interests."""
-        interests = [(USER, part) for part in self._user(encoded, candidates)] + [
+        user = beside(self.request_parts(encoded), candidates)
+        interests = [(USER, part) for part in user] + [
             (domain, self._attend(attention, domain, encoded, candidates))
             for domain, attention in self.attentions.items()
         ]
@@ -100,17 +101,12 @@ class Minet(Scorer):
         self, encoded: Encoded, candidates: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
         """The source's own MLP on the candidate, the user and the source's own interest, if any."""
-        interests = self._user(encoded, candidates)
+        interests = beside(self.request_parts(encoded), candidates)
         if self.source_attention is not None:
             found = self._attend(self.source_attention, schema.SOURCE, encoded, candidates)
             interests = [*interests, found]
         seen = join(interests, candidates, self.config.mlp.products)
         return self.source_mlp(seen, training=training)[..., 0]
-
-    def _user(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
-        """The vectors that p_u has side by side, `[B, C, D]` each."""
-        count = tf.shape(candidates)[1]
-        return [tf.repeat(part, count, axis=1) for part in self.request_parts(encoded)]
 
     def _attend(
         self, attention: ItemAttention, domain: str, encoded: Encoded, candidates: tf.Tensor

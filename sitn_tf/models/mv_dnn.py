@@ -21,7 +21,6 @@ algorithm takes a domain's batches in turn. Where this differs:
 """
 
 import math
-from typing import ClassVar
 
 import tensorflow as tf
 import tf_keras
@@ -32,7 +31,8 @@ from sitn_tf.data import Batch
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import masked_mean
 from sitn_tf.losses import unit
-from sitn_tf.models.scorer import Encoded, Histories, Scorer
+from sitn_tf.models.joint_scorer import JointScorer
+from sitn_tf.models.scorer import Encoded, Histories
 
 FIRST_SCALE = 5.0
 """gamma before training: logits of -5 to 5, where a cross-entropy has a gradient."""
@@ -40,10 +40,8 @@ FIRST_SCALE = 5.0
 USER = "user"
 
 
-class MvDnn(Scorer):
+class MvDnn(JointScorer):
     """gamma cos(user view, item view) + b, on the clicks of both domains."""
-
-    learns_source: ClassVar[bool] = True
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(config, tables, max_history)
@@ -78,17 +76,8 @@ class MvDnn(Scorer):
         view = self.user_view(tf.concat(parts, axis=-1))
         return {USER: unit(tf.cast(view, tf.float32))}
 
-    def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Gamma cos + b of the target."""
-        return self._logits(schema.TARGET, encoded, candidates)
-
-    def score_source(
-        self, encoded: Encoded, candidates: tf.Tensor, training: bool = False
-    ) -> tf.Tensor:
-        """Gamma cos + b of the source."""
-        return self._logits(schema.SOURCE, encoded, candidates)
-
-    def _logits(self, domain: str, encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
+    def logits(self, domain: str, encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
+        """Gamma cos + b of a domain."""
         views = candidates[..., self.config.model.embedding_dim :]
         cosine = tf.einsum("bp,bcp->bc", encoded[USER], views)
         scale, bias = (tf.cast(v, tf.float32) for v in (self.scale, self.bias[domain]))

@@ -18,7 +18,7 @@ from sitn_tf.config import Config
 from sitn_tf.data import Batch
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import embed_items, look_up
-from sitn_tf.layers.mlp import join
+from sitn_tf.layers.mlp import beside, join
 from sitn_tf.layers.request_features import RequestEmbedding
 
 
@@ -209,8 +209,7 @@ class Scorer(tf_keras.Model, abc.ABC):
         Returns:
           `[B, C, I]`.
         """
-        count = tf.shape(candidates)[1]
-        request = [tf.repeat(part, count, axis=1) for part in self.request_parts(encoded)]
+        request = beside(self.request_parts(encoded), candidates)
         return join([*users, *request], candidates, self.config.mlp.products)
 
     def request_parts(self, encoded: Encoded) -> list[tf.Tensor]:

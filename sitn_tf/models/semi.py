@@ -19,13 +19,15 @@ says they differ in:
   (a summary points to MoCo, so that the original may keep a queue of them), without interest
   spaces: `contrast.i2c_weight` is 0.
 - Multi-modal features (of UniVL and UNITER there) are what `items.side_features` has of an item,
-  beside its id: words of its title, brand and categories.
+  beside its id: its vector where the data set has some (of item files, or of titles by a model),
+  title words where not and besides, brand and categories.
 - How u_d, p_d and v come together is a reading: one MLP over all, with products of Eq. 8's kind.
 """
 
 import tensorflow as tf
 
 from sitn_tf.layers.embedding import masked_mean
+from sitn_tf.layers.mlp import beside
 from sitn_tf.models.scorer import Encoded, History
 from sitn_tf.models.sitn import Sitn
 
@@ -43,7 +45,5 @@ class Semi(Sitn):
 
     def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
         """Sequences p_d, the same for each candidate, then what it selects, `[B, C, D]` each."""
-        means = [encoded[f"{domain}_{SEQUENCE}"] for domain in self.attentions]
-        count = tf.shape(candidates)[1]
-        repeated = [tf.repeat(mean[:, None], count, axis=1) for mean in means]
-        return [*repeated, *super().users(encoded, candidates)]
+        means = [encoded[f"{domain}_{SEQUENCE}"][:, None] for domain in self.attentions]
+        return [*beside(means, candidates), *super().users(encoded, candidates)]

@@ -13,8 +13,8 @@ from sitn_tf.layers.request_features import user_row
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam
 from sitn_tf.sections import ClsrConfig
-from sitn_tf.training import stage2, train_loop
-from tests.click_step import make_click_step
+from sitn_tf.training import stage2
+from tests.click_step import make_click_step, train_by_heart
 from tests.sitn_tf import reference
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
 
@@ -277,10 +277,6 @@ def test_its_softmax_learns_an_order_of_recent_clicks(small):
     tables = runs.read_tables(small, schema.read_manifest(small), chosen)
     tf.keras.utils.set_random_seed(3)
     scorer = make_scorer(chosen, tables, 8)
-    optimizer = RowSparseAdam(learning_rate=0.03)
-    optimizer.build(scorer.trainable_variables)
-    step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
-    for _ in range(80):
-        step(batch)
+    train_by_heart(scorer, batch)
     logits = scorer(batch).numpy()
     assert (np.where(order, 1.0, -1.0) * (logits[:, 0] - logits[:, 1]) > 1.0).all()

@@ -8,9 +8,8 @@ from sitn_tf import data, schema
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import SCORERS
-from sitn_tf.optimizers.row_sparse import RowSparseAdam
-from sitn_tf.training import stage2, train_loop
-from tests.click_step import make_click_step
+from sitn_tf.training import stage2
+from tests.click_step import train_by_heart
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
 from tests.sitn_tf.models.joint import both, gradients, make, settings_of, source_click
 
@@ -82,11 +81,7 @@ def train_on_the_rule(scorer):
     """Trains a scorer on what the source history tells; returns the requests of each domain."""
     target, source = _told_by_the_source_history(16)
     batch = data.with_source_requests(target, source)
-    optimizer = RowSparseAdam(learning_rate=0.03)
-    optimizer.build(scorer.trainable_variables)
-    step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
-    for _ in range(80):
-        step(batch)
+    train_by_heart(scorer, batch)
     return {schema.TARGET: target, schema.SOURCE: source}
 
 

@@ -6,9 +6,8 @@ import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema, sections
 from sitn_tf.models.registry import SCORERS, make_scorer
-from sitn_tf.optimizers.row_sparse import RowSparseAdam
-from sitn_tf.training import stage2, train_loop
-from tests.click_step import make_click_step
+from sitn_tf.training import stage2
+from tests.click_step import train_by_heart
 
 SEES_ORDER = ("sitn", "semi", "dien", "clsr")
 """Models that tell a history from the same items in another order."""
@@ -62,11 +61,7 @@ def test_it_learns_the_rule_that_it_sees_and_no_other(small, name):
     if scorer.learns_source:
         asked = next(iter(data.read_split(small, schema.SOURCE_REQUESTS, schema.TRAIN, 4)))
         both = data.with_source_requests(both, asked)
-    optimizer = RowSparseAdam(learning_rate=0.03)
-    optimizer.build(scorer.trainable_variables)
-    step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
-    for _ in range(80):
-        step(both)
+    train_by_heart(scorer, both)
     for rule, (batch, seen_by) in rules.items():
         margin = _margin(scorer, batch)
         if name in seen_by:
