@@ -45,6 +45,7 @@ from sitn_tf.errors import InputError
 FLAGS = flags.FlagValues()
 _OPTIONS_LOGGER = "apache_beam.options.pipeline_options"
 _FEW_DESCRIBED = 0.5
+_MANY_TOO_SHORT = 0.2
 
 
 def _define_flags() -> None:
@@ -198,7 +199,7 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
     ]
     sizes = {n: e["size"] for n, e in manifest.vocabularies.items() if e["size"] > schema.FIRST_ID}
     rows.append("ids: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    rows += _described(manifest)
+    rows += [*_described(manifest), *_too_short(manifest)]
     if manifest.vectors:
         having = manifest.vectors["items"]
         rows.append(
@@ -222,6 +223,21 @@ def _described(manifest: schema.Manifest) -> list[str]:
             text = f"{entry.described:,} of {items:,} {domain} items are in the item files"
             few = entry.described < _FEW_DESCRIBED * items
             rows.append(f"WARNING: only {text}: check --{domain}_items" if few else text)
+    return rows
+
+
+def _too_short(manifest: schema.Manifest) -> list[str]:
+    """The flags that leave out many of the target's requests for their short histories."""
+    asked = facts.from_json(Account, manifest.lines["requests"])
+    rows = []
+    for domain in schema.DOMAINS:
+        count = asked.filtered.get(f"{domain}_history_too_short", 0)
+        if count >= _MANY_TOO_SHORT * asked.total:
+            flag, value = f"min_{domain}_history", manifest.options[f"min_{domain}_history"]
+            rows.append(
+                f"note: {count:,} of {asked.total:,} target requests are left out for {domain} "
+                f"histories shorter than --{flag}={value}; --{flag}=0 keeps them"
+            )
     return rows
 
 

@@ -15,9 +15,10 @@ class ItemFields:
 
     Attributes:
       item, title, brand: plain fields.
-      main_category, second_category: plain fields, used where the line has them.
-      categories: a field with a path of categories, such as ["Books", "History"], or a list
-        of paths, of which the first counts; gives both categories where they aren't plain.
+      main_category, second_category, leaf_category: plain fields, used where the line has them.
+      categories: a field with a path of categories, such as ["Books", "History", "Rome"], or a
+        list of paths, of which the first counts; gives the categories that aren't plain: its
+        first two, and as the leaf its last where it has more than two.
       vector: a field with a list of numbers, such as an embedding of the item's image or title,
         of one length in all files; "" for none. Zeros say as little as no list.
     """
@@ -27,6 +28,7 @@ class ItemFields:
     brand: str = "brand"
     main_category: str = "main_category"
     second_category: str = "second_category"
+    leaf_category: str = "leaf_category"
     categories: str = "categories"
     vector: str = ""
 

@@ -127,7 +127,7 @@ TITLE = "title"
 TITLE_WORDS = "title_words"
 COUNT = "count"
 IMPRESSIONS = "impressions"
-CATEGORICAL_ITEM_FEATURES = ("brand", "main_category", "second_category")
+CATEGORICAL_ITEM_FEATURES = ("brand", "main_category", "second_category", "leaf_category")
 ITEM_TABLE_COLUMNS = (
     ITEM,  # string: the raw item id ("" for the rows of pad and unknown)
     TITLE,  # string: raw title, for people ("" where unknown)

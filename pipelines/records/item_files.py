@@ -119,6 +119,7 @@ def read_item(row: dict[str, Any], fields: ItemFields, width: int = 0) -> dict[s
         "brand": _text(row.get(fields.brand)),
         "main_category": _text(row.get(fields.main_category)) or main,
         "second_category": _text(row.get(fields.second_category)) or second,
+        "leaf_category": _text(row.get(fields.leaf_category)) or "".join(path[2:][-1:]),
     }
     if fields.vector:
         read[schema.VECTOR] = vector_column.read(row.get(fields.vector), fields.vector, width)

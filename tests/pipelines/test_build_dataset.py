@@ -647,6 +647,17 @@ def test_the_summary_tells_how_many_items_are_described(tmp_path, capsys):
     assert "39 of 39 target items are in the item files" in lines
 
 
+def test_the_summary_tells_the_flag_that_leaves_out_many_requests(tmp_path, capsys):
+    build_dataset.run([*logs.two_logs(tmp_path), "--shards=2", f"--output={tmp_path}/few"])
+    assert "requests are left out" not in capsys.readouterr().out
+    build_dataset.run([*logs.two_logs(tmp_path), "--shards=2", f"--output={tmp_path}/many",
+                       "--min_source_history=5"])  # fmt: skip
+    assert (
+        "note: 165 of 399 target requests are left out for source histories shorter than "
+        "--min_source_history=5; --min_source_history=0 keeps them" in capsys.readouterr().out
+    )
+
+
 def test_logs_in_two_units_of_time_are_refused(tmp_path):
     day = 86_400
     now = 1_600_000_000

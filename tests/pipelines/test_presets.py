@@ -55,6 +55,7 @@ def test_amazon(tmp_path, form):
     sizes = {name: entry["size"] for name, entry in manifest.vocabularies.items()}
     assert (sizes["target.brand"], sizes["target.main_category"]) == (5, 3)
     assert sizes["target.second_category"] == 6
+    assert sizes["target.leaf_category"] == (2 if form == 2014 else 3)
     table = pq.read_table(tmp_path / "out" / schema.item_table_path("target"))
     assert table["title"].to_pylist()[2].startswith("It's title")
     for split in schema.STAGE2_SPLITS:

@@ -13,6 +13,7 @@ from pipelines.records import item_files, vocabulary
 from sitn_tf import schema
 
 UNIT = line_blocks.Unit("meta.jsonl", 0, "jsonl", False, 0, 1 << 40)
+CATEGORIES = ("main_category", "second_category", "leaf_category")
 AMAZON = ItemFields(item="asin", categories="categories")
 
 
@@ -26,15 +27,21 @@ def test_a_python_literal_of_2014():
     line = "{'asin': '0001', 'title': 'Don\\'t', 'brand': 'B', 'categories': [['Books', 'Art']]}"
     [row], rejects = parse(line)
     assert row == {"item": "0001", "title": "Don't", "brand": "B", "main_category": "Books",
-                   "second_category": "Art"}  # fmt: skip
+                   "second_category": "Art", "leaf_category": ""}  # fmt: skip
     assert rejects == []
 
 
 def test_json_of_2018():
-    line = json.dumps({"asin": "1", "category": ["Books", "Art", "X"], "main_cat": "Book"})
+    path = ["Books", "Art", "Painting", "Oil"]
+    line = json.dumps({"asin": "1", "category": path, "main_cat": "Book"})
     fields = ItemFields(item="asin", main_category="main_cat", categories="category")
     [row], _ = parse(line, fields)
-    assert (row["main_category"], row["second_category"]) == ("Book", "Art")
+    assert [row[n] for n in CATEGORIES] == ["Book", "Art", "Oil"]
+
+
+def test_a_plain_leaf_goes_before_that_of_the_path():
+    [row], _ = parse(json.dumps({"asin": "1", "categories": ["A", "B", "C"], "leaf_category": "L"}))
+    assert [row[n] for n in CATEGORIES] == ["A", "B", "L"]
 
 
 META_2014 = r"""
@@ -55,12 +62,12 @@ def test_lines_of_the_meta_files_of_2014():
     rows, rejects = parse(META_2014)
     assert rejects == []
     assert [tuple(row.values()) for row in rows] == [
-        ("0001048791", "The Crucible: Performed by Jerome Dempsey & Cast", "", "Books", ""),
+        ("0001048791", "The Crucible: Performed by Jerome Dempsey & Cast", "", "Books", "", ""),
         ("0000143561", "Everyday Italian (with Giada), Volume 1: Giada's", "",
-         "Movies & TV", "Movies"),
+         "Movies & TV", "Movies", ""),
         ("0000037214", "Purple Sequin Tutu été", "Big Dreams", "Clothing, Shoes & Jewelry",
-         "Girls"),
-        ("0001042335", "", "", "", ""),
+         "Girls", ""),
+        ("0001042335", "", "", "", "", ""),
     ]  # fmt: skip
 
 
@@ -69,9 +76,10 @@ def test_lines_of_the_meta_files_of_2018():
     assert rejects == []
     assert [tuple(row.values()) for row in rows] == [
         ("0764443682", 'Slime Time Fall Fest "Live" [With CDROM and Mirror]',
-         "Group Publishing (CO)", "Clothing, Shoes & Jewelry", "Women"),
-        ("B00000JBAT", "", "", "", ""),
-        ("1", "", "", "Books", ""),
+         "Group Publishing (CO)", "Clothing, Shoes & Jewelry", "Women",
+         "Clothing"),
+        ("B00000JBAT", "", "", "", "", ""),
+        ("1", "", "", "Books", "", ""),
     ]  # fmt: skip
 
 
@@ -147,19 +155,16 @@ def table_of():
         [
             item_files.from_rows(
                 [
-                    {"item": "b", "title": "red dog", "brand": "X", "main_category": "",
-                     "second_category": ""},
-                    {"item": "z", "title": "blue", "brand": "", "main_category": "",
-                     "second_category": ""},
+                    {"item": "b", "title": "red dog", "brand": "X"} | dict.fromkeys(CATEGORIES, ""),
+                    {"item": "z", "title": "blue", "brand": ""} | dict.fromkeys(CATEGORIES, ""),
                 ]
             )
         ],
         known.items,
     )  # fmt: skip
     assert described.tolist() == [False, True]
-    words = {"title_words": pa.array(["dog"]), "brand": pa.array(["W", "X"]),
-             "main_category": pa.array([], pa.string()),
-             "second_category": pa.array([], pa.string())}  # fmt: skip
+    words = {"title_words": pa.array(["dog"]), "brand": pa.array(["W", "X"])}
+    words |= {name: pa.array([], pa.string()) for name in CATEGORIES}
     return item_files.build_table(known, raw, words, 32)
 
 
@@ -175,6 +180,7 @@ def test_item_table():
         "brand": [0, 1, 1, 3],
         "main_category": [0, 1, 1, 1],
         "second_category": [0, 1, 1, 1],
+        "leaf_category": [0, 1, 1, 1],
     }
     assert table.schema.field("title_words").type == pa.list_(pa.int32())
     assert table.schema.field("brand").type == pa.int32()
