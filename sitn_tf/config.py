@@ -141,6 +141,23 @@ def has_stage1(model: str) -> bool:
     return "encoder" in sections_of(model)
 
 
+OF_STAGE1 = ("model", "items", "encoder", "contrast", "stage1")
+"""The sections that a stage 1 reads."""
+
+_OF_SCORERS = ("request_features", "user_buckets", "use_source")
+"""Fields of `model` that only scorers read."""
+
+
+def for_stage1(config: Config) -> Config:
+    """The same with the defaults of all that a stage 1 doesn't read: equal for all runs that may
+    start from the same one.
+    """
+    default = sections.ModelConfig(name=config.model.name)
+    plain = {field: getattr(default, field) for field in _OF_SCORERS}
+    read = {section: getattr(config, section) for section in OF_STAGE1}
+    return Config(seed=config.seed, **read | {"model": dataclasses.replace(config.model, **plain)})
+
+
 def default() -> Config:
     """What works best on measured data."""
     return Config()

@@ -2,9 +2,10 @@
 
     python -m sitn_tf.experiments --study=transfer --data_dir=DATASET --workdir=STUDY
 
-Each arm and seed is a run of its own, `STUDY/<arm>/<seed>/stage1` and `stage2`, trained by the
-commands that anyone would give. The same command continues an interrupted study: finished
-runs are kept. `--split=validation` (the default) is for choosing settings; give
+Each arm and seed is a run of its own, `STUDY/<arm>/<seed>/stage2`, with the very weights of
+`python -m sitn_tf.train`; arms that differ only in what comes after stage 1 start from one in
+`STUDY/stage1`. `--jobs=2` trains two at a time. The same command continues an interrupted study:
+finished runs are kept. `--split=validation` (the default) is for choosing settings; give
 `--split=test` once, when nothing is left to choose.
 """
 
@@ -13,6 +14,7 @@ import pathlib
 from absl import flags
 
 from sitn_tf import cli, schema
+from sitn_tf.errors import InputError
 from sitn_tf.studies.arms import read_study
 from sitn_tf.studies.runs import Study, run_study
 from sitn_tf.studies.tables import table
@@ -24,6 +26,9 @@ _STUDY = flags.DEFINE_string(
     "study", "transfer", "Name of a study, or a JSON file of arms.", flag_values=FLAGS
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds 0, 1, … of each arm.", 1, flag_values=FLAGS)
+_JOBS = flags.DEFINE_integer(
+    "jobs", 1, "Runs at a time, which share the cores.", 1, flag_values=FLAGS
+)
 _ARMS = flags.DEFINE_list("arms", [], "Only these arms of the study.", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_string("split", schema.VALIDATION, "What is scored.", flag_values=FLAGS)
 _STAGE = flags.DEFINE_enum(
@@ -56,8 +61,12 @@ def main(_: list[str]) -> None:
         preset=_PRESET.value,
         settings=_SET.value,
     )
-    print(table(run_study(study), list(arms), study.measure))
-    print(f"wrote {study.results_file}")
+    results, failed = run_study(study, _JOBS.value)
+    print(table(results, list(arms), study.measure))
+    if results:
+        print(f"wrote {study.results_file}")
+    if failed:
+        raise InputError("; ".join(failed))
     if study.stage == "2" and study.split != schema.TEST:
         print("next: the same with --split=test, when nothing is left to choose")
 

@@ -1,19 +1,29 @@
-"""The runs of a study: each arm and seed trained by the commands that anyone would give.
+"""The runs of a study: each arm and seed trained as by the commands that anyone would give.
 
-`<workdir>/<arm>/<seed>/stage1` and `stage2`, and what the commands said in `log.txt` beside them.
+<workdir>/<arm>/<seed>/stage2       the run
+<workdir>/<arm>/<seed>/log.txt      what was said while it was trained
+<workdir>/stage1/<settings>/<seed>  a stage 1: one for all arms that differ only in what comes after
+<workdir>/results-<split>.json      what all of them came to
 """
 
+import contextlib
 import dataclasses
+import gc
+import hashlib
+import json
 import math
+import os
 import pathlib
 import signal
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
-from sitn_tf import config, runs, schema, whole_files
+from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
+from sitn_tf.studies import workers
 from sitn_tf.studies.arms import Arm
 from sitn_tf.studies.tables import Result
 
@@ -51,13 +61,28 @@ class Study:
         if not self.arms:
             raise InputError(f"stage={self.stage}: no arm of the study has a stage 1")
         for arm in self.arms.values():
-            chosen = config.override(config.preset(self.preset), [*self.settings, *arm.settings])
+            chosen = self.config(arm)
             if arm.pretrain and not config.has_stage1(chosen.model.name):
                 raise InputError(
                     f"model.name={chosen.model.name} has no stage 1, which an arm of the study "
                     "trains",
                     "study it with the arms of another study, or another model",
                 )
+
+    def config(self, arm: Arm) -> config.Config:
+        """Of seed 0."""
+        # A study is to say what stage 1 is worth, also where it found little to transfer.
+        settings = ["stage2.min_lift=0", *self.settings, *arm.settings]
+        return config.override(config.preset(self.preset), settings)
+
+    def runs(self) -> list["Run"]:
+        """Every seed of every arm, seed by seed."""
+        manifest = schema.read_manifest(self.data_dir)
+        return [
+            Run(self, name, seed, dataclasses.replace(self.config(arm), seed=seed), manifest)
+            for seed in range(self.seeds)
+            for name, arm in self.arms.items()
+        ]
 
     @property
     def results_file(self) -> pathlib.Path:
@@ -70,79 +95,207 @@ class Study:
         return "held-out recall@10" if self.stage == "1" else f"{self.split} AUC"
 
 
-def run_study(study: Study) -> list[Result]:
-    """Runs what is missing, seed by seed, and keeps the results after each run.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One arm with one seed.
+
+    Attributes:
+      config: of both stages.
+      manifest: of the study's data set.
+    """
+
+    study: Study
+    arm: str
+    seed: int
+    config: config.Config
+    manifest: schema.Manifest
+
+    @property
+    def log(self) -> pathlib.Path:
+        return self.study.workdir / self.arm / str(self.seed) / LOG_FILE
+
+    @property
+    def stage2(self) -> pathlib.Path:
+        """Its run directory."""
+        return self.log.parent / schema.STAGE2
+
+    @property
+    def stage1(self) -> pathlib.Path | None:
+        """Run directory of the stage 1 that it starts from; None without one."""
+        if not self.study.arms[self.arm].pretrain:
+            return None
+        depends_on = [self.manifest.dataset_hash, config.for_stage1(self.config).used("seed")]
+        name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:12]
+        return self.study.workdir / schema.STAGE1 / name / str(self.seed)
+
+    def is_finished(self) -> bool:
+        """Whether the run of this very configuration is there, scored.
+
+        Raises:
+          InputError: there is another one.
+        """
+        if self.study.stage == "1":
+            return self.stage1 is not None and runs.is_finished(self.stage1)
+        if not (self.stage2 / runs.RUN_FILE).is_file():
+            return False
+        changed = config.differences(runs.read_config(self.stage2), self.config)
+        if runs.read_info(self.stage2).dataset_hash != self.manifest.dataset_hash:
+            changed.append("another data set")
+        if changed:
+            raise InputError(
+                f"{self.stage2} holds another run (there, here: {'; '.join(changed)})",
+                "give a study of other settings another workdir",
+            )
+        return self.study.split in _metrics(self.stage2)
+
+    def result(self) -> Result:
+        """Of the finished run."""
+        recall = chance = math.nan
+        if self.stage1 is not None:
+            held_out = _metrics(self.stage1)[schema.VALIDATION]
+            recall, chance = held_out["recall"], held_out["chance"]
+        if self.study.stage == "1":
+            return Result(self.arm, self.seed, recall, recall, chance)
+        score = float(_metrics(self.stage2)[self.study.split]["auc"])
+        return Result(self.arm, self.seed, score, recall, chance)
+
+
+def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
+    """Runs what is missing, and keeps the results after each run.
+
+    Args:
+      jobs: runs at a time, each in a process of its own.
+
+    Returns:
+      What is finished, and which runs failed with which words; one that fails does not keep the
+      others from being run.
 
     Raises:
-      InputError: no such data set, or a command failed; its words are in the run's log.
+      InputError: no such data set, or runs of other settings.
     """
-    schema.read_manifest(study.data_dir)
-    results: list[Result] = []
-    total = study.seeds * len(study.arms)
-    before = signal.signal(signal.SIGTERM, _end)
+    planned = study.runs()
+    results = [run.result() for run in planned if run.is_finished()]
+    missing = [run for run in planned if not run.is_finished()]
+
+    def keep() -> None:
+        rows = [dataclasses.asdict(result) for result in results]
+        whole_files.write_json(study.results_file, rows)
+
+    if results:
+        keep()
+        print(f"{len(results)} of {len(planned)} runs are there already", flush=True)
+    failed: list[str] = []
+    began = time.monotonic()
+    with _signals_as_exits():
+        outcomes = workers.do_all(missing, carry_out, jobs, _may_begin)
+        for ended, (run, seconds) in enumerate(outcomes, start=1):
+            name = f"{run.arm}, seed {run.seed}"
+            if isinstance(seconds, float):
+                results.append(run.result())
+                said = f"{study.measure} {results[-1].score:.4f}, {seconds:.0f} s"
+            else:
+                failed.append(f"{name} ({last_words(run.log)}): see {run.log}")
+                said = f"failed ({last_words(run.log)})"
+            left = (time.monotonic() - began) / ended * (len(missing) - ended)
+            print(
+                f"[{len(planned) - len(missing) + ended}/{len(planned)}] {name}: {said}, "
+                f"{left / 60:.0f} min left",
+                flush=True,
+            )
+            keep()
+    return results, failed
+
+
+def _may_begin(run: Run, running: Sequence[Run]) -> bool:
+    """Whether nobody else is training the stage 1 that the run starts from."""
+    stage1 = run.stage1
+    taken = stage1 is not None and stage1 in [other.stage1 for other in running]
+    return not taken or (stage1 is not None and runs.is_finished(stage1))
+
+
+@contextlib.contextmanager
+def _signals_as_exits() -> Iterator[None]:
+    """Lets SIGTERM and Ctrl-C leave by way of every `finally`, so that workers are ended too."""
+
+    def leave(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        for seed in range(study.seeds):
-            for name, arm in study.arms.items():
-                result = run_one(study, name, arm, seed)
-                results.append(result)
-                print(
-                    f"[{len(results)}/{total}] {name}, seed {seed}: {study.measure} "
-                    f"{result.score:.4f}",
-                    flush=True,
-                )
-                rows = [dataclasses.asdict(result) for result in results]
-                whole_files.write_json(study.results_file, rows)
+        yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-    return results
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _end(number: int, _: object) -> NoReturn:
-    """Lets a signal end the trainer too."""
-    sys.exit(128 + number)
+def carry_out(run: Run) -> float | None:
+    """Trains what is not finished of a run, and scores it: seconds, or None if that failed.
 
-
-def run_one(study: Study, name: str, arm: Arm, seed: int) -> Result:
-    """Trains what is not finished of an arm with a seed, and reads the result.
-
-    Raises:
-      InputError: a training command failed; its words are in the arm's log.
+    What it says goes into its log, an error too.
     """
-    run = study.workdir / name / str(seed)
-    run.mkdir(parents=True, exist_ok=True)
-    given = [f"--data_dir={study.data_dir}", f"--workdir={run}", f"--seed={seed}"]
-    # A study is to say what stage 1 is worth, also where it found little to transfer.
-    given += [f"--preset={study.preset}", "--set=stage2.min_lift=0"]
-    given += [f"--set={setting}" for setting in (*study.settings, *arm.settings)]
-    commands = [["--stage=1", *given]] if arm.pretrain else []
-    if study.stage == "2":
-        commands.append(["--stage=2", *given, *([] if arm.pretrain else ["--init=none"])])
-    for command in commands:
-        _call(["sitn_tf.train", *command], run / LOG_FILE)
-    recall = chance = math.nan
-    if arm.pretrain:
-        held_out = _read_metrics(run / schema.STAGE1)[schema.VALIDATION]
-        recall, chance = held_out["recall"], held_out["chance"]
-    score = recall if study.stage == "1" else auc(run / schema.STAGE2, study.split)
-    return Result(name, seed, score, recall, chance)
+    began = time.monotonic()
+    run.log.parent.mkdir(parents=True, exist_ok=True)
+    with _output_in(run.log):
+        quiet.import_tensorflow()
+        from sitn_tf.training.signals import STOPPED_STATUS, StoppedError
 
-
-def _call(command: Sequence[str], log: pathlib.Path) -> None:
-    """Runs a module's command, its output appended to a log; raises InputError if it fails."""
-    with log.open("a") as output:
-        process = subprocess.Popen([sys.executable, "-m", *command], stdout=output, stderr=output)
         try:
-            status = process.wait()
-        except BaseException:
-            # A trainer that lives on would write what the next one writes.
-            process.terminate()
-            process.wait()
-            raise
-    if status:
-        raise InputError(
-            f"python -m {' '.join(command)} ended with status {status} ({last_words(log)})",
-            f"see {log}; a run of other settings there needs another workdir",
-        )
+            _train_and_score(run)
+        except StoppedError:
+            print(f"stopped; {run.log.parent} is saved: give the same command again to continue")
+            sys.exit(STOPPED_STATUS)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return None
+        except Exception:
+            traceback.print_exc()
+            return None
+        finally:
+            _forget_graphs()
+    return time.monotonic() - began
+
+
+def _train_and_score(run: Run) -> None:
+    study, init = run.study, runs.NO_INIT
+    if run.stage1 is not None:
+        print(f"stage 1: {run.stage1}", flush=True)
+        init = str(run.stage1)
+        if not runs.is_finished(run.stage1):
+            of_stage1 = config.for_stage1(run.config)
+            train.train(schema.STAGE1, of_stage1, study.data_dir, run.stage1)
+            _forget_graphs()
+    if study.stage == "1":
+        return
+    if not runs.is_finished(run.stage2):
+        train.train(schema.STAGE2, run.config, study.data_dir, run.stage2, init)
+        _forget_graphs()
+    if study.split not in _metrics(run.stage2):
+        evaluate.evaluate_run(run.stage2, split=study.split)
+
+
+def _forget_graphs() -> None:
+    """Frees what TensorFlow keeps of a model that is gone."""
+    import tf_keras
+
+    tf_keras.backend.clear_session()
+    # Graphs and the functions that they call know each other.
+    gc.collect()
+
+
+@contextlib.contextmanager
+def _output_in(log: pathlib.Path) -> Iterator[None]:
+    """Appends the process's output, C++'s included, to a file for a while."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(log.open("a"))
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            number = stream.fileno()
+            saved = os.dup(number)
+            os.dup2(file.fileno(), number)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, number)
+            stack.callback(stream.flush)
+        yield
 
 
 def last_words(log: pathlib.Path) -> str:
@@ -152,13 +305,5 @@ def last_words(log: pathlib.Path) -> str:
     return (errors or lines or ["it said nothing"])[-1]
 
 
-def auc(run_dir: pathlib.Path, split: str) -> float:
-    """AUC of a finished stage-2 run on a split, by `sitn_tf.evaluate` where it is not known."""
-    if split not in _read_metrics(run_dir):
-        command = ["sitn_tf.evaluate", f"--run_dir={run_dir}", f"--split={split}"]
-        _call(command, run_dir.parent / LOG_FILE)
-    return float(_read_metrics(run_dir)[split]["auc"])
-
-
-def _read_metrics(run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
+def _metrics(run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
     return runs.read_json(run_dir / runs.METRICS_FILE, {})

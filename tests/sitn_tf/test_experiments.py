@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -8,11 +9,12 @@ import time
 import numpy as np
 import pytest
 
-from sitn_tf import config, experiments
+from sitn_tf import config, experiments, train
 from sitn_tf.errors import InputError
 from sitn_tf.studies import arms, runs, tables
 from sitn_tf.studies.tables import Result
 from tests.commands import run_main
+from tests.sitn_tf.training.resuming import assert_same_outcome
 
 
 def test_interval_golden():
@@ -113,9 +115,48 @@ def test_a_study_continues_and_shows_its_table(small, tmp_path, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in weights.iterdir()} == before
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert table == [line for line in first.splitlines() if line.startswith("|")]
-    (tmp_path / "runs/ssl/0/stage2/metrics.json").unlink()
-    with pytest.raises(InputError, match=r"ended with status 2 \(error: .*\): see .*log\.txt"):
+    with pytest.raises(InputError, match=r"scratch/0/stage2 holds another run \(.*encoder\.heads"):
         run_main(experiments, *flags, "--set=encoder.heads=4")
+
+
+def write_study(path, **arms):
+    path.write_text(json.dumps(arms))
+    return f"--study={path}"
+
+
+SHORT = ["--preset=tiny", "--set=stage1.epochs=1", "--set=stage2.epochs=1"]
+
+
+def test_a_study_trains_what_the_command_trains(small, tmp_path, capfd):
+    """Two arms after one another in a process; the one that fails is named with its words."""
+    mean = {"settings": ["model.name=mean_pool", "model.dropout=0.2"], "pretrain": False}
+    fails = mean | {"settings": ["model.name=mean_pool", "stage2.log_q=true"]}
+    study = write_study(tmp_path / "study.json", fails=fails, mean=mean)
+    flags, workdir = [f"--data_dir={small}", *SHORT], tmp_path / "runs"
+    with pytest.raises(
+        InputError, match=r"^fails, seed 0 \(error: stage2.log_q=True: .*fails/0/log\.txt"
+    ):
+        run_main(experiments, *flags, study, f"--workdir={workdir}", "--seeds=1")
+    said = capfd.readouterr().out
+    assert "[1/2] fails, seed 0: failed (error: stage2.log_q=True" in said
+    assert re.search(r"\[2/2\] mean, seed 0: validation AUC 0\.\d+, \d+ s, 0 min left", said)
+    assert "| fails | 0 | not run" in said
+    settings = [f"--set={setting}" for setting in mean["settings"]]
+    run_main(train, *flags, "--stage=2", f"--workdir={tmp_path}", "--seed=0", *settings)
+    assert_same_outcome(workdir / "mean/0/stage2", tmp_path / "stage2")
+
+
+@pytest.mark.slow
+def test_arms_start_from_one_stage_1_which_is_that_of_the_command(small, tmp_path):
+    arms = {name: {"settings": [f"stage2.encoder_rate={name}"]} for name in ("0.5", "0.7")}
+    study = write_study(tmp_path / "study.json", **arms)
+    flags, workdir = [f"--data_dir={small}", *SHORT], tmp_path / "runs"
+    run_main(experiments, *flags, study, f"--workdir={workdir}", "--seeds=1", "--jobs=2")
+    assert len(list((workdir / "stage1").iterdir())) == 1
+    settings = ["--seed=0", "--set=stage2.encoder_rate=0.7", f"--workdir={tmp_path}"]
+    for stage in "12":
+        run_main(train, *flags, f"--stage={stage}", *settings)
+    assert_same_outcome(workdir / "0.7/0/stage2", tmp_path / "stage2")
 
 
 def test_a_model_without_a_stage_1_is_refused_before_anything_runs(tmp_path):
@@ -139,5 +180,13 @@ def test_what_a_failed_command_said_is_repeated(tmp_path):
     assert runs.last_words(log) == "Killed"
     log.write_text("")
     assert runs.last_words(log) == "it said nothing"
-    with pytest.raises(InputError, match=r"ended with status 1 .*No module named nothing"):
-        runs._call(["nothing"], log)
+
+
+def test_arms_share_a_stage_1_unless_they_change_it():
+    def of(*settings):
+        return config.for_stage1(config.override(config.default(), settings)).used()
+
+    same = ["stage2.contrast_weight=0.1", "model.request_features=hour", "mlp.products=false"]
+    assert of(*same) == of()
+    for other in ("stage1.train_ids=true", "encoder.heads=2", "model.dropout=0.1"):
+        assert of(other) != of()

@@ -1,0 +1,24 @@
+import os
+
+from sitn_tf.studies import workers
+
+
+def test_tasks_spread_over_workers_wait_for_each_other_and_outlive_a_death():
+    """Tasks of one letter are not done at once; the second of "b" kills its worker."""
+    tasks = ["a1", "a2", "b1", "b2", "b3"]
+    at_once = []
+
+    def may_begin(task, running):
+        if ready := task[0] not in [other[0] for other in running]:
+            at_once.append(len(running))
+        return ready
+
+    outcomes = dict(workers.do_all(tasks, die_of_b2, 2, may_begin))
+    assert outcomes == {"a1": "A1", "a2": "A2", "b1": "B1", "b2": 3, "b3": "B3"}
+    assert max(at_once) == 1
+
+
+def die_of_b2(task):
+    if task == "b2":
+        os._exit(3)
+    return task.upper()
