@@ -151,7 +151,7 @@ def paper() -> Config:
     return Config(
         items=sections.ItemsConfig(shared_side_features=False),
         mlp=sections.MlpConfig(products=False),
-        encoder=sections.EncoderConfig(residual=False, positions=False),
+        encoder=sections.EncoderConfig(shared=False, residual=False, positions=False),
         contrast=sections.ContrastConfig(
             similarity="dot",
             reduction="sum",

@@ -128,6 +128,7 @@ class EncoderConfig:
 
     heads: int = 4  # h of Eq. 1, in the encoders and in target attention
     blocks: int = 1  # attention blocks an encoder
+    shared: bool = False  # one encoder's weights for both domains
     residual: bool = True  # a residual around attention; Eq. 1 has none
     layer_norm: bool = False  # after attention; Eq. 1 has none
     positions: bool = True  # learned recency positions; Eq. 1 has none
