@@ -166,8 +166,9 @@ def default() -> Config:
 def paper() -> Config:
     """The equations to the letter: dot products, sums, an MLP over the views, attention alone."""
     return Config(
+        items=sections.ItemsConfig(shared_side_features=False),
         mlp=sections.MlpConfig(products=False),
-        encoder=sections.EncoderConfig(residual=False, positions=False),
+        encoder=sections.EncoderConfig(shared=False, residual=False, positions=False),
         contrast=sections.ContrastConfig(
             similarity="dot",
             reduction="sum",

@@ -23,6 +23,7 @@ class ItemTable:
       features: int32 ids by side feature: `[V]`, and `[V, W]` for title words, padded with 0.
       vocabulary_sizes: number of ids of each side feature.
       vectors: `[V, P]` float16, of length 1 or zeros, P the same in both domains; None without.
+      shared: side features whose ids mean the same in the other domain's table.
     """
 
     domain: str
@@ -32,6 +33,7 @@ class ItemTable:
     features: dict[str, np.ndarray]
     vocabulary_sizes: dict[str, int]
     vectors: np.ndarray | None = None
+    shared: frozenset[str] = frozenset()
 
     @property
     def side_features(self) -> tuple[str, ...]:
@@ -97,6 +99,58 @@ def read_item_table(
         vocabulary_sizes=sizes,
         vectors=vectors_of(table) if has_vectors else None,
     )
+
+
+def share_features(
+    tables: dict[str, ItemTable], data_dir: str | pathlib.Path
+) -> dict[str, ItemTable]:
+    """Tables of both domains → the same, with one vocabulary of each feature that both have.
+
+    The source's tokens keep their ids; what only the target has follows, in its order.
+
+    Args:
+      data_dir: whose vocabularies the tables' ids are of.
+
+    Raises:
+      InputError: a vocabulary is missing or damaged.
+    """
+    source, target = tables[schema.SOURCE], tables[schema.TARGET]
+    shared = frozenset(source.features.keys() & target.features.keys())
+    features, sizes = dict(target.features), {}
+    for name in shared:
+        first = _read_tokens(data_dir, source, name)
+        tokens = _read_tokens(data_dir, target, name)
+        ids = {t: i for i, t in enumerate(dict.fromkeys([*first, *tokens]), schema.FIRST_ID)}
+        joined = np.array([*range(schema.FIRST_ID), *map(ids.__getitem__, tokens)], np.int32)
+        features[name], sizes[name] = joined[features[name]], schema.FIRST_ID + len(ids)
+    return {
+        table.domain: dataclasses.replace(
+            table,
+            features=of_items,
+            vocabulary_sizes=table.vocabulary_sizes | sizes,
+            shared=shared,
+        )
+        for table, of_items in ((source, source.features), (target, features))
+    }
+
+
+def _read_tokens(data_dir: str | pathlib.Path, table: ItemTable, feature: str) -> list[str]:
+    """A vocabulary's tokens, in the order of their ids."""
+    path = pathlib.Path(data_dir) / schema.vocabulary_path(table.domain, feature)
+    expected = table.vocabulary_sizes[feature] - schema.FIRST_ID
+    try:
+        # Not splitlines(): a token may hold a character that only Python takes for a line end.
+        tokens = path.read_bytes().decode().removesuffix("\n").split("\n")
+        found = f"it has {len(set(tokens))} tokens, the manifest {expected}"
+    except (OSError, UnicodeDecodeError) as error:
+        tokens, found = [], str(error)
+    if not len(tokens) == len(set(tokens)) == expected:
+        raise InputError(
+            f"{path} can't be read ({found})",
+            "build the data set again, train again if it is a run directory's, or give "
+            "items.shared_side_features=false",
+        )
+    return tokens
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:

@@ -25,7 +25,7 @@ import sitn_tf
 from sitn_tf import config as configs
 from sitn_tf import schema, whole_files
 from sitn_tf.errors import InputError, first_line
-from sitn_tf.item_tables import ItemTable, read_item_table
+from sitn_tf.item_tables import ItemTable, read_item_table, share_features
 
 CONFIG_FILE = "config.json"
 RUN_FILE = "run.json"
@@ -80,12 +80,14 @@ def read_tables(
     data_dir: str | pathlib.Path, manifest: schema.Manifest, config: configs.Config
 ) -> dict[str, ItemTable]:
     """The item tables of both domains, as the model's configuration wants them."""
-    return {
+    tables = {
         domain: read_item_table(
             data_dir, manifest, domain, config.items.side_features, config.items.title_words
         )
         for domain in schema.DOMAINS
     }
+    shared = config.items.shared_side_features and config.model.use_source
+    return share_features(tables, data_dir) if shared else tables
 
 
 def prepare(

@@ -55,6 +55,8 @@ class ItemsConfig:
     # of the item tables, where the data set has them
     side_features: tuple[str, ...] = schema.SIDE_FEATURES
     title_words: int = 12  # first words of a title that count
+    # One vocabulary and table of a side feature that both domains have, where both are embedded
+    shared_side_features: bool = False
     id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
     id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
     id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
@@ -126,6 +128,7 @@ class EncoderConfig:
 
     heads: int = 4  # h of Eq. 1, in the encoders and in target attention
     blocks: int = 1  # attention blocks an encoder
+    shared: bool = False  # one encoder's weights for both domains
     residual: bool = True  # a residual around attention; Eq. 1 has none
     layer_norm: bool = False  # after attention; Eq. 1 has none
     positions: bool = True  # learned recency positions; Eq. 1 has none

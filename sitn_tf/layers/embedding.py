@@ -1,6 +1,6 @@
 """Item ids → item vectors: id embedding plus the side features of the item table."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,25 @@ class VectorProjection(tf_keras.layers.Layer):
         return tf.matmul(tf.cast(vectors, dtype), tf.cast(self.kernel, dtype))
 
 
+class SharedTables(tf_keras.layers.Layer):
+    """Tables of the side features whose ids mean the same in both domains, `[size, D]` each.
+
+    Args:
+      sizes: number of ids by feature.
+      dim: D.
+
+    Attributes:
+      of: the tables by feature.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], dim: int, name: str = "shared_items") -> None:
+        super().__init__(name=name)
+        self.of = {
+            feature: _side_table(self, feature, size, dim) for feature, size in sizes.items()
+        }
+        self.built = True
+
+
 class ItemEmbedding(tf_keras.layers.Layer):
     """Vectors of a domain's items, computed once for each distinct id of a batch.
 
@@ -59,6 +78,7 @@ class ItemEmbedding(tf_keras.layers.Layer):
       config: how ids have their embeddings (`id_embedding`).
       dim: D.
       projection: of the items' vectors, needed where the table has some.
+      shared: the tables of features that it shares with the other domain.
     """
 
     def __init__(
@@ -68,8 +88,10 @@ class ItemEmbedding(tf_keras.layers.Layer):
         dim: int,
         name: str | None = None,
         projection: VectorProjection | None = None,
+        shared: SharedTables | None = None,
     ) -> None:
         super().__init__(name=name or f"{table.domain}_items")
+        self.shared = shared
         self.projection = None if table.vectors is None else projection
         self.table = table
         self.config = config
@@ -90,9 +112,11 @@ class ItemEmbedding(tf_keras.layers.Layer):
         self.feature_weights = {}
         for feature, values in self.table.features.items():
             self.feature_ids[feature] = self._values(feature, values)
-            self.feature_weights[feature] = self._weights(
-                feature, self.table.vocabulary_sizes[feature]
-            )
+            if self.shared is not None and feature in self.table.shared:
+                self.feature_weights[feature] = self.shared.of[feature]
+            else:
+                size = self.table.vocabulary_sizes[feature]
+                self.feature_weights[feature] = self._weights(feature, size)
         self.vectors_of_items = None
         if self.table.vectors is not None:
             self.vectors_of_items = self._values(schema.VECTOR, self.table.vectors)
@@ -109,7 +133,7 @@ class ItemEmbedding(tf_keras.layers.Layer):
         )
 
     def _weights(self, name: str, rows: int, share: float = 1.0) -> tf.Variable:
-        return add_table(self, name, rows, self.dim, SpareReservedRows(share * self.dim**-0.5))
+        return _side_table(self, name, rows, self.dim, share)
 
     @property
     def id_variables(self) -> list[tf.Variable]:
@@ -160,11 +184,21 @@ class ItemEmbedding(tf_keras.layers.Layer):
 def embed_items(
     tables: dict[str, ItemTable], config: ItemsConfig, dim: int, domains: Iterable[str]
 ) -> dict[str, ItemEmbedding]:
-    """Item embeddings by domain, with all their variables; one projection is in all of them."""
+    """Item embeddings by domain, with all their variables.
+
+    One projection is in all of them, and one table of each side feature that they share.
+    """
     vectors = [t.vectors for t in tables.values() if t.vectors is not None]
     projection = VectorProjection(vectors[0].shape[1], dim) if vectors else None
+    sizes = {
+        feature: table.vocabulary_sizes[feature]
+        for table in tables.values()
+        for feature in table.features
+        if feature in table.shared
+    }
+    shared = SharedTables(sizes, dim) if sizes else None
     items = {
-        domain: ItemEmbedding(tables[domain], config, dim, projection=projection)
+        domain: ItemEmbedding(tables[domain], config, dim, projection=projection, shared=shared)
         for domain in domains
     }
     for embedding in items.values():
@@ -194,6 +228,13 @@ def add_table(
     """A layer's trained variable `[rows, width]`, named `<layer>/<name>` and marked as a table."""
     table = layer.add_weight(f"{layer.name}/{name}", shape=(rows, width), initializer=initializer)
     return tables.mark(table)
+
+
+def _side_table(
+    layer: tf_keras.layers.Layer, name: str, rows: int, dim: int, share: float = 1.0
+) -> tf.Variable:
+    """A table of items' embeddings; `share` is of the spread with which a side feature starts."""
+    return add_table(layer, name, rows, dim, SpareReservedRows(share * dim**-0.5))
 
 
 class SpareReservedRows(tf_keras.initializers.Initializer):

@@ -1,5 +1,7 @@
 """A domain's sequence encoder f of Eq. 2: item vectors → encoded sequence."""
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 import tf_keras
 
@@ -19,6 +21,8 @@ class SequenceEncoder(tf_keras.layers.Layer):
       dim: D.
       max_history: longest history; position 0 is the most recent item.
       dropout: share of the encoded sequence that is dropped in training.
+      like: an encoder, of the other domain and called before this, whose weights it has. What is
+        dropped is its own: equal masks would tell the contrast which instances are one user's.
     """
 
     def __init__(
@@ -28,23 +32,29 @@ class SequenceEncoder(tf_keras.layers.Layer):
         max_history: int,
         dropout: float = 0.0,
         name: str | None = None,
+        like: "SequenceEncoder | None" = None,
     ) -> None:
         super().__init__(name=name)
         self.config = config
         self.dim = dim
         self.max_history = max_history
-        self.attentions = [
-            MultiHeadAttention(dim, config.heads, name=f"attention_{block}")
-            for block in range(config.blocks)
+        self.like = like
+        blocks = range(0 if like else config.blocks)
+        self.attentions: list[MultiHeadAttention] = [
+            MultiHeadAttention(dim, config.heads, name=f"attention_{block}") for block in blocks
         ]
-        self.norms = [
+        self.norms: list[tf_keras.layers.LayerNormalization] = [
             tf_keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{block}")
-            for block in range(config.blocks if config.layer_norm else 0)
+            for block in (blocks if config.layer_norm else ())
         ]
+        if like is not None:
+            self.attentions, self.norms = like.attentions, like.norms
         self.dropout = Dropout(dropout)
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        if self.config.positions:
+        if self.config.positions and self.like is not None:
+            self.positions: tf.Variable = self.like.positions
+        elif self.config.positions:
             self.positions = self.add_weight(
                 "positions",
                 shape=(self.max_history, self.dim),
@@ -64,6 +74,18 @@ class SequenceEncoder(tf_keras.layers.Layer):
             if self.config.layer_norm:
                 encoded = self.norms[block](encoded)
         return self.dropout(encoded, training=training)
+
+
+def make_encoders(
+    config: EncoderConfig, dim: int, max_history: int, dropout: float, domains: Iterable[str]
+) -> dict[str, SequenceEncoder]:
+    """Sequence encoders by domain; with `encoder.shared` all have the weights of the first."""
+    encoders: dict[str, SequenceEncoder] = {}
+    for domain in domains:
+        first = next(iter(encoders.values()), None) if config.shared else None
+        name = f"{'shared' if config.shared and first is None else domain}_encoder"
+        encoders[domain] = SequenceEncoder(config, dim, max_history, dropout, name, first)
+    return encoders
 
 
 def instance(

@@ -18,7 +18,7 @@ from sitn_tf.layers.contrast import (
     gather_instances,
 )
 from sitn_tf.layers.embedding import embed_items
-from sitn_tf.layers.encoder import SequenceEncoder, instance
+from sitn_tf.layers.encoder import instance, make_encoders
 from sitn_tf.layers.precision import layers_in
 
 
@@ -60,12 +60,9 @@ class Pretrainer(tf_keras.Model):
         contrast, dim = config.contrast, config.model.embedding_dim
         with layers_in(config.model.precision):
             self.items = embed_items(tables, config.items, dim, schema.DOMAINS)
-            self.sequences = {
-                domain: SequenceEncoder(
-                    config.encoder, dim, max_history, config.model.dropout, f"{domain}_encoder"
-                )
-                for domain in schema.DOMAINS
-            }
+            self.sequences = make_encoders(
+                config.encoder, dim, max_history, config.model.dropout, schema.DOMAINS
+            )
         self.i2i = InstanceToInstance(contrast, name="i2i")
         self.i2c = [
             InstanceToCluster(clusters, dim, contrast, name=f"i2c_{clusters}")

@@ -5,7 +5,7 @@ import tensorflow as tf
 from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys, MultiHeadAttention
-from sitn_tf.layers.encoder import SequenceEncoder
+from sitn_tf.layers.encoder import make_encoders
 from sitn_tf.layers.mlp import make_mlp
 from sitn_tf.models.scorer import Encoded, History, Scorer
 
@@ -22,12 +22,7 @@ class Sitn(Scorer):
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(config, tables, max_history)
         shared, dim = config.model, config.model.embedding_dim
-        self.sequences = {
-            domain: SequenceEncoder(
-                config.encoder, dim, max_history, shared.dropout, f"{domain}_encoder"
-            )
-            for domain in self.items
-        }
+        self.sequences = make_encoders(config.encoder, dim, max_history, shared.dropout, self.items)
         self.attentions = {
             domain: MultiHeadAttention(dim, config.encoder.heads, f"{domain}_attention")
             if config.sitn.target_attention == "multi_head"

@@ -1,0 +1,92 @@
+"""One sequence encoder for both domains: in stage 1, handed over, in the scorers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sitn_tf import config, data, runs, schema
+from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf.errors import InputError
+from sitn_tf.layers import dropout, randomness
+from sitn_tf.layers.contrast import InstanceToInstance
+from sitn_tf.models.registry import PRETRAINERS, make_pretrainer, make_scorer
+from sitn_tf.training import stage1, stage2
+from tests.small_dataset import MAX_HISTORY
+
+SHARED = "encoder.shared=true"
+
+
+def _chosen(*changes):
+    return config.override(config.tiny(), [SHARED, *changes])
+
+
+def _make(make, small, *changes):
+    chosen = _chosen(*changes)
+    tables = runs.read_tables(small, schema.read_manifest(small), chosen)
+    tf.keras.utils.set_random_seed(2)
+    return make(chosen, tables, MAX_HISTORY)
+
+
+def _encoders(model):
+    return [v for v in model.trainable_variables if "_encoder/" in v.name]
+
+
+@pytest.mark.parametrize("name", PRETRAINERS)
+def test_the_encoders_weights_are_there_once(small, name):
+    changes = (f"model.name={name}", "encoder.layer_norm=true", "encoder.blocks=2")
+    for make in (make_pretrainer, make_scorer):
+        model = _make(make, small, *changes)
+        assert len(_encoders(model)) == 1 + 2 * (4 + 2)  # positions; projections and norm a block
+        assert all("/shared_encoder/" in v.name for v in _encoders(model))
+        source, target = model.sequences.values()
+        sequence, mask = tf.random.normal([3, 5, 8]), tf.sequence_mask([5, 2, 0], 5)
+        np.testing.assert_array_equal(source(sequence, mask), target(sequence, mask))
+        numbers = {id(v) for v in source.trainable_variables}
+        assert numbers == {id(v) for v in target.trainable_variables}
+    handed = model.variables_of(["sequences"])
+    assert len(handed) == len({id(v) for v in handed}) == len(_encoders(model))
+    control = _make(make_scorer, small, *changes, "model.use_source=false")
+    assert len(_encoders(control)) == len(_encoders(model))
+
+
+def test_what_is_dropped_tells_the_domains_apart(small):
+    model = _make(make_pretrainer, small, "model.dropout=0.5")
+    dropout.number_layers(model)
+    sequence, mask = tf.random.normal([3, 5, 8]), tf.ones([3, 5], tf.bool)
+    with randomness.at_step(1, tf.constant(4)):
+        source, target = (
+            encoder(sequence, mask, training=True).numpy() for encoder in model.sequences.values()
+        )
+    assert 0.2 < ((source == 0) != (target == 0)).mean() < 0.8
+
+
+def test_both_domains_train_it(small):
+    scorer = _make(make_scorer, small)
+    batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 12)))
+    without = [
+        batch | {history.name: tf.zeros_like(batch[history.name])}
+        for history in schema.HISTORY_OF_DOMAIN.values()
+    ]
+    i2i = InstanceToInstance(scorer.config.contrast)
+    losses = [lambda part=part: stage2.scorer_losses(scorer, part)["loss"] for part in without]
+    for loss in (*losses, lambda: stage2.mean_contrast_loss(scorer, i2i, batch)):
+        with tf.GradientTape() as tape:
+            value = loss()
+        for gradient in tape.gradient(value, _encoders(scorer)):
+            assert np.abs(tf.convert_to_tensor(gradient)).max() > 0
+
+
+def test_it_is_handed_over_once(small, tmp_path, two_cpus):
+    init = tmp_path / "stage1"
+    chosen = _chosen("stage1.epochs=1")
+    stage1.run_stage1(chosen, small, init, cpu_strategy(two_cpus[:1]))
+    for change in ((), ("model.name=semi",), ("model.use_source=false",)):
+        scorer = _make(make_scorer, small, *change)
+        fresh = [v.numpy() for v in _encoders(scorer)]
+        restored = stage2.restore_encoders(scorer, str(init))
+        assert sum("/shared_encoder/" in v.name for v in restored) == len(fresh) == 5
+        for before, after in zip(fresh, _encoders(scorer), strict=True):
+            assert np.abs(before - after).max() > 1e-4
+    manifest = schema.read_manifest(small)
+    with pytest.raises(InputError, match=r"other encoders .*encoder\.shared: True, False"):
+        stage2.check_fits(init, _chosen("encoder.shared=false"), manifest)
