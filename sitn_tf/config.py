@@ -149,6 +149,7 @@ def default() -> Config:
 def paper() -> Config:
     """The equations to the letter: dot products, sums, an MLP over the views, attention alone."""
     return Config(
+        model=sections.ModelConfig(popularity=False, request_features=()),
         mlp=sections.MlpConfig(products=False),
         encoder=sections.EncoderConfig(residual=False, positions=False),
         contrast=sections.ContrastConfig(
