@@ -1,12 +1,14 @@
-"""Item vectors folded for serving: id embedding and side features summed once, at export.
+"""Items folded for serving: id embedding and side features summed once, at export.
 
-A served item costs one row of one table, whatever the number of its side features.
+A served item costs one row of one table, whatever the number of its side features, and with
+model.popularity a number of another.
 """
 
 import numpy as np
 import tensorflow as tf
 
 from export.options import TableKind
+from sitn_tf import schema
 from sitn_tf.models.scorer import Scorer
 
 FOLD_ROWS = 8192
@@ -27,6 +29,13 @@ def _fold(scorer: Scorer, domain: str) -> np.ndarray:
         for first in range(0, rows, FOLD_ROWS)
     ]
     return np.concatenate([scorer.item_vectors(domain, part).numpy() for part in parts])
+
+
+def fold_popularity(scorer: Scorer) -> np.ndarray | None:
+    """What is added to each target item's logits, `[V]` float32; None without popularity."""
+    if scorer.popularity is None:
+        return None
+    return scorer.popularity(tf.range(scorer.items[schema.TARGET].table.size)).numpy()
 
 
 def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ import numpy as np
 import tensorflow as tf
 
 from export.calibration import IDENTITY, Calibration
-from export.item_vectors import ItemVectors
+from export.item_vectors import ItemVectors, fold_popularity
 from export.options import DEFAULT_MAX_CANDIDATES, Outputs, TableKind
 from export.requests import (
     CANDIDATES,
@@ -101,6 +101,8 @@ class Servable:
             domain: ItemVectors(vectors[domain], options.tables, domain) for domain in scorer.items
         }
         self._lookups = {domain: _lookup_table(vocabularies[domain]) for domain in scorer.items}
+        bias = fold_popularity(scorer)
+        self._bias = None if bias is None else tf.Variable(bias, trainable=False, name="popularity")
         self.fingerprint = _fingerprint([*vectors.values(), *scorer.get_weights()])
         self._context_specs = {
             feature.name: tf.TensorSpec([None], data.TF_DTYPES[feature.dtype], feature.name)
@@ -229,6 +231,8 @@ class Servable:
         vectors = self._items[schema.TARGET].lookup(candidates)
         raw = self._scorer.score(encoded, vectors)
         logit = self._finite(calibrated(raw, self.options.calibration), LOGIT)
+        if self._bias is not None:
+            raw += tf.gather(self._bias, candidates)
         real = candidates != schema.PAD_ID
         return {
             CTR: tf.where(real, tf.sigmoid(logit), 0.0),

@@ -167,6 +167,7 @@ def paper() -> Config:
     """The equations to the letter: dot products, sums, an MLP over the views, attention alone."""
     return Config(
         items=sections.ItemsConfig(shared_side_features=False),
+        model=sections.ModelConfig(popularity=False, request_features=()),
         mlp=sections.MlpConfig(products=False),
         encoder=sections.EncoderConfig(shared=False, residual=False, positions=False),
         contrast=sections.ContrastConfig(

@@ -38,6 +38,8 @@ def main(_: list[str]) -> None:
     print(table(rows, f"{_SPLIT.value} split"))
     for line in dict.fromkeys(map(_of_unclicked, rows.values())):
         print(line, end="")
+    for name, row in rows.items():
+        print(_of_popularity(name, row), end="")
     for run_dir in _RUN_DIRS.value:
         print(f"wrote {run_dir}/metrics.json")
     print(f"next: python -m export.export_model --run_dir={_RUN_DIRS.value[0]} --output=SERVABLE")
@@ -90,6 +92,7 @@ def evaluate_run(
       InputError: no finished run, or a data set other than the one it was trained on.
     """
     from sitn_tf import data, trained_models
+    from sitn_tf.evaluation.popularity import told_weight
     from sitn_tf.evaluation.predictions import EVALUATION_BATCH, predict
 
     run = trained_models.load_scorer(run_dir)
@@ -97,7 +100,7 @@ def evaluate_run(
     runs.read_its_manifest(run.run_dir, where)
     scored = predict(run.scorer, data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH))
     row = metrics.click_metrics(scored.label, scored.probability, scored.request)
-    row |= unclicked_shares(run.tables[schema.TARGET], scored.candidate)
+    row |= told_weight(run.scorer) | unclicked_shares(run.tables[schema.TARGET], scored.candidate)
     whole_files.write_json(run.run_dir / runs.METRICS_FILE, run.metrics | {split: row})
     popularity = run.tables[schema.TARGET].count[scored.candidate].astype(np.float64)
     references = {"item popularity": _ranking_metrics(scored.label, popularity, scored.request)}
@@ -126,6 +129,12 @@ def _of_unclicked(row: Row) -> str:
         f"{row['unclicked_described'] / row['unclicked']:.2%} of them are scored by what else is "
         "known of them\n"
     )
+
+
+def _of_popularity(name: str, row: Row) -> str:
+    if "popularity_weight" not in row:
+        return ""
+    return f"{name} adds {row['popularity_weight']:.3f} log(1 + clicks in training) to logits\n"
 
 
 def _ranking_metrics(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> Row:

@@ -23,6 +23,8 @@ class ModelConfig:
     name: str = "sitn"  # one of config.SECTIONS
     embedding_dim: int = 32  # D: of items, histories and clusters
     request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
+    # w log(1 + training clicks) of the candidate is added to its logit, w fitted on validation
+    popularity: bool = False
     user_buckets: int = 100_000  # rows that hashed users share: request feature user, clsr
     dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
     # Whether it sees the source history; by default all but SINGLE_DOMAIN do

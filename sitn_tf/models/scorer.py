@@ -19,6 +19,7 @@ from sitn_tf.data import Batch
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import embed_items, look_up
 from sitn_tf.layers.mlp import beside, join
+from sitn_tf.layers.popularity import Popularity
 from sitn_tf.layers.request_features import RequestEmbedding
 
 
@@ -71,6 +72,7 @@ class Scorer(tf_keras.Model, abc.ABC):
     takes_over: ClassVar[tuple[str, ...]] = ("items",)
     learns_source: ClassVar[bool] = False
     ranks_candidates: bool = False
+      popularity: what target items' clicks add to logits outside training; None without.
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name=config.model.name)
@@ -90,6 +92,9 @@ class Scorer(tf_keras.Model, abc.ABC):
     @property
     def reads(self) -> tuple[schema.Feature, ...]:
         """The features of a stage-2 record that a score comes from."""
+        self.popularity = None
+        if config.model.popularity:
+            self.popularity = Popularity(tables[schema.TARGET].count)
         return (
             schema.SOURCE_HISTORY,
             schema.TARGET_HISTORY,
@@ -173,7 +178,8 @@ class Scorer(tf_keras.Model, abc.ABC):
     ) -> Any:
         """What the model `reads` of schema.STAGE2_FEATURES → logits `[B, C]` float32.
 
-        Items that are both in a history and candidates are embedded once.
+        Items that are both in a history and candidates are embedded once. In training, popularity
+        adds nothing: its counts hold the clicks that are learned.
 
         Args:
           domain: of the candidates; with the source, inputs are of
@@ -211,6 +217,8 @@ class Scorer(tf_keras.Model, abc.ABC):
         """
         request = beside(self.request_parts(encoded), candidates)
         return join([*users, *request], candidates, self.config.mlp.products)
+        if self.popularity is not None and not training and domain == schema.TARGET:
+            logits += self.popularity(shown)
 
     def request_parts(self, encoded: Encoded) -> list[tf.Tensor]:
         """The vectors of the request features in what `encode` gave, `[B, 1, D]` each."""

@@ -11,7 +11,8 @@ from sitn_tf.config import Config, differences
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics, retrieval
-from sitn_tf.evaluation.predictions import EVALUATION_BATCH, predict, scoring_graph
+from sitn_tf.evaluation.popularity import fit_and_predict, told_weight
+from sitn_tf.evaluation.predictions import EVALUATION_BATCH, scoring_graph
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
 from sitn_tf.layers.encoder import instance
@@ -85,8 +86,9 @@ def run_stage2(
     validation, score = stage.validation(EVALUATION_BATCH), scoring_graph(scorer)
 
     def validate() -> dict[str, float]:
-        scored = predict(scorer, validation, score)
-        return metrics.click_metrics(scored.label, scored.probability, scored.request)
+        scored = fit_and_predict(scorer, validation, score)
+        found = metrics.click_metrics(scored.label, scored.probability, scored.request)
+        return found | told_weight(scorer)
 
     frozen = restored if config.stage2.encoders == "freeze" else []
     task = train_loop.Task(

@@ -19,6 +19,7 @@ from tests.sitn_tf.training.resuming import assert_same_outcome
 
 SETTINGS = (
     "model.dropout=0.2",
+    "model.popularity=true",
     "contrast.granularities=4",
     "stage1.batch_size=8",
     "stage2.batch_size=16",
