@@ -279,6 +279,7 @@ class TrainingConfig:
     batch_size: int = 256  # records, over all replicas
     epochs: int = 20  # at most
     patience: int = 2  # epochs without a better objective before it stops
+    min_steps: int = 0  # before which it does not stop: epochs of few steps tell little
     learning_rate: float = 1e-3  # the highest, where it changes
     row_decay: float = 0.0  # decay of the embedding rows that a step touches
     # both row-sparse (sitn_tf/optimizers/row_sparse.py)
@@ -294,7 +295,7 @@ class TrainingConfig:
         _above(self, 0.0, "learning_rate")
         if not math.isfinite(self.learning_rate):
             _refuse(self, "learning_rate", "finite")
-        _at_least(self, 0, "warmup_steps", "decay_steps")
+        _at_least(self, 0, "min_steps", "warmup_steps", "decay_steps")
         _at_least(self, 0.0, "row_decay", "clip_norm")
         _within(self, 0.0, 1.0, "final_rate")
 

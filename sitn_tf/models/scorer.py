@@ -67,12 +67,12 @@ class Scorer(tf_keras.Model, abc.ABC):
         of each. Such logits say which candidate of a request is clicked, not how likely any is:
         they are free by a number for each request, and their sigmoid is no click rate before an
         export calibrates it.
+      popularity: what target items' clicks add to logits outside training; None without.
     """
 
     takes_over: ClassVar[tuple[str, ...]] = ("items",)
     learns_source: ClassVar[bool] = False
     ranks_candidates: bool = False
-      popularity: what target items' clicks add to logits outside training; None without.
 
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(name=config.model.name)
@@ -83,6 +83,9 @@ class Scorer(tf_keras.Model, abc.ABC):
         if config.model.request_features:
             self.request_embedding = RequestEmbedding(config.model)
             self.request_embedding.build([None])
+        self.popularity = None
+        if config.model.popularity:
+            self.popularity = Popularity(tables[schema.TARGET].count)
 
     @property
     def request_inputs(self) -> tuple[schema.Feature, ...]:
@@ -92,9 +95,6 @@ class Scorer(tf_keras.Model, abc.ABC):
     @property
     def reads(self) -> tuple[schema.Feature, ...]:
         """The features of a stage-2 record that a score comes from."""
-        self.popularity = None
-        if config.model.popularity:
-            self.popularity = Popularity(tables[schema.TARGET].count)
         return (
             schema.SOURCE_HISTORY,
             schema.TARGET_HISTORY,
@@ -200,6 +200,8 @@ class Scorer(tf_keras.Model, abc.ABC):
             encoded = {**encoded, SHOWN: shown != schema.PAD_ID}
         score = self.score if domain == schema.TARGET else self.score_source
         logits = tf.cast(score(encoded, candidates, training=training), tf.float32)
+        if self.popularity is not None and not training and domain == schema.TARGET:
+            logits += self.popularity(shown)
         if with_losses:
             return logits, self.auxiliary_losses(histories, encoded, inputs)
         return logits
@@ -217,8 +219,6 @@ class Scorer(tf_keras.Model, abc.ABC):
         """
         request = beside(self.request_parts(encoded), candidates)
         return join([*users, *request], candidates, self.config.mlp.products)
-        if self.popularity is not None and not training and domain == schema.TARGET:
-            logits += self.popularity(shown)
 
     def request_parts(self, encoded: Encoded) -> list[tf.Tensor]:
         """The vectors of the request features in what `encode` gave, `[B, 1, D]` each."""

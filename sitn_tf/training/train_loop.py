@@ -222,7 +222,7 @@ class _Fit:
 
     def _exhausted(self) -> bool:
         history = self.progress.history
-        if not history:
+        if not history or self.progress.steps < self.stage.settings.min_steps:
             return False
         best = _best(history, self.task.objective)
         return history[-1]["epoch"] - best["epoch"] >= self.stage.settings.patience
