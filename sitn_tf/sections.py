@@ -62,9 +62,12 @@ class ItemsConfig:
     id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
     id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
     id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
+    # Probability that a step of training sees an item without its id embedding, if more is known
+    id_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "title_words", "id_rows")
+        _within(self, 0.0, 0.99, "id_dropout")
         _each_of(self, "side_features", schema.SIDE_FEATURES)
 
     def table_rows(self, size: int) -> tuple[int, ...]:

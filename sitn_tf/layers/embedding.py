@@ -11,7 +11,7 @@ from sitn_tf import schema
 from sitn_tf.distributed import tables
 from sitn_tf.distributed.tables import rows_of
 from sitn_tf.item_tables import ItemTable
-from sitn_tf.layers import tensor_hashes
+from sitn_tf.layers import randomness, tensor_hashes
 from sitn_tf.sections import ItemsConfig
 
 ID_SHARE = 0.1
@@ -157,17 +157,34 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
         Those of padding carry no meaning.
         """
+        known = {feature: rows_of(of_item, ids) for feature, of_item in self.feature_ids.items()}
+        vectors = None
+        if self.vectors_of_items is not None:
+            vectors = rows_of(self.vectors_of_items, ids)
         parts = [self.id_vectors(ids)]
-        for feature, of_item in self.feature_ids.items():
-            values = rows_of(of_item, ids)
+        if self.config.id_dropout and self.table.side_features:
+            number = schema.DOMAINS.index(self.table.domain)
+            dropped = randomness.chosen(ids, number, self.config.id_dropout)
+            dropped &= self._described(known, vectors)
+            parts[0] *= tf.cast(~dropped, parts[0].dtype)[:, None]
+        for feature, values in known.items():
             embedded = rows_of(self.feature_weights[feature], values)
             if feature == schema.TITLE_WORDS:
                 embedded = masked_mean(embedded, values != schema.PAD_ID)
             parts.append(embedded)
-        if self.vectors_of_items is not None and self.projection is not None:
-            values = rows_of(self.vectors_of_items, ids)
-            parts.append(self.projection.projected(values, parts[0].dtype))
+        if vectors is not None and self.projection is not None:
+            parts.append(self.projection.projected(vectors, parts[0].dtype))
         return parts
+
+    def _described(self, known: Mapping[str, tf.Tensor], vectors: tf.Tensor | None) -> tf.Tensor:
+        """`[U]` bool: ItemTable.described, from what is read of items anyhow."""
+        parts = [values > schema.OOV_ID for values in known.values()]
+        if vectors is not None:
+            parts.append(vectors != 0)
+        return tf.reduce_any(
+            [tf.reduce_any(tf.reshape(part, [tf.shape(part)[0], -1]), axis=1) for part in parts],
+            axis=0,
+        )
 
     def vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """`[U]` ids → `[U, D]`, one row of work an id."""

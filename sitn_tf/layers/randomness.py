@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from sitn_tf.layers import tensor_hashes
+
 _CURRENT: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("step", default=None)
 """`[2]` int64: the run's seed and the step."""
 
@@ -47,3 +49,20 @@ def uniform(shape: tf.Tensor, number: int, everywhere: bool = False) -> tf.Tenso
     for part in (number, replica):
         seed = tf.random.experimental.stateless_fold_in(seed, part)
     return tf.random.stateless_uniform(shape, seed)
+
+
+def chosen(keys: tf.Tensor, number: int, share: float) -> tf.Tensor:
+    """Whether each key is among a random share of all keys in this step; none is outside of a step.
+
+    By a hash of the key: every replica, and every part of a batch, chooses the same.
+
+    Args:
+      keys: int64, any shape.
+      number: of who chooses.
+    """
+    seed_and_step = _CURRENT.get()
+    if seed_and_step is None or not share:
+        return tf.zeros_like(keys, tf.bool)
+    seed, step = tf.unstack(seed_and_step)
+    salt = tf.constant(number, tf.int64)
+    return tensor_hashes.uniform(tensor_hashes.combine(keys, step, seed, salt)) < share
