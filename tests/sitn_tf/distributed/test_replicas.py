@@ -62,6 +62,17 @@ def test_every_other_model_after_ten_steps(small, four_cpus, name):
     assert_same(two[1], one[1])
 
 
+@pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
+def test_dropped_ids_after_ten_steps(small, four_cpus, stage):
+    """An item that both replicas see is without its id on both, or on none."""
+    chosen = config.override(settings(), ["items.id_dropout=0.5", "stage1.train_ids=true"])
+    batches = read_batches(small, stage)
+    one = Trial(small, stage, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
+    two = Trial(small, stage, cpu_strategy(four_cpus[:2]), chosen).train(batches, (7, 4))
+    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
+    assert_same(two[1], one[1])
+
+
 def test_request_features_after_ten_steps(small, four_cpus):
     """Rows of users and times that replicas share, and that only one of them has."""
     chosen = config.override(

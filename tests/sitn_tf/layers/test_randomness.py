@@ -72,3 +72,23 @@ def test_no_layer_keeps_random_state_that_no_checkpoint_holds(tmp_path):
         has_mlp = hasattr(model, "mlp") or hasattr(model, "deep")
         assert len(layers) >= 2 or (not has_mlp and isinstance(model, Scorer))
         assert not [part for part in model.submodules if isinstance(part, stateful)]
+
+
+def _chosen(keys, step=5, number=0, share=0.3):
+    with randomness.at_step(3, tf.constant(step, tf.int64)):
+        return randomness.chosen(tf.constant(keys, tf.int64), number, share).numpy()
+
+
+def test_a_key_is_chosen_or_not_wherever_it_stands():
+    keys = np.arange(5000)
+    chosen = _chosen(keys)
+    assert abs(chosen.mean() - 0.3) < 0.02
+    np.testing.assert_array_equal(
+        _chosen(keys[::-1].reshape(50, 100)), chosen[::-1].reshape(50, 100)
+    )
+    for other in (_chosen(keys, step=6), _chosen(keys, number=1)):
+        assert abs(np.corrcoef(chosen, other)[0, 1]) < 0.05
+
+
+def test_no_key_is_chosen_outside_of_a_step():
+    assert not randomness.chosen(tf.range(1000, dtype=tf.int64), 0, 0.9).numpy().any()

@@ -11,6 +11,7 @@ from export.options import ExportOptions
 from export.requests import Request
 from sitn_tf import config, data, runs, schema, trained_models
 from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf.layers import randomness
 from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
 from sitn_tf.training import stage1, stage2
 from tests.export.small_run import write_small_run
@@ -188,3 +189,19 @@ def test_an_export_folds_them_away(with_vectors, tmp_path):
         "candidates": tf.constant([[2, 3, 9]], tf.int64),
     }
     np.testing.assert_allclose(served, scorer(batch), atol=1e-6)
+
+
+def test_dropped_ids_leave_what_else_is_known(with_vectors):
+    """id_dropout in a step of training: ids are there or not, whole, and never where alone."""
+    scorer = _make(make_scorer, with_vectors, "items.id_dropout=0.5")
+    for domain, items in scorer.items.items():
+        ids = _ids(domain)
+        whole = items.vectors(ids).numpy()
+        of_ids = items.id_vectors(ids).numpy() * (ids.numpy() != schema.PAD_ID)[:, None]
+        with randomness.at_step(0, tf.constant(1, tf.int64)):
+            seen = items.vectors(ids).numpy()
+        dropped = np.any(seen != whole, axis=1)
+        np.testing.assert_allclose(seen, whole - dropped[:, None] * of_ids, atol=1e-6)
+        described = items.table.described
+        assert not dropped[~described].any()
+        assert 0 < dropped[described].mean() < 1
