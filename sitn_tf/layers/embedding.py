@@ -1,6 +1,6 @@
 """Item ids → item vectors: id embedding plus the side features of the item table."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class ItemEmbedding(tf_keras.layers.Layer):
       config: how ids have their embeddings (`id_embedding`).
       dim: D.
       projection: of the items' vectors, needed where the table has some.
+      spare_ids: no gradient reaches the id embeddings of items of which more than the id is known
+        (ItemTable.described), nor those of the reserved ids.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class ItemEmbedding(tf_keras.layers.Layer):
         dim: int,
         name: str | None = None,
         projection: VectorProjection | None = None,
+        spare_ids: bool = False,
     ) -> None:
         super().__init__(name=name or f"{table.domain}_items")
+        self.spare_ids = spare_ids
         self.projection = None if table.vectors is None else projection
         self.table = table
         self.config = config
@@ -133,17 +137,45 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
         Those of padding carry no meaning.
         """
-        parts = [self.id_vectors(ids)]
-        for feature, of_item in self.feature_ids.items():
-            values = rows_of(of_item, ids)
+        known = {feature: rows_of(of_item, ids) for feature, of_item in self.feature_ids.items()}
+        vectors = None
+        if self.vectors_of_items is not None:
+            vectors = rows_of(self.vectors_of_items, ids)
+        if self.spare_ids:
+            spared = (ids < schema.FIRST_ID) | self._described(known, vectors)
+            parts = [self._id_vectors_but(ids, spared)]
+        else:
+            parts = [self.id_vectors(ids)]
+        for feature, values in known.items():
             embedded = rows_of(self.feature_weights[feature], values)
             if feature == schema.TITLE_WORDS:
                 embedded = masked_mean(embedded, values != schema.PAD_ID)
             parts.append(embedded)
-        if self.vectors_of_items is not None and self.projection is not None:
-            values = rows_of(self.vectors_of_items, ids)
-            parts.append(self.projection.projected(values, parts[0].dtype))
+        if vectors is not None and self.projection is not None:
+            parts.append(self.projection.projected(vectors, parts[0].dtype))
         return parts
+
+    def _id_vectors_but(self, ids: tf.Tensor, spared: tf.Tensor) -> tf.Tensor:
+        """`id_vectors` whose gradient has no row of the `spared` `[U]` at all.
+
+        A row of zeros would still be decayed.
+        """
+        learned = tf.where(~spared)
+        return tf.tensor_scatter_nd_update(
+            tf.stop_gradient(self.id_vectors(ids)),
+            learned,
+            self.id_vectors(tf.gather_nd(ids, learned)),
+        )
+
+    def _described(self, known: Mapping[str, tf.Tensor], vectors: tf.Tensor | None) -> tf.Tensor:
+        """`[U]` bool: ItemTable.described, from what is read of items anyhow."""
+        parts = [values > schema.OOV_ID for values in known.values()]
+        if vectors is not None:
+            parts.append(vectors != 0)
+        return tf.reduce_any(
+            [tf.reduce_any(tf.reshape(part, [tf.shape(part)[0], -1]), axis=1) for part in parts],
+            axis=0,
+        )
 
     def vectors(self, ids: tf.Tensor) -> tf.Tensor:
         """`[U]` ids → `[U, D]`, one row of work an id."""
@@ -158,13 +190,23 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
 
 def embed_items(
-    tables: dict[str, ItemTable], config: ItemsConfig, dim: int, domains: Iterable[str]
+    tables: dict[str, ItemTable],
+    config: ItemsConfig,
+    dim: int,
+    domains: Iterable[str],
+    spare_ids: Iterable[str] = (),
 ) -> dict[str, ItemEmbedding]:
-    """Item embeddings by domain, with all their variables; one projection is in all of them."""
+    """Item embeddings by domain, with all their variables; one projection is in all of them.
+
+    Args:
+      spare_ids: domains whose embeddings have it, see ItemEmbedding.
+    """
     vectors = [t.vectors for t in tables.values() if t.vectors is not None]
     projection = VectorProjection(vectors[0].shape[1], dim) if vectors else None
     items = {
-        domain: ItemEmbedding(tables[domain], config, dim, projection=projection)
+        domain: ItemEmbedding(
+            tables[domain], config, dim, projection=projection, spare_ids=domain in spare_ids
+        )
         for domain in domains
     }
     for embedding in items.values():
