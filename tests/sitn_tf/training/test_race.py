@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import config, runs, schema, train, trained_models
+from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
 from sitn_tf.training import race, stage1, stage2, train_loop
 from tests import commands
@@ -54,7 +55,7 @@ class _Trainer:
             start = race.STAGE1
         self.calls.append((run_dir.name, start, loop.until_epoch, loop.overwrite))
         info = runs.RunInfo("stage2", str(data_dir), "small", init, {})
-        (manifest,) = [schema.read_manifest(data_dir)]
+        manifest = schema.read_manifest(data_dir)
         runs.prepare(run_dir, chosen, manifest, info, loop.overwrite)
         entry = {"epoch": 1, "auc": self.auc[start]}
         runs.write_history(run_dir, [entry])
@@ -180,6 +181,10 @@ def test_killed_anywhere_a_race_ends_with_the_bits_of_a_run_without_one(small, o
     assert described[0]["init"] == described[1]["init"]
     assert trained_models.load_scorer(run_dir).scorer is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "raced"]
+
+
+def test_the_mean_over_replicas_is_what_each_has(two_cpus):
+    assert race._mean_over_workers(cpu_strategy(two_cpus), 0.7) == 0.7
 
 
 def test_a_stage_1_that_learned_nothing_is_said_aloud(small, tmp_path, monkeypatch, capsys):
