@@ -6,6 +6,7 @@ checkpoints/last/  checkpoints/best/
 history.json  history.csv               one entry an epoch
 tensorboard/train/  .../validation/     event files
 initialization.json                     stage 2: variables restored and fresh
+race.json                               stage 2: how its start won, where starts raced
 metrics.json                            written last: its presence means finished
 vocabularies/  items/                   stage 2: copied, so that an export needs no more
 """
@@ -33,6 +34,7 @@ HISTORY_FILE = "history.json"
 HISTORY_TABLE = "history.csv"
 METRICS_FILE = "metrics.json"
 INITIALIZATION_FILE = "initialization.json"
+RACE_FILE = "race.json"
 BEST = "checkpoints/best"
 LAST = "checkpoints/last"
 EVENTS = "tensorboard"
@@ -129,9 +131,15 @@ def shadow(run_dir: pathlib.Path) -> pathlib.Path:
     own = tempfile.TemporaryDirectory(prefix="sitn_tf_worker_")
     atexit.register(own.cleanup)
     copied = pathlib.Path(own.name) / run_dir.name
-    if run_dir.is_dir():
-        shutil.copytree(run_dir, copied)
+    for directory, copy in ((run_dir, copied), (race_of(run_dir), race_of(copied))):
+        if directory.is_dir():
+            shutil.copytree(directory, copy)
     return copied
+
+
+def race_of(run_dir: pathlib.Path) -> pathlib.Path:
+    """Where the starts of a stage-2 run race (training/race.py): beside it."""
+    return run_dir.with_name(f"{run_dir.name}.race")
 
 
 def _check_same_run(run_dir: pathlib.Path, config: configs.Config, info: RunInfo) -> None:

@@ -310,14 +310,14 @@ class Stage1Config(TrainingConfig):
     batch_size: int = 512  # users, over all replicas: the contrast's negatives
     epochs: int = 30
     patience: int = 3  # epochs without better held-out retrieval before it stops
-    train_ids: bool = False  # also the id embeddings of items that have side features
+    train_ids: bool = False  # also the id embeddings of items of which more than the id is known
     item_mask: float = 0.2  # probability that a history's item is hidden, in training
     item_crop: float = 0.0  # share of a history cut off at its ends, in training
     item_shuffle: float = 0.0  # how far items change places, as a share of the history
     i2c_after: int = 0  # steps of i2i alone before i2c joins
     micro_batches: int = 1  # parts of a replica's batch encoded one after the other
     collapse: Literal["warn", "stop", "ignore"] = "warn"  # what collapsed clusters lead to
-    retrieval_users: int = 1024  # held-out users ranked against each other
+    retrieval_users: int = 1024  # held-out users ranked against each other, at most
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -337,6 +337,9 @@ class Stage2Config(TrainingConfig):
     # Odds of stage 1's held-out retrieval, as a multiple of chance's, below which there is
     # nothing to transfer and stage 2 starts from scratch; 0: never
     min_lift: float = 8.0
+    # Epochs at most of each start that races on validation AUC where a stage 1 is offered: from
+    # it, from scratch, from scratch without the source history; 0: no race
+    race_epochs: int = 0
     contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
     log_q: bool = False  # correct logits for the popularity of sampled candidates
 
@@ -344,6 +347,7 @@ class Stage2Config(TrainingConfig):
         super().__post_init__()
         _above(self, 0.0, "encoder_rate")
         _at_least(self, 0.0, "min_lift", "contrast_weight")
+        _at_least(self, 0, "race_epochs")
 
 
 def section_of(kind: type) -> str:

@@ -123,7 +123,7 @@ def train(
     import tf_keras
 
     from sitn_tf.distributed.replicas import is_chief, make_strategy
-    from sitn_tf.training import stage1, stage2
+    from sitn_tf.training import race, stage1
 
     data_dir, run_dir = pathlib.Path(data_dir), pathlib.Path(run_dir)
     strategy = make_strategy(replicas)
@@ -135,7 +135,7 @@ def train(
             return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
         if init != runs.NO_INIT:
             init = pathlib.Path(init).resolve()
-        return stage2.run_stage2(settings, data_dir, run_dir, strategy, str(init), loop)
+        return race.run(settings, data_dir, run_dir, strategy, str(init), loop)
     except tf.errors.DataLossError as error:
         raise InputError(
             f"{data_dir} is damaged ({first_line(error)})",
@@ -153,14 +153,17 @@ def _conclude(
     if stage == schema.STAGE1:
         lift = retrieval.lift(best["recall"], best["chance"])
         judged = (
-            f"held-out recall@10 {best['recall']:.4f} (chance {best['chance']:.4f}, "
-            f"{lift:.1f} times its odds)"
+            f"held-out rank gain {best['rank_gain']:.4f}, recall@10 {best['recall']:.4f} (chance "
+            f"{best['chance']:.4f}, {lift:.1f} times its odds)"
         )
+        races = settings.stage2.race_epochs
         if lift < settings.stage2.min_lift:
             judged += (
                 f"; below stage2.min_lift={settings.stage2.min_lift:g}, so stage 2 will start "
-                "from scratch"
+                f"from scratch{', with or without the source history' if races else ''}"
             )
+        elif races:
+            judged += "; a race in stage 2 will show whether to start from it"
         changed = [f"--preset={_PRESET.value}"] if _PRESET.value != "default" else []
         changed += [f"--seed={_SEED.value}"] if _SEED.value is not None else []
         changed += [f"--replicas={_REPLICAS.value}"] if _REPLICAS.value else []

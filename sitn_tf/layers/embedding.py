@@ -79,6 +79,8 @@ class ItemEmbedding(tf_keras.layers.Layer):
       dim: D.
       projection: of the items' vectors, needed where the table has some.
       shared: the tables of features that it shares with the other domain.
+      spare_ids: no gradient reaches the id embeddings of items of which more than the id is known
+        (ItemTable.described), nor those of the reserved ids.
     """
 
     def __init__(
@@ -89,9 +91,10 @@ class ItemEmbedding(tf_keras.layers.Layer):
         name: str | None = None,
         projection: VectorProjection | None = None,
         shared: SharedTables | None = None,
+        spare_ids: bool = False,
     ) -> None:
         super().__init__(name=name or f"{table.domain}_items")
-        self.shared = shared
+        self.shared, self.spare_ids = shared, spare_ids
         self.projection = None if table.vectors is None else projection
         self.table = table
         self.config = config
@@ -161,12 +164,7 @@ class ItemEmbedding(tf_keras.layers.Layer):
         vectors = None
         if self.vectors_of_items is not None:
             vectors = rows_of(self.vectors_of_items, ids)
-        parts = [self.id_vectors(ids)]
-        if self.config.id_dropout and self.table.side_features:
-            number = schema.DOMAINS.index(self.table.domain)
-            dropped = randomness.chosen(ids, number, self.config.id_dropout)
-            dropped &= self._described(known, vectors)
-            parts[0] *= tf.cast(~dropped, parts[0].dtype)[:, None]
+        parts = [self._id_part(ids, known, vectors)]
         for feature, values in known.items():
             embedded = rows_of(self.feature_weights[feature], values)
             if feature == schema.TITLE_WORDS:
@@ -175,6 +173,36 @@ class ItemEmbedding(tf_keras.layers.Layer):
         if vectors is not None and self.projection is not None:
             parts.append(self.projection.projected(vectors, parts[0].dtype))
         return parts
+
+    def _id_part(
+        self, ids: tf.Tensor, known: Mapping[str, tf.Tensor], vectors: tf.Tensor | None
+    ) -> tf.Tensor:
+        """`id_vectors`, but for what is spared or dropped of items that are described."""
+        dropout = self.config.id_dropout if self.table.side_features else 0.0
+        if not self.spare_ids and not dropout:
+            return self.id_vectors(ids)
+        described = self._described(known, vectors)
+        if self.spare_ids:
+            part = self._id_vectors_but(ids, (ids < schema.FIRST_ID) | described)
+        else:
+            part = self.id_vectors(ids)
+        if dropout:
+            number = schema.DOMAINS.index(self.table.domain)
+            dropped = described & randomness.chosen(ids, number, dropout)
+            part *= tf.cast(~dropped, part.dtype)[:, None]
+        return part
+
+    def _id_vectors_but(self, ids: tf.Tensor, spared: tf.Tensor) -> tf.Tensor:
+        """`id_vectors` whose gradient has no row of the `spared` `[U]` at all.
+
+        A row of zeros would still be decayed.
+        """
+        learned = tf.where(~spared)
+        return tf.tensor_scatter_nd_update(
+            tf.stop_gradient(self.id_vectors(ids)),
+            learned,
+            self.id_vectors(tf.gather_nd(ids, learned)),
+        )
 
     def _described(self, known: Mapping[str, tf.Tensor], vectors: tf.Tensor | None) -> tf.Tensor:
         """`[U]` bool: ItemTable.described, from what is read of items anyhow."""
@@ -199,11 +227,18 @@ class ItemEmbedding(tf_keras.layers.Layer):
 
 
 def embed_items(
-    tables: dict[str, ItemTable], config: ItemsConfig, dim: int, domains: Iterable[str]
+    tables: dict[str, ItemTable],
+    config: ItemsConfig,
+    dim: int,
+    domains: Iterable[str],
+    spare_ids: Iterable[str] = (),
 ) -> dict[str, ItemEmbedding]:
     """Item embeddings by domain, with all their variables.
 
     One projection is in all of them, and one table of each side feature that they share.
+
+    Args:
+      spare_ids: domains whose embeddings have it, see ItemEmbedding.
     """
     vectors = [t.vectors for t in tables.values() if t.vectors is not None]
     projection = VectorProjection(vectors[0].shape[1], dim) if vectors else None
@@ -215,7 +250,14 @@ def embed_items(
     }
     shared = SharedTables(sizes, dim) if sizes else None
     items = {
-        domain: ItemEmbedding(tables[domain], config, dim, projection=projection, shared=shared)
+        domain: ItemEmbedding(
+            tables[domain],
+            config,
+            dim,
+            projection=projection,
+            shared=shared,
+            spare_ids=domain in spare_ids,
+        )
         for domain in domains
     }
     for embedding in items.values():

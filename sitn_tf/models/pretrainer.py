@@ -1,7 +1,7 @@
 """Stage 1 of SITN: both histories of each user → the contrastive loss (Eq. 1-7)."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -20,6 +20,7 @@ from sitn_tf.layers.contrast import (
 from sitn_tf.layers.embedding import embed_items
 from sitn_tf.layers.encoder import instance, make_encoders
 from sitn_tf.layers.precision import layers_in
+from sitn_tf.sections import Stage1Config
 
 
 class Users(NamedTuple):
@@ -34,6 +35,18 @@ class Users(NamedTuple):
     histories: Batch
     user: tf.Tensor
     valid: tf.Tensor
+
+
+def learned_ids(table: ItemTable, settings: Stage1Config) -> Literal["all", "undescribed", "none"]:
+    """Whose id embeddings stage 1 trains in a domain.
+
+    Stage 1 sees the very clicks that are stage 2's training labels; id embeddings learn these by
+    heart, and the scorer that starts from them does worse on later requests. So without
+    `stage1.train_ids` only items of which nothing else is known have theirs trained.
+    """
+    if settings.train_ids or not table.side_features:
+        return "all"
+    return "none" if table.described[schema.FIRST_ID :].all() else "undescribed"
 
 
 class Pretrainer(tf_keras.Model):
@@ -59,7 +72,8 @@ class Pretrainer(tf_keras.Model):
         self.config = config
         contrast, dim = config.contrast, config.model.embedding_dim
         with layers_in(config.model.precision):
-            self.items = embed_items(tables, config.items, dim, schema.DOMAINS)
+            spare_ids = [d for d, t in tables.items() if learned_ids(t, config.stage1) != "all"]
+            self.items = embed_items(tables, config.items, dim, schema.DOMAINS, spare_ids)
             self.sequences = make_encoders(
                 config.encoder, dim, max_history, config.model.dropout, schema.DOMAINS
             )
@@ -70,15 +84,11 @@ class Pretrainer(tf_keras.Model):
         ]
 
     def trained_variables(self) -> list[tf.Variable]:
-        """What stage 1 changes: not the id embeddings of items known by their side features.
-
-        Stage 1 sees the very clicks that are stage 2's training labels; id embeddings learn
-        these by heart, and the scorer that starts from them does worse on later requests.
-        """
+        """What stage 1 changes: tables of ids only where it trains some of them."""
         kept = {
             id(variable)
             for items in self.items.values()
-            if items.table.side_features and not self.config.stage1.train_ids
+            if learned_ids(items.table, self.config.stage1) == "none"
             for variable in items.id_variables
         }
         return [v for v in self.trainable_variables if id(v) not in kept]

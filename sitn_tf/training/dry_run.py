@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from sitn_tf import runs, schema
 from sitn_tf.config import Config
+from sitn_tf.training import race
 from sitn_tf.training.stage import Stage, without
+from sitn_tf.training.stage2 import handed_over_variables
 
 
 def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> str:
@@ -23,8 +25,14 @@ def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> s
         trained = model.trained_variables()
     else:
         freeze = config.stage2.encoders == "freeze" and init != runs.NO_INIT
-        frozen = model.variables_of(model.takes_over) if freeze else []
+        known = (pathlib.Path(init) / runs.CONFIG_FILE).is_file()
+        stage1 = runs.read_config(pathlib.Path(init)) if known else config
+        frozen = handed_over_variables(model, stage1).learned if freeze else []
         trained = without(model.trainable_variables, frozen)
+    raced = []
+    if stage == schema.STAGE2 and config.stage2.race_epochs and init != runs.NO_INIT:
+        starts = ", ".join(race.every_start(config, init))
+        raced = [f"first a race of {config.stage2.race_epochs} epochs at most each: {starts}"]
     made.optimizer.build(trained)
     weights, slots = _bytes(model.variables), _bytes(made.optimizer.variables)
     return "\n".join(
@@ -34,6 +42,7 @@ def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> s
             f"{_count(model.variables) - _count(trained):,} fixed",
             f"memory: {_size(weights)} of weights + {_size(slots)} of {settings.optimizer}'s slots "
             f"= {_size(weights + slots)} a replica, activations not counted",
+            *raced,
             f"an epoch: {_known(made.records)} records in {_known(made.steps)} steps of "
             f"{settings.batch_size}; at most {settings.epochs} epochs",
             "dry run: nothing was written",

@@ -51,10 +51,21 @@ def run_stage1(
         gradients=gradients if config.stage1.micro_batches > 1 else None,
         variables=trained,
         validate=validate,
-        objective="recall",
+        objective="rank_gain",
         judge_first=True,
     )
-    return train_loop.fit(run_dir, stage, task, loop)
+    best = train_loop.fit(run_dir, stage, task, loop)
+    if not best["epoch"]:
+        print(f"warning: {learned_nothing(run_dir)}", flush=True)
+    return best
+
+
+def learned_nothing(run_dir: pathlib.Path) -> str:
+    """What to say of a stage 1 whose best epoch is 0."""
+    return (
+        f"the best epoch of {run_dir} is 0: held-out users are found best with untrained weights, "
+        "stage 1 has learned nothing that carries over"
+    )
 
 
 def micro_batch_gradients(
@@ -94,16 +105,20 @@ def _report_collapse(measured: dict[str, float], action: str, known: set[str]) -
 
 
 def held_out(model: Pretrainer, batches: tf.data.Dataset) -> dict[str, float]:
-    """Cross-domain retrieval among the first held-out users, and the state of the clusters.
+    """Cross-domain retrieval among all held-out users, and the clusters of the first of them.
+
+    Users are ranked among `stage1.retrieval_users` at most, but each of them is.
 
     Returns:
       Metrics by name; those of clusters are named `clusters_<K>/<domain>/<what>`.
     """
     users = model.config.stage1.retrieval_users
-    instances = encode_users(model, batches, users).instances
-    measured = dataclasses.asdict(retrieval.cross_domain_retrieval(*instances.values()))
+    instances = encode_users(model, batches).instances
+    source, target = (instances[domain] for domain in schema.DOMAINS)
+    measured = dataclasses.asdict(retrieval.cross_domain_retrieval(source, target, users))
+    first = {domain: of_users[:users] for domain, of_users in instances.items()}
     for space in model.i2c:
-        clusters = collapse.clusters_of(space, instances)
+        clusters = collapse.clusters_of(space, first)
         measured |= {
             f"clusters_{space.source.clusters}/{name}": value
             for name, value in collapse.examine(clusters).items()

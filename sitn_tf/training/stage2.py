@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,12 +17,14 @@ from sitn_tf.evaluation.predictions import EVALUATION_BATCH, scoring_graph
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
 from sitn_tf.layers.encoder import instance
+from sitn_tf.models.pretrainer import learned_ids
 from sitn_tf.models.registry import handed_over
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
 from sitn_tf.runs import NO_INIT
 from sitn_tf.training import train_loop
 from sitn_tf.training.stage import Stage, without
+from sitn_tf.training.stage1 import learned_nothing
 
 
 def run_stage2(
@@ -46,33 +49,27 @@ def run_stage2(
             f"stage2.contrast_weight={config.stage2.contrast_weight} needs both histories",
             "give stage2.contrast_weight=0 or model.use_source=true",
         )
-    lift = None
-    if init != NO_INIT:
-        check_fits(pathlib.Path(init), config, schema.read_manifest(data_dir))
-        lift = held_out_lift(pathlib.Path(init))
+    offer = examine(config, data_dir, init)
     loop = loop or train_loop.Loop()
     stage = Stage(schema.STAGE2, config, data_dir, strategy)
     scorer: Scorer = stage.model
     log_q = None
     if config.stage2.log_q:
         log_q = tf.constant(sampling_log_probability(stage.manifest, stage.tables[schema.TARGET]))
-    start = init
-    if lift is not None and lift < config.stage2.min_lift:
-        start = NO_INIT
+    start = init if offer.useful else NO_INIT
+    if not offer.useful:
         print(
-            f"{init} found too little to transfer: the odds of its held-out retrieval are "
-            f"{lift:.1f} times those of chance, stage2.min_lift is {config.stage2.min_lift:g}. "
-            "Starting from scratch; to start from it all the same, into another directory: "
-            f"init={init} and stage2.min_lift=0"
+            f"{offer.too_little(config)}. Starting from scratch; to start from it all the same, "
+            f"into another directory: init={init} and stage2.min_lift=0"
         )
-    restored = restore_encoders(scorer, start)
-    if config.stage2.encoders == "freeze" and not restored:
+    handed = restore_encoders(scorer, start)
+    if config.stage2.encoders == "freeze" and not handed.learned:
         print("warning: stage2.encoders=freeze: nothing is restored, so all is trained")
     stage.prepare(run_dir, start, loop.overwrite)
     if not (run_dir / runs.INITIALIZATION_FILE).is_file():
-        describe_start(scorer, start, restored, lift, run_dir)
+        describe_start(scorer, start, handed, offer.lift, run_dir)
     if config.stage2.encoder_rate != 1.0:
-        stage.optimizer.slow_down(restored, config.stage2.encoder_rate)
+        stage.optimizer.slow_down(handed.learned, config.stage2.encoder_rate)
     i2i = InstanceToInstance(config.contrast)
 
     def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
@@ -90,7 +87,7 @@ def run_stage2(
         found = metrics.click_metrics(scored.label, scored.probability, scored.request)
         return found | told_weight(scorer)
 
-    frozen = restored if config.stage2.encoders == "freeze" else []
+    frozen = handed.learned if config.stage2.encoders == "freeze" else []
     task = train_loop.Task(
         losses=stage2_losses,
         variables=without(scorer.trainable_variables, frozen),
@@ -218,8 +215,71 @@ def check_fits(stage1_dir: pathlib.Path, config: Config, manifest: schema.Manife
         )
 
 
-def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
-    """Puts what stage 1 trained into the scorer; returns these variables.
+class Offer(NamedTuple):
+    """A stage 1 that stage 2 may start from.
+
+    Attributes:
+      init: its run directory, or "none".
+      lift: of its held-out retrieval (`retrieval.lift`); None without one.
+      useful: whether the lift is enough for `stage2.min_lift`, or there is nothing offered.
+    """
+
+    init: str
+    lift: float | None = None
+    useful: bool = True
+
+    def too_little(self, config: Config) -> str:
+        """What to say where it is not useful."""
+        return (
+            f"{self.init} found too little to transfer: the odds of its held-out retrieval are "
+            f"{self.lift:.1f} times those of chance, stage2.min_lift is {config.stage2.min_lift:g}"
+        )
+
+
+def examine(config: Config, data_dir: pathlib.Path, init: str) -> Offer:
+    """Is there something to start from? Warns of a stage 1 that has learned nothing.
+
+    Raises:
+      InputError: the stage-1 run is not there, or does not fit.
+    """
+    if init == NO_INIT:
+        return Offer(init)
+    stage1_dir = pathlib.Path(init)
+    check_fits(stage1_dir, config, schema.read_manifest(data_dir))
+    best = runs.read_json(stage1_dir / runs.METRICS_FILE, None)[schema.VALIDATION]
+    if not best["epoch"]:
+        print(f"warning: {learned_nothing(stage1_dir)}", flush=True)
+    lift = retrieval.lift(best["recall"], best["chance"])
+    # NaN, where nothing could be judged, is no reason to refuse it.
+    return Offer(init, lift, not lift < config.stage2.min_lift)
+
+
+class HandedOver(NamedTuple):
+    """The variables that a scorer has from a stage 1, which may have left tables of ids alone.
+
+    Attributes:
+      learned: trained there; what `stage2.encoders` and `.encoder_rate` are about.
+      learned_in_part: tables of ids, trained for items of which nothing else is known.
+      untrained: tables of ids that are as they began.
+    """
+
+    learned: list[tf.Variable]
+    learned_in_part: list[tf.Variable]
+    untrained: list[tf.Variable]
+
+
+def handed_over_variables(scorer: Scorer, stage1: Config) -> HandedOver:
+    """What a scorer has from a stage 1 of this configuration."""
+    ids: dict[str, list[tf.Variable]] = {"all": [], "undescribed": [], "none": []}
+    for items in scorer.items.values():
+        ids[learned_ids(items.table, stage1.stage1)] += items.id_variables
+    in_part, untrained = ids["undescribed"], ids["none"]
+    taken = scorer.variables_of(handed_over(stage1, scorer.config))
+    return HandedOver(without(taken, [*in_part, *untrained]), in_part, untrained)
+
+
+def restore_encoders(scorer: Scorer, init: str) -> HandedOver:
+    """Puts what stage 1 trained into the scorer.
 
     Args:
       init: run directory of a finished stage 1, or "none".
@@ -228,40 +288,49 @@ def restore_encoders(scorer: Scorer, init: str) -> list[tf.Variable]:
       InputError: its checkpoint is damaged.
     """
     if init == NO_INIT:
-        return []
-    parts = handed_over(runs.read_config(pathlib.Path(init)), scorer.config)
-    taken = {part: getattr(scorer, part) for part in parts}
+        return HandedOver([], [], [])
+    theirs = runs.read_config(pathlib.Path(init))
+    taken = {part: getattr(scorer, part) for part in handed_over(theirs, scorer.config)}
     checkpoints.restore_best(pathlib.Path(init), tf.train.Checkpoint(**taken))
-    return scorer.variables_of(parts)
+    return handed_over_variables(scorer, theirs)
+
+
+def lift_as_json(lift: float | None) -> float | str | None:
+    """A lift as JSON can say it, which knows no infinity."""
+    return lift if lift is None or math.isfinite(lift) else str(lift)
 
 
 def describe_start(
     scorer: Scorer,
     init: str,
-    restored: list[tf.Variable],
+    handed: HandedOver,
     lift: float | None,
     run_dir: pathlib.Path,
 ) -> None:
-    """Writes and says which variables are restored and which are fresh.
+    """Writes and says which variables are restored, whole or in part, and which are not.
 
     Args:
       lift: of the stage 1 that was offered, None without one.
     """
-    fresh = without(scorer.trainable_variables, restored)
+    started = {
+        "restored": handed.learned,
+        "restored_in_part": handed.learned_in_part,
+        "untrained": handed.untrained,
+        "fresh": without(scorer.trainable_variables, [v for some in handed for v in some]),
+    }
     described = {
         "init": init,
-        "lift": lift if lift is None or math.isfinite(lift) else str(lift),
-        "restored": [f"{v.name} {list(v.shape)}" for v in restored],
-        "fresh": [f"{v.name} {list(v.shape)}" for v in fresh],
+        "lift": lift_as_json(lift),
+        **{how: [f"{v.name} {list(v.shape)}" for v in some] for how, some in started.items()},
     }
     whole_files.write_json(run_dir / runs.INITIALIZATION_FILE, described)
-    print(
-        f"initialised from {'scratch' if init == NO_INIT else init}: {len(restored)} variables "
-        f"restored, {len(fresh)} fresh ({run_dir / runs.INITIALIZATION_FILE})"
+    of_ids = (
+        (handed.learned_in_part, "tables of ids restored for items known by nothing else"),
+        (handed.untrained, "tables of ids that stage 1 left as they began"),
     )
-
-
-def held_out_lift(stage1_dir: pathlib.Path) -> float:
-    """`retrieval.lift` of a finished stage-1 run's best epoch."""
-    measured = runs.read_json(stage1_dir / runs.METRICS_FILE, None)[schema.VALIDATION]
-    return retrieval.lift(measured["recall"], measured["chance"])
+    print(
+        f"initialised from {'scratch' if init == NO_INIT else init}: {len(handed.learned)} "
+        "variables restored, "
+        + "".join(f"{len(some)} {what}, " for some, what in of_ids if some)
+        + f"{len(started['fresh'])} fresh ({run_dir / runs.INITIALIZATION_FILE})"
+    )

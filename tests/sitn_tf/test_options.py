@@ -44,7 +44,7 @@ def _train(small, pretrained, folder, two_cpus, *changes):
             for a, b in zip(*map(pick, (before, after)), strict=True)
         )
         for kind, pick in {
-            "encoders": lambda s: s.variables_of(s.takes_over),
+            "encoders": lambda s: stage2.handed_over_variables(s, chosen).learned,
             "target": lambda s: s.items["target"].trainable_variables,
         }.items()
     }

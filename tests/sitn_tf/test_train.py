@@ -66,16 +66,21 @@ def test_a_damaged_run_is_named(workdir, tmp_path, name, content):
 def test_stage_2_starts_from_stage_1(workdir):
     described = json.loads((workdir / "stage2" / runs.INITIALIZATION_FILE).read_text())
     assert described["init"] == str((workdir / "stage1").resolve())
-    assert any("source_items/ids" in name for name in described["restored"])
+    assert any("source_items/brand" in name for name in described["restored"])
     assert any("attention" in name for name in described["fresh"])
-    assert not set(described["restored"]) & set(described["fresh"])
+    assert [name.split("/")[1] for name in described["untrained"]] == [
+        "ids:0 [30, 8]",
+        "ids:0 [24, 8]",
+    ]
+    assert not described["restored_in_part"]
+    assert not set(described["restored"]) & {*described["fresh"], *described["untrained"]}
 
 
 @pytest.mark.parametrize(("above", "restores"), [(-0.1, True), (0.1, False)])
 def test_stage_2_starts_from_scratch_where_there_is_little_to_transfer(
     workdir, small, tmp_path, capsys, above, restores
 ):
-    lift = stage2.held_out_lift(workdir / "stage1")
+    lift = stage2.examine(config.tiny(), small, str(workdir / "stage1")).lift
     given = [
         "--preset=tiny",
         f"--init={workdir / 'stage1'}",
@@ -157,7 +162,7 @@ def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path
     settings = [part for change in changed for part in ("--set", change)]
     _train("2", small, tmp_path, "--preset=tiny", f"--init={workdir / 'stage1'}", *settings)
     described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
-    assert any("source_items/ids" in name for name in described["restored"])
+    assert any("source_items/brand" in name for name in described["restored"])
     tables = [name for name in described["fresh"] if "request_features/" in name]
     assert [name.split("/")[1] for name in tables] == ["hour:0 [25, 8]", "weekday:0 [8, 8]",
                                                        "user:0 [8, 8]"]  # fmt: skip
@@ -203,8 +208,8 @@ def test_both_stages_train_with_shared_id_rows(small, tmp_path, kind):
     for stage in ("1", "2"):
         _train(stage, small, tmp_path, *shared, f"--set=stage{stage}.epochs=1")
     described = json.loads((tmp_path / "stage2" / runs.INITIALIZATION_FILE).read_text())
-    assert any("source_items/ids:0 [6, 8]" in name for name in described["restored"])
-    assert any("quotients" in name for name in described["restored"]) == (kind != "hash")
+    assert any("source_items/ids:0 [6, 8]" in name for name in described["untrained"])
+    assert any("quotients" in name for name in described["untrained"]) == (kind != "hash")
     more = (*shared[:2], "--set=items.id_rows=5", f"--init={tmp_path / 'stage1'}")
     with pytest.raises(InputError, match=r"other encoders .*id_rows: 4, 5"):
         _train("2", small, tmp_path / "other", *more)

@@ -93,3 +93,42 @@ def test_the_command_trains_in_two_processes_as_in_one(tmp_path):
             for name in ours.keys() - {"seconds"}:
                 assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-4), name
     assert not list(tmp_path.glob("two/*/checkpoints/last/*_temp*"))
+
+
+@pytest.mark.slow
+def test_a_race_in_two_processes_ends_as_in_one(tmp_path):
+    """Each worker comes to the same decision, and the command given again finds it."""
+    small = write_small_dataset(tmp_path / "small")
+
+    def command(workdir, *more):
+        return [
+            "sitn_tf.train",
+            f"--data_dir={small}",
+            f"--workdir={tmp_path / workdir}",
+            "--preset=tiny",
+            "--set=contrast.i2c_weight=0",
+            "--set=stage2.race_epochs=1",
+            "--set=stage2.batch_size=32",
+            *more,
+        ]
+
+    init = f"--init={tmp_path / 'one' / 'stage1'}"
+    for more in (["--stage=1"], ["--stage=2", init]):
+        alone = subprocess.run(
+            [sys.executable, "-m", *command("one", *more)], capture_output=True, text=True
+        )
+        assert alone.returncode == 0, alone.stderr
+    for _ in range(2):
+        workers = start_workers(lambda _: command("two", "--stage=2", init), 2)
+        said = finish(workers)
+        assert [worker.returncode for worker in workers] == [0, 0], said
+        decided = {line for text in said for line in text.splitlines() if "the race went" in line}
+        assert len({line.partition(":")[0] for line in decided}) <= 1
+    one, two = (
+        json.loads((tmp_path / name / "stage2" / "race.json").read_text())
+        for name in ("one", "two")
+    )
+    assert two["winner"] == one["winner"]
+    for name, start in one["starts"].items():
+        assert two["starts"][name]["auc"] == pytest.approx(start["auc"], abs=1e-4)
+    assert not (tmp_path / "two" / "stage2.race").exists()
