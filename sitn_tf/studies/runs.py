@@ -150,14 +150,23 @@ class Run:
 
     def result(self) -> Result:
         """Of the finished run."""
-        recall = chance = math.nan
-        if self.stage1 is not None:
-            held_out = _metrics(self.stage1)[schema.VALIDATION]
-            recall, chance = held_out["recall"], held_out["chance"]
+        dirs = {schema.STAGE1: self.stage1, schema.STAGE2: self.stage2}
         if self.study.stage == "1":
-            return Result(self.arm, self.seed, recall, recall, chance)
-        score = float(_metrics(self.stage2)[self.study.split]["auc"])
-        return Result(self.arm, self.seed, score, recall, chance)
+            del dirs[schema.STAGE2]
+        there = {stage: run_dir for stage, run_dir in dirs.items() if run_dir is not None}
+        best = {stage: _metrics(run_dir)[schema.VALIDATION] for stage, run_dir in there.items()}
+        held_out = best.get(schema.STAGE1, {})
+        split = _metrics(self.stage2)[self.study.split] if self.study.stage == "2" else {}
+        return Result(
+            self.arm,
+            self.seed,
+            score=float(split["auc"] if split else held_out["recall"]),
+            recall=held_out.get("recall", math.nan),
+            chance=held_out.get("chance", math.nan),
+            metrics=split,
+            epoch={stage: int(entry["epoch"]) for stage, entry in best.items()},
+            seconds={stage: _seconds(run_dir) for stage, run_dir in there.items()},
+        )
 
 
 def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
@@ -307,3 +316,8 @@ def last_words(log: pathlib.Path) -> str:
 
 def _metrics(run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
     return runs.read_json(run_dir / runs.METRICS_FILE, {})
+
+
+def _seconds(run_dir: pathlib.Path) -> float:
+    history = runs.read_json(run_dir / runs.HISTORY_FILE, [])
+    return float(sum(entry.get("seconds", 0.0) for entry in history))

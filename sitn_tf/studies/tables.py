@@ -2,10 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
+
+from sitn_tf import schema
+from sitn_tf.evaluation import retrieval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +18,9 @@ class Result:
     Attributes:
       score: AUC on the study's split, or without a stage 2 the held-out recall@10.
       recall, chance: of stage 1's held-out retrieval, NaN without a stage 1.
+      metrics: all of the split's, by name; none without a stage 2.
+      epoch: the best one, by stage.
+      seconds: of the training steps of all epochs, by stage; a shared stage 1 counts in each run.
     """
 
     arm: str
@@ -22,6 +28,9 @@ class Result:
     score: float
     recall: float = math.nan
     chance: float = math.nan
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    epoch: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
@@ -41,31 +50,65 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
 def table(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
     """Markdown: an arm a row, with its difference to the first arm over the shared seeds.
 
+    Beside these the means of what else is known of the runs; columns that say nothing of any arm
+    are left out.
+
     Args:
       measure: what the results' scores are.
     """
     by_arm = {arm: {r.seed: r for r in results if r.arm == arm} for arm in arms}
     baseline = by_arm[arms[0]]
-    lines = [
-        f"| arm | seeds | {measure}, mean ± sd | minus {arms[0]}, 95 % interval | "
-        "held-out recall@10 (chance) |",
-        "|---|---|---|---|---|",
+    titles = [
+        "arm",
+        "seeds",
+        f"{measure}, mean ± sd",
+        f"minus {arms[0]}, 95 % interval",
+        "GAUC",
+        "log loss",
+        "lift",
+        "best epoch",
+        "seconds",
     ]
+    rows = []
     for arm in arms:
-        by_seed = by_arm[arm]
-        if not by_seed:
-            lines.append(f"| {arm} | 0 | not run | | |")
+        runs = list(by_arm[arm].values())
+        if not runs:
+            rows.append([arm, "0", "not run", *[""] * (len(titles) - 3)])
             continue
-        scores = np.array([r.score for r in by_seed.values()])
+        scores = np.array([r.score for r in runs])
         spread = f" ± {np.std(scores, ddof=1):.4f}" if len(scores) > 1 else ""
-        shared = sorted(by_seed.keys() & baseline.keys())
-        mean, half = interval(np.array([by_seed[s].score - baseline[s].score for s in shared]))
+        shared = sorted(by_arm[arm].keys() & baseline.keys())
+        mean, half = interval(np.array([by_arm[arm][s].score - baseline[s].score for s in shared]))
         margin = "" if math.isnan(half) else f" ± {half:.4f}"
         difference = "" if arm == arms[0] or not shared else f"{mean:+.4f}{margin}"
-        recalls = [r.recall for r in by_seed.values() if not math.isnan(r.recall)]
-        chance = next(iter(by_seed.values())).chance
-        recall = f"{np.mean(recalls):.3f} ({chance:.3f})" if recalls else ""
-        lines.append(
-            f"| {arm} | {len(scores)} | {np.mean(scores):.4f}{spread} | {difference} | {recall} |"
+        rows.append(
+            [
+                arm,
+                str(len(scores)),
+                f"{np.mean(scores):.4f}{spread}",
+                difference,
+                _mean(".4f", (r.metrics.get("gauc") for r in runs)),
+                _mean(".4f", (r.metrics.get("log_loss") for r in runs)),
+                _mean(".1f", (retrieval.lift(r.recall, r.chance) for r in runs)),
+                _by_stage(".1f", [r.epoch for r in runs]),
+                _by_stage(".0f", [r.seconds for r in runs]),
+            ]
         )
-    return "\n".join(lines)
+    said = [n for n in range(len(titles)) if n < 4 or any(row[n] for row in rows)]
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line[n] for n in said)} |" for line in lines)
+
+
+def _mean(form: str, values: Iterable[float | None]) -> str:
+    """Of the values that are there, "" if none is."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return f"{np.mean(known):{form}}" if known else ""
+
+
+def _by_stage(form: str, values: Sequence[Mapping[str, float]]) -> str:
+    """Means of stage 1 + stage 2, of those that are there."""
+    means = [
+        _mean(form, (value.get(stage) for value in values))
+        for stage in (schema.STAGE1, schema.STAGE2)
+    ]
+    return " + ".join(filter(None, means))

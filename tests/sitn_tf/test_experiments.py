@@ -25,16 +25,26 @@ def test_interval_golden():
 
 
 def test_the_table_pairs_seeds_and_says_what_is_not_run():
+    known = {
+        "metrics": {"gauc": 0.6, "log_loss": 0.3},
+        "epoch": {"stage1": 7, "stage2": 2},
+        "seconds": {"stage1": 30.4, "stage2": 4.6},
+    }
     results = [
-        Result("base", 0, 0.70),
-        Result("base", 1, 0.72),
-        Result("other", 0, 0.71, 0.3, 0.01),
-        Result("other", 1, 0.73, 0.4, 0.01),
+        Result("base", 0, 0.70, epoch={"stage2": 3}),
+        Result("base", 1, 0.72, epoch={"stage2": 4}),
+        Result("other", 0, 0.71, 0.5, 0.1, **known),
+        Result("other", 1, 0.73, 0.5, 0.1, **known),
     ]
     rows = tables.table(results, ["base", "other", "third"], "AUC").splitlines()
-    assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |"
-    assert rows[3] == "| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | 0.350 (0.010) |"
-    assert rows[4] == "| third | 0 | not run | | |"
+    assert rows[0].endswith("95 % interval | GAUC | log loss | lift | best epoch | seconds |")
+    assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |  |  | 3.5 |  |"
+    # Odds of 1 are nine times those of 1 to 9.
+    cells = "0.6000 | 0.3000 | 9.0 | 7.0 + 2.0 | 30 + 5 |"
+    assert rows[3] == f"| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | {cells}"
+    assert rows[4] == "| third | 0 | not run |  |  |  |  |  |  |"
+    alone = tables.table([Result("base", 0, 0.3)], ["base"], "recall").splitlines()
+    assert alone[2] == "| base | 1 | 0.3000 |  |"
 
 
 @pytest.mark.parametrize("study", arms.STUDIES)
