@@ -147,6 +147,8 @@ class SitnConfig:
     """What only SITN's scorer has."""
 
     target_attention: Literal["multi_head", "din"] = "multi_head"
+    # Where the cosines of candidate and instances, which stage 1 trains, enter the score
+    match: Literal["none", "inputs", "logit"] = "none"
 
 
 @dataclasses.dataclass(frozen=True)

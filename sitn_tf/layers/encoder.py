@@ -100,7 +100,11 @@ def instance(
     An empty history gives zeros.
     """
     mask = history != schema.PAD_ID
-    encoded = encoder(items(history), mask, training=training)
+    return pool(encoder(items(history), mask, training=training), mask, unit)
+
+
+def pool(encoded: tf.Tensor, mask: tf.Tensor, unit: bool) -> tf.Tensor:
+    """Encoded sequences `[B, T, D]`, mask `[B, T]` → `instance` of each, `[B, D]` float32."""
     pooled = masked_mean(tf.cast(encoded, tf.float32), mask)
     return losses.unit(pooled) if unit else pooled
 

@@ -26,16 +26,23 @@ says they differ in:
 
 import tensorflow as tf
 
+from sitn_tf.config import Config
 from sitn_tf.layers.embedding import masked_mean
 from sitn_tf.layers.mlp import beside
 from sitn_tf.models.scorer import Encoded, History
 from sitn_tf.models.sitn import Sitn
+from sitn_tf.sections import SitnConfig
 
 SEQUENCE = "sequence"
 
 
 class Semi(Sitn):
     """SITN's scorer with each sequence's mean beside what the candidate selects of it."""
+
+    @staticmethod
+    def options_of(config: Config) -> SitnConfig:
+        """None of SITN's, whatever their defaults."""
+        return SitnConfig(target_attention="multi_head", match="none")
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """Keys and values of attention, and the mean of the encoded sequence, `[B, D]`."""

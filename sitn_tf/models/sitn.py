@@ -5,9 +5,13 @@ import tensorflow as tf
 from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys, MultiHeadAttention
-from sitn_tf.layers.encoder import make_encoders
+from sitn_tf.layers.encoder import make_encoders, pool
+from sitn_tf.layers.match import match
 from sitn_tf.layers.mlp import make_mlp
 from sitn_tf.models.scorer import Encoded, History, Scorer
+from sitn_tf.sections import SitnConfig
+
+INSTANCE = "instance"
 
 
 class Sitn(Scorer):
@@ -15,6 +19,7 @@ class Sitn(Scorer):
 
     Attributes:
       sequences: sequence encoders by domain.
+      match_weights: `[domains]`, of the cosines in the logit where `sitn.match` wants them there.
     """
 
     takes_over = ("items", "sequences")
@@ -22,21 +27,37 @@ class Sitn(Scorer):
     def __init__(self, config: Config, tables: dict[str, ItemTable], max_history: int) -> None:
         super().__init__(config, tables, max_history)
         shared, dim = config.model, config.model.embedding_dim
+        self.options = self.options_of(config)
         self.sequences = make_encoders(config.encoder, dim, max_history, shared.dropout, self.items)
         self.attentions = {
             domain: MultiHeadAttention(dim, config.encoder.heads, f"{domain}_attention")
-            if config.sitn.target_attention == "multi_head"
+            if self.options.target_attention == "multi_head"
             else ActivationUnit(dim, name=f"{domain}_attention")
             for domain in self.items
         }
         for attention in self.attentions.values():
             attention.build([None, None, dim])
         self.mlp = make_mlp(config.mlp.widths, 1, shared.dropout)
+        self.match_weights = None
+        if self.options.match == "logit":
+            # From 0 the encoders would learn nothing of it.
+            self.match_weights = self.add_weight("match", [len(self.items)], initializer="ones")
+
+    @staticmethod
+    def options_of(config: Config) -> SitnConfig:
+        """The options of this scorer."""
+        return config.sitn
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
-        """Encoded sequence of a domain, projected to the keys and values of attention."""
+        """Encoded sequence of a domain, projected to the keys and values of attention.
+
+        For a match also its instance (Eq. 2), `[B, D]` of length 1, zeros of an empty history.
+        """
         encoded = self.sequences[domain](*history, training=training)
-        return self.attentions[domain].project(encoded, history.mask)._asdict()
+        parts: Encoded = self.attentions[domain].project(encoded, history.mask)._asdict()
+        if self.options.match != "none":
+            parts[INSTANCE] = pool(encoded, history.mask, unit=True)
+        return parts
 
     def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
         """What the candidates see of the histories, u_f of each domain: `[B, C, D]` each."""
@@ -48,6 +69,13 @@ class Sitn(Scorer):
         ]
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Eq. 8 without the sigmoid."""
-        users = self.users(encoded, candidates)
-        return self.mlp(self.joined(users, encoded, candidates), training=training)[..., 0]
+        """Eq. 8 without the sigmoid; the match is a further part of its input, or added."""
+        joined = self.joined(self.users(encoded, candidates), encoded, candidates)
+        if self.options.match == "none":
+            return self.mlp(joined, training=training)[..., 0]
+        matched = match([encoded[f"{domain}_{INSTANCE}"] for domain in self.items], candidates)
+        if self.match_weights is None:
+            joined = tf.concat([joined, tf.cast(matched, joined.dtype)], axis=-1)
+            return self.mlp(joined, training=training)[..., 0]
+        logits = tf.cast(self.mlp(joined, training=training)[..., 0], tf.float32)
+        return logits + tf.linalg.matvec(matched, tf.cast(self.match_weights, tf.float32))
