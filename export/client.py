@@ -35,7 +35,10 @@ _SOURCE = flags.DEFINE_list("source_history", [], "Raw ids, oldest first.", flag
 _TARGET = flags.DEFINE_list("target_history", [], "Raw ids, oldest first.", flag_values=FLAGS)
 _CANDIDATES = flags.DEFINE_list("candidates", [], "Raw ids to score.", flag_values=FLAGS)
 _TIME = flags.DEFINE_integer(
-    "request_time", None, "Unix seconds, for a model of hour or weekday.", flag_values=FLAGS
+    "request_time", None, "Unix seconds, for a model of hour, weekday or idle.", flag_values=FLAGS
+)
+_HISTORY_TIME = flags.DEFINE_integer(
+    "history_time", None, "Newest in both histories, for a model of idle.", flag_values=FLAGS
 )
 _USER = flags.DEFINE_string("user_id", None, "For a model of users.", flag_values=FLAGS)
 _GOLDEN = flags.DEFINE_string("golden", None, "Version with golden requests.", flag_values=FLAGS)
@@ -150,6 +153,7 @@ def main(_: list[str]) -> int:
             tuple(_CANDIDATES.value),
             _TIME.value,
             _USER.value,
+            _HISTORY_TIME.value,
         )
         for ctr, item in sorted(
             zip(client.score([asked])[0].tolist(), asked.candidates, strict=True), reverse=True

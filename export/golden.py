@@ -37,6 +37,8 @@ UNKNOWN_SHARE = 0.03
 TIMES = (1_262_304_000, 1_893_456_000)
 """Unix seconds of 2010-01-01 and 2030-01-01, between which golden requests are made."""
 USERS = 1000
+IDLE_BITS = 28
+"""Golden requests come up to 2^28 seconds, eight years, after the last click."""
 
 Scores = list[np.ndarray]
 Answer = Callable[[Sequence[Request]], Mapping[str, np.ndarray]]
@@ -92,24 +94,33 @@ def make_requests(
     Items are drawn by their clicks in training, plus one.
 
     Args:
-      context: which of `request_time` and `user_id` they have; some of each are missing.
+      context: which of requests.CONTEXT they have; some of each are missing.
     """
     rng = np.random.default_rng(seed)
     draw = {domain: _sampler(table, rng) for domain, table in tables.items()}
-    return [
-        Request(
+
+    def make() -> Request:
+        asked = Request(
             draw[schema.SOURCE](_history_length(rng, max_history)),
             draw[schema.TARGET](_history_length(rng, max_history)),
             tuple(dict.fromkeys(draw[schema.TARGET](int(rng.integers(1, MAX_CANDIDATES + 1))))),
             _time(rng) if reqs.REQUEST_TIME in context else None,
             _user(rng) if reqs.USER_ID in context else None,
         )
-        for _ in range(count)
-    ]
+        if reqs.HISTORY_TIME not in context:
+            return asked
+        return dataclasses.replace(asked, history_time=_earlier(rng, asked.request_time or 0))
+
+    return [make() for _ in range(count)]
 
 
 def _time(rng: np.random.Generator) -> int:
     return int(rng.integers(-1, 1) if rng.random() < UNKNOWN_SHARE else rng.integers(*TIMES))
+
+
+def _earlier(rng: np.random.Generator, time: int) -> int:
+    idle = int(2 ** rng.uniform(0.0, IDLE_BITS))
+    return schema.NO_HISTORY_TIME if rng.random() < UNKNOWN_SHARE else time - idle
 
 
 def _user(rng: np.random.Generator) -> str:

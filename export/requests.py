@@ -18,6 +18,7 @@ SOURCE_HISTORY = schema.SOURCE_HISTORY.name
 TARGET_HISTORY = schema.TARGET_HISTORY.name
 CANDIDATES = schema.CANDIDATES.name
 REQUEST_TIME = schema.REQUEST_TIME.name
+HISTORY_TIME = schema.HISTORY_TIME.name
 USER_ID = schema.USER_ID.name
 EXAMPLES = "examples"
 ENCODER = "encoder"
@@ -25,6 +26,13 @@ CTR = "ctr"
 LOGIT = "logit"
 
 Inputs = dict[str, np.ndarray]
+
+CONTEXT: Mapping[str, tuple[int | str, type]] = {
+    REQUEST_TIME: (0, np.int64),
+    USER_ID: ("", object),
+    HISTORY_TIME: (0, np.int64),
+}
+"""What a model may read of a request beside ids: what stands for unknown, and its dtype."""
 Vocabulary = dict[str, int]
 
 
@@ -32,8 +40,8 @@ Vocabulary = dict[str, int]
 class Request:
     """Raw ids of what a user clicked, oldest first, and of the items to score.
 
-    When (Unix seconds) and by whom it is made are sent only if given: a model that reads neither
-    has no such inputs.
+    When (Unix seconds) and by whom it is made, and the newest time in either history, are sent only
+    if given: a model that reads none of them has no such inputs.
     """
 
     source_history: tuple[str, ...]
@@ -41,6 +49,7 @@ class Request:
     candidates: tuple[str, ...]
     request_time: int | None = None
     user_id: str | None = None
+    history_time: int | None = None
 
 
 def read_vocabulary(path: pathlib.Path) -> Vocabulary:
@@ -80,17 +89,17 @@ def id_inputs(name: str, rows: Sequence[Sequence[str]]) -> Inputs:
 
 
 def context_inputs(requests: Sequence[Request], wanted: Collection[str] | None = None) -> Inputs:
-    """When and by whom requests are made, as models that read it take it.
+    """When, by whom and after what requests are made, as models that read it take it.
 
     Args:
       wanted: names of the inputs; None for those that a request has a value of.
 
     Returns:
-      `request_time` `[R]` int64 and `user_id` `[R]` object array of strings, as far as wanted;
-      0 and "", which mean unknown, for a request without.
+      `request_time` and `history_time` `[R]` int64 and `user_id` `[R]` object array of strings, as
+      far as wanted; 0 and "", which mean unknown, for a request without.
     """
     made: Inputs = {}
-    for name, missing, dtype in ((REQUEST_TIME, 0, np.int64), (USER_ID, "", object)):
+    for name, (missing, dtype) in CONTEXT.items():
         values = [getattr(request, name) for request in requests]
         if any(value is not None for value in values) if wanted is None else name in wanted:
             made[name] = np.array([missing if v is None else v for v in values], dtype)
@@ -136,8 +145,9 @@ def example(request: Request, vocabularies: Mapping[str, Vocabulary]) -> bytes:
     made = example_pb2.Example()
     for name, values in ids_by_name(request, vocabularies).items():
         made.features.feature[name].int64_list.value.extend(values)
-    if request.request_time is not None:
-        made.features.feature[REQUEST_TIME].int64_list.value.append(request.request_time)
+    for name in (REQUEST_TIME, HISTORY_TIME):
+        if (time := getattr(request, name)) is not None:
+            made.features.feature[name].int64_list.value.append(time)
     if request.user_id is not None:
         made.features.feature[USER_ID].bytes_list.value.append(request.user_id.encode())
     return made.SerializeToString()
@@ -155,8 +165,10 @@ def own_scores(outputs: np.ndarray, requests: Sequence[Request]) -> list[np.ndar
 
 def from_dict(row: Mapping[str, Any]) -> Request:
     """Raises KeyError where it lacks ids; what it lacks of the rest is not given."""
-    ids_of = {name: tuple(row[name]) for name in (SOURCE_HISTORY, TARGET_HISTORY, CANDIDATES)}
-    return Request(**ids_of, request_time=row.get(REQUEST_TIME), user_id=row.get(USER_ID))
+    fields: dict[str, Any] = {name: row.get(name) for name in CONTEXT}
+    for name in (SOURCE_HISTORY, TARGET_HISTORY, CANDIDATES):
+        fields[name] = tuple(row[name])
+    return Request(**fields)
 
 
 def to_dict(request: Request) -> dict[str, Any]:

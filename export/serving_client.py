@@ -30,7 +30,7 @@ _RANKS = {
     name: rank
     for ids in (requests.SOURCE_HISTORY, requests.TARGET_HISTORY, requests.CANDIDATES)
     for name, rank in ((ids, 2), (requests.length_of(ids), 1))
-} | {requests.REQUEST_TIME: 1, requests.USER_ID: 1, requests.EXAMPLES: 1, requests.ENCODER: 1}
+} | dict.fromkeys((*requests.CONTEXT, requests.EXAMPLES, requests.ENCODER), 1)
 
 T = TypeVar("T")
 

@@ -7,8 +7,9 @@
 `score_encoded`    the outputs of encode_user, and ids of candidates [R, C]
 
 Of a model that reads more of a request than its items (Scorer.request_inputs), `score` and
-`encode_user` take this context too: request_time [R] int64, Unix seconds, and user_id [R] string. A
-time that is not positive and an empty user are not known; an Example may lack either.
+`encode_user` take this context too, as far as it is read: request_time and history_time [R] int64,
+Unix seconds, and user_id [R] string. A time that is not positive and an empty user are not known;
+an Example may lack any.
 
 Ids of a row are raw strings, and beside each tensor stands how many of each row are real:
 source_history_length [R] int64 and so on. What lies past the length is padding whatever its
@@ -100,9 +101,9 @@ class Servable:
         self._items = {
             domain: ItemVectors(vectors[domain], options.tables, domain) for domain in scorer.items
         }
-        self._lookups = {domain: _lookup_table(vocabularies[domain]) for domain in scorer.items}
         bias = fold_popularity(scorer)
         self._bias = None if bias is None else tf.Variable(bias, trainable=False, name="popularity")
+        self._lookups = {domain: _lookup_table(vocabularies[domain]) for domain in scorer.items}
         self.fingerprint = _fingerprint([*vectors.values(), *scorer.get_weights()])
         self._context_specs = {
             feature.name: tf.TensorSpec([None], data.TF_DTYPES[feature.dtype], feature.name)
@@ -230,9 +231,9 @@ class Servable:
         )
         vectors = self._items[schema.TARGET].lookup(candidates)
         raw = self._scorer.score(encoded, vectors)
-        logit = self._finite(calibrated(raw, self.options.calibration), LOGIT)
         if self._bias is not None:
             raw += tf.gather(self._bias, candidates)
+        logit = self._finite(calibrated(raw, self.options.calibration), LOGIT)
         real = candidates != schema.PAD_ID
         return {
             CTR: tf.where(real, tf.sigmoid(logit), 0.0),

@@ -119,8 +119,16 @@ CANDIDATES_OF_DOMAIN = {SOURCE: SOURCE_CANDIDATES, TARGET: CANDIDATES}
 HOUR = "hour"
 WEEKDAY = "weekday"
 USER = "user"
-INPUT_OF_REQUEST_FEATURE = {HOUR: REQUEST_TIME, WEEKDAY: REQUEST_TIME, USER: USER_ID}
-"""What a scorer can know of a request beside the histories, and what it is read from."""
+IDLE = "idle"
+LENGTH_OF_DOMAIN = {SOURCE: "source_length", TARGET: "target_length"}
+INPUTS_OF_REQUEST_FEATURE = {
+    HOUR: (REQUEST_TIME,),
+    WEEKDAY: (REQUEST_TIME,),
+    USER: (USER_ID,),
+    IDLE: (HISTORY_TIME, REQUEST_TIME),
+    **dict.fromkeys(LENGTH_OF_DOMAIN.values(), ()),
+}
+"""What a scorer can know of a request beside the items, and what it is read from beside these."""
 
 ITEM = "item"
 TITLE = "title"

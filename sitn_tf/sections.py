@@ -5,6 +5,7 @@ Each gap that the paper leaves open is one field, with the paper's letter in `co
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
@@ -22,7 +23,8 @@ class ModelConfig:
 
     name: str = "sitn"  # one of config.SECTIONS
     embedding_dim: int = 32  # D: of items, histories and clusters
-    request_features: tuple[str, ...] = ()  # hour, weekday, user: of a request, in stage 2
+    # of a request, in stage 2: hour, weekday, user, source_length, target_length, idle
+    request_features: tuple[str, ...] = ()
     # w log(1 + training clicks) of the candidate is added to its logit, w fitted on validation
     popularity: bool = False
     user_buckets: int = 100_000  # rows that hashed users share: request feature user, clsr
@@ -36,7 +38,7 @@ class ModelConfig:
             object.__setattr__(self, "use_source", self.name not in SINGLE_DOMAIN)
         _at_least(self, 1, "embedding_dim", "user_buckets")
         _within(self, 0.0, 0.99, "dropout")
-        _each_of(self, "request_features", tuple(schema.INPUT_OF_REQUEST_FEATURE))
+        _each_of(self, "request_features", tuple(schema.INPUTS_OF_REQUEST_FEATURE))
         if len(set(self.request_features)) < len(self.request_features):
             raise InputError(
                 f"model.request_features={','.join(self.request_features)} names one twice",
@@ -45,9 +47,9 @@ class ModelConfig:
 
     @property
     def request_inputs(self) -> tuple[schema.Feature, ...]:
-        """What the request features are read from, each once."""
-        inputs = map(schema.INPUT_OF_REQUEST_FEATURE.__getitem__, self.request_features)
-        return tuple(dict.fromkeys(inputs))
+        """What the request features are read from beside the items, each once."""
+        inputs = map(schema.INPUTS_OF_REQUEST_FEATURE.__getitem__, self.request_features)
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(inputs)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""When a request is made and by whom → vectors beside the histories (model.request_features)."""
+"""When a request is made, by whom and after what → vectors beside the histories.
+
+They are model.request_features. Lengths of histories and times since the last click count by powers
+of two.
+"""
 
 import tensorflow as tf
 import tf_keras
@@ -15,6 +19,10 @@ HOUR_SECONDS = 3600
 DAY_SECONDS = 24 * HOUR_SECONDS
 FIRST_WEEKDAY = 3
 """1970-01-01 was a Thursday; weeks begin on Monday."""
+
+BITS = 63
+"""Of an int64 that is not negative."""
+POWERS = [2**bit for bit in range(BITS)]
 
 UNKNOWN = 0
 """Row of what a request does not say; the known values follow it."""
@@ -40,6 +48,8 @@ class RequestEmbedding(tf_keras.layers.Layer):
             schema.HOUR: HOURS,
             schema.WEEKDAY: WEEKDAYS,
             schema.USER: self.config.user_buckets,
+            schema.IDLE: 1 + BITS,
+            **dict.fromkeys(schema.LENGTH_OF_DOMAIN.values(), 1 + BITS),
         }
         self.tables = {
             feature: add_table(self, feature, 1 + rows[feature], self.config.embedding_dim, "zeros")
@@ -51,8 +61,9 @@ class RequestEmbedding(tf_keras.layers.Layer):
         """Vectors of F features in the order of the configuration.
 
         Args:
-          inputs: `request_time` `[B]` int64, Unix seconds, and `user_id` `[B]` string, as far
-            as ModelConfig.request_inputs names them; others are not read.
+          inputs: `request_time` and `history_time` `[B]` int64, Unix seconds, and `user_id` `[B]`
+            string, as far as ModelConfig.request_inputs names them, and `source_length` and
+            `target_length` `[B]` int64; others are not read.
 
         Returns:
           `[B, F, D]`.
@@ -64,12 +75,16 @@ class RequestEmbedding(tf_keras.layers.Layer):
         return tf.cast(tf.stack(parts, axis=1), self.compute_dtype)
 
     def _row(self, feature: str, inputs: Batch) -> tf.Tensor:
-        value = inputs[schema.INPUT_OF_REQUEST_FEATURE[feature].name]
+        values = [inputs[read.name] for read in schema.INPUTS_OF_REQUEST_FEATURE[feature]]
         if feature == schema.HOUR:
-            return hour_row(value)
+            return hour_row(*values)
         if feature == schema.WEEKDAY:
-            return weekday_row(value)
-        return user_row(value, self.config.user_buckets)
+            return weekday_row(*values)
+        if feature == schema.USER:
+            return user_row(values[0], self.config.user_buckets)
+        if feature == schema.IDLE:
+            return idle_row(*values)
+        return power_row(inputs[feature])
 
 
 def hour_row(time: tf.Tensor) -> tf.Tensor:
@@ -94,6 +109,25 @@ def user_row(user: tf.Tensor, buckets: int) -> tf.Tensor:
     The hash (Fingerprint64) is the same on every machine. An empty id is not known.
     """
     return _known(user != "", tf.strings.to_hash_bucket_fast(user, buckets))
+
+
+def idle_row(history_time: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
+    """`[B]` int64 Unix seconds twice → `[B]` int64, `power_row` of the seconds between them.
+
+    Not known where a time is not positive, or the request is before what it comes after. The newest
+    click may be one of a history that the model does not see.
+    """
+    known = (history_time > 0) & (time > 0)
+    return power_row(tf.where(known, time - history_time, -1))
+
+
+def power_row(value: tf.Tensor) -> tf.Tensor:
+    """`[B]` int64 → `[B]` int64: 1 for 0, 2 for 1, 3 for 2 and 3, 4 for 4 to 7; to 64.
+
+    What is negative is not known.
+    """
+    bits = tf.cast(value[:, None] >= tf.constant(POWERS, tf.int64), tf.int64)
+    return _known(value >= 0, tf.reduce_sum(bits, axis=1))
 
 
 def _known(known: tf.Tensor, value: tf.Tensor) -> tf.Tensor:

@@ -126,7 +126,7 @@ class Clsr(Scorer):
 
     def encode(self, histories: Histories, request: Batch, training: bool = False) -> Encoded:
         """A domain's `Interests.encode` as `<domain>_<what>`, and the request features, if any."""
-        encoded = super().encode({}, request, training)
+        encoded = self.encode_request(histories, request)
         for domain, history in histories.items():
             parts = self.interests[domain].encode(history, request)
             encoded |= {f"{domain}_{what}": tensor for what, tensor in parts.items()}

@@ -11,7 +11,7 @@ from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.embedding import masked_mean
 from sitn_tf.layers.factorization import ItemWeights
 from sitn_tf.layers.request_features import RequestEmbedding
-from sitn_tf.models.scorer import Encoded, Histories, Scorer
+from sitn_tf.models.scorer import Encoded, Histories, Scorer, with_lengths
 
 CLICKED, SHOWN = 0, 1
 """Roles of an item, which has a linear weight in each; source items are clicked only."""
@@ -79,6 +79,7 @@ class FieldScorer(Scorer):
         weight = tf.add_n([weights[:, CLICKED] for _, weights in bags])
         fields = tf.stack(vectors, axis=1)
         if self.request_embedding is not None and self.request_weights is not None:
+            request = with_lengths(request, histories)
             known = tf.cast(self.request_embedding(request), tf.float32)
             fields = tf.concat([known, fields], axis=1)
             of_request = tf.cast(self.request_weights(request), tf.float32)

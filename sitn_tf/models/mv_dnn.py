@@ -69,10 +69,9 @@ class MvDnn(JointScorer):
         """Both histories' mean embeddings and the request → the user's view, `[B, P]`."""
         dim = self.config.model.embedding_dim
         parts = [masked_mean(vectors[..., :dim], mask) for vectors, mask in histories.values()]
-        if self.request_embedding is not None:
-            vectors = tf.cast(self.request_embedding(request), tf.float32)
+        for vectors in self.encode_request(histories, request).values():
             count = len(self.config.model.request_features)
-            parts.append(tf.reshape(vectors, [-1, count * dim]))
+            parts.append(tf.reshape(tf.cast(vectors, tf.float32), [-1, count * dim]))
         view = self.user_view(tf.concat(parts, axis=-1))
         return {USER: unit(tf.cast(view, tf.float32))}
 

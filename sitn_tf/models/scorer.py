@@ -49,6 +49,19 @@ SHOWN = "shown"
 """`[B, C]` bool, which candidates are real: beside what is encoded, in training alone."""
 
 
+def with_lengths(request: Batch, histories: Histories) -> Batch:
+    """What is known of requests, and how many items each history has.
+
+    Returns:
+      `request`, and `source_length` and `target_length`, `[B]` int64; -1, which is not known, of
+      a history that the model does not see.
+    """
+    lengths = {d: tf.reduce_sum(tf.cast(h.mask, tf.int64), axis=1) for d, h in histories.items()}
+    unseen = -tf.ones_like(lengths[schema.TARGET])
+    named = {name: lengths.get(domain, unseen) for domain, name in schema.LENGTH_OF_DOMAIN.items()}
+    return {**request, **named}
+
+
 class Scorer(tf_keras.Model, abc.ABC):
     """Base of the click scorers. A subclass has `encode_history`, or its own `encode`, and `score`.
 
@@ -59,6 +72,7 @@ class Scorer(tf_keras.Model, abc.ABC):
 
     Attributes:
       items: item embeddings by domain.
+      popularity: what target items' clicks add to logits outside training; None without.
       takes_over: names of the attributes that a pre-trainer may hand over
         (models/registry.py), each a layer by domain.
       learns_source: whether it is trained on requests of the source domain too; such a model has
@@ -79,6 +93,9 @@ class Scorer(tf_keras.Model, abc.ABC):
         self.config = config
         domains = schema.DOMAINS if config.model.use_source else (schema.TARGET,)
         self.items = embed_items(tables, config.items, config.model.embedding_dim, domains)
+        self.popularity = None
+        if config.model.popularity:
+            self.popularity = Popularity(tables[schema.TARGET].count)
         self.request_embedding = None
         if config.model.request_features:
             self.request_embedding = RequestEmbedding(config.model)
@@ -128,13 +145,17 @@ class Scorer(tf_keras.Model, abc.ABC):
         Args:
           request: `request_inputs` by name, `[B]` each; others are not read.
         """
-        encoded: Encoded = {}
-        if self.request_embedding is not None:
-            encoded[REQUEST_FEATURES] = self.request_embedding(request)
+        encoded = self.encode_request(histories, request)
         for domain, history in histories.items():
             parts = self.encode_history(domain, history, training)
             encoded |= {f"{domain}_{what}": tensor for what, tensor in parts.items()}
         return encoded
+
+    def encode_request(self, histories: Histories, request: Batch) -> Encoded:
+        """The vectors of the request features, `[B, F, D]`, if the model has any."""
+        if self.request_embedding is None:
+            return {}
+        return {REQUEST_FEATURES: self.request_embedding(with_lengths(request, histories))}
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """One domain's history → tensors of B rows, which `encode` names `<domain>_<what>`."""

@@ -23,8 +23,7 @@ class Fuzzer:
         self.session = session
         encode_user = session.signatures[signatures.ENCODE_USER]
         self.encoded = encode_user.outputs
-        known = (requests.REQUEST_TIME, requests.USER_ID)
-        self.context = [name for name in known if name in encode_user.inputs]
+        self.context = [name for name in requests.CONTEXT if name in encode_user.inputs]
         nobody = requests.user_inputs([requests.Request((), (), ())], self.context)
         self.encoder = session.run(signatures.ENCODE_USER, nobody)[signatures.ENCODER][0]
 
@@ -90,7 +89,7 @@ class Fuzzer:
         made = self._ids("source_history", rows) | self._ids("target_history", rows)
         for name in self.context:
             size = rows + int(self.chance(0.03))
-            made[name] = self.some_of(IDS if name == requests.REQUEST_TIME else TEXTS, size)
+            made[name] = self.some_of(TEXTS if name == requests.USER_ID else IDS, size)
         return made
 
     def _score_encoded(self):
@@ -135,7 +134,7 @@ class Fuzzer:
         for name in self.context:
             size = int(self.one_of([0, 1, 1, 1, 1, 1, 1, 1, 1, 2]))
             feature = example.features.feature[name]
-            if self.chance(0.95) == (name == requests.REQUEST_TIME):
+            if self.chance(0.95) == (name != requests.USER_ID):
                 feature.int64_list.value.extend(self.some_of(IDS, size))
             else:
                 feature.bytes_list.value.extend(self.rng.bytes(7) for _ in range(size))

@@ -28,18 +28,22 @@ from tests.export.serving_double import serve
 from tests.export.small_run import write_small_run
 from tests.small_dataset import example
 
-FEATURES = ("model.request_features=hour,weekday,user", "model.user_buckets=50")
+FEATURES = (
+    "model.request_features=hour,weekday,user,idle,source_length,target_length",
+    "model.user_buckets=50",
+)
 MONDAY_NOON = 1_717_416_000
 
 BARE = Request(("s2", "s3", "s9"), ("t5",), ("t2", "t3", "never seen", "t9"))
 ASKED = [
-    dataclasses.replace(BARE, request_time=time, user_id=user)
-    for time, user in [
-        (MONDAY_NOON, "u1"),
-        (MONDAY_NOON + 3600, "u1"),
-        (MONDAY_NOON + 86_400, "u1"),
-        (MONDAY_NOON, "Zoë"),
-        (0, ""),
+    dataclasses.replace(BARE, request_time=time, user_id=user, history_time=last)
+    for time, user, last in [
+        (MONDAY_NOON, "u1", MONDAY_NOON - 60),
+        (MONDAY_NOON + 3600, "u1", MONDAY_NOON + 3540),
+        (MONDAY_NOON + 86_400, "u1", MONDAY_NOON + 86_340),
+        (MONDAY_NOON, "Zoë", MONDAY_NOON - 60),
+        (MONDAY_NOON, "u1", MONDAY_NOON - 86_400),
+        (0, "", 0),
     ]
 ]
 IDS = {"source_history": [2, 3, 9], "target_history": [5], "candidates": [2, 3, 1, 9]}
@@ -70,7 +74,8 @@ def logits(session, rows):
 
 def test_context_is_an_input_of_two_signatures(featured_session, session):
     string, whole = 7, 9
-    context = {"request_time": (whole, (-1,)), "user_id": (string, (-1,))}
+    times = dict.fromkeys(("request_time", "history_time"), (whole, (-1,)))
+    context = times | {"user_id": (string, (-1,))}
     for name, signature in featured_session.signatures.items():
         plain = session.signatures[name].inputs
         more = {n: (i.dtype, i.shape) for n, i in signature.inputs.items() if n not in plain}
@@ -79,7 +84,7 @@ def test_context_is_an_input_of_two_signatures(featured_session, session):
         else:
             assert set(more) <= {"request_features"}
     encoded = featured_session.signatures[signatures.ENCODE_USER].outputs
-    assert encoded["request_features"].shape == (-1, 3, 8)
+    assert encoded["request_features"].shape == (-1, 6, 8)
 
 
 def test_metadata_and_goldens_have_the_context(featured):
@@ -90,14 +95,18 @@ def test_metadata_and_goldens_have_the_context(featured):
     assert any(r.request_time <= 0 for r in asked)
     assert any(r.user_id == "" for r in asked)
     assert len({r.request_time // 3600 % 24 for r in asked}) == 24
+    assert any(r.history_time == schema.NO_HISTORY_TIME for r in asked)
+    idle = [r.request_time - r.history_time for r in asked if r.history_time > 0]
+    assert len({seconds.bit_length() for seconds in idle}) > 20
     recorded = dict(warmup.read(featured / "1"))
-    assert set(recorded["score"]) >= {"request_time", "user_id"}
+    assert set(recorded["score"]) >= {"request_time", "user_id", "history_time"}
 
 
 def test_goldens_of_a_model_without_say_nothing_of_context(servable):
     first = (servable / "1" / golden.FILE).read_text().splitlines()[0]
     assert "request_time" not in first
     assert "user_id" not in first
+    assert "history_time" not in first
 
 
 def test_the_export_is_verified(featured, featured_run, capsys):
@@ -135,6 +144,7 @@ def test_users_and_times_find_the_rows_of_training(featured_session, featured_ru
     scorer = trained_models.load_scorer(featured_run).scorer
     batch = {name: tf.constant([ids] * len(ASKED), tf.int64) for name, ids in IDS.items()}
     batch["request_time"] = tf.constant([r.request_time for r in ASKED], tf.int64)
+    batch["history_time"] = tf.constant([r.history_time for r in ASKED], tf.int64)
     batch["user_id"] = tf.constant([r.user_id for r in ASKED])
     expected = scorer(batch).numpy()
     np.testing.assert_allclose(logits(featured_session, ASKED), expected, atol=2e-6)
@@ -146,14 +156,23 @@ def test_what_is_not_known_is_scored(featured_session):
     (unknown,) = logits(featured_session, ASKED[-1:])
     assert np.isfinite(unknown).all()
     for time in (-1, -(2**63)):
-        asked = dataclasses.replace(BARE, request_time=time, user_id="")
+        asked = dataclasses.replace(BARE, request_time=time, user_id="", history_time=5)
         np.testing.assert_array_equal(logits(featured_session, [asked])[0], unknown)
-    named = dataclasses.replace(BARE, request_time=2**63 - 1, user_id="\0" * 5000)
+    named = dataclasses.replace(
+        BARE, request_time=2**63 - 1, user_id="\0" * 5000, history_time=-(2**63)
+    )
     assert np.isfinite(logits(featured_session, [named])).all()
     serialized = [
         example(IDS),
-        example({**IDS, "request_time": 0, "user_id": b""}),
-        example({**IDS, "request_time": MONDAY_NOON, "user_id": b"u1"}),
+        example({**IDS, "request_time": 0, "user_id": b"", "history_time": MONDAY_NOON}),
+        example(
+            {
+                **IDS,
+                "request_time": MONDAY_NOON,
+                "user_id": b"u1",
+                "history_time": MONDAY_NOON - 60,
+            }
+        ),
     ]
     found = featured_session.run("serving_default", {"examples": serialized})["logit"]
     known = logits(featured_session, ASKED[:1])[0]
@@ -168,6 +187,7 @@ def test_what_is_not_known_is_scored(featured_session):
         ({"request_time": np.array([5, 5])}, "number of rows|Shapes of all inputs must match"),
         ({"user_id": np.array([["u1"]], object)}, "not compatible with expected shape"),
         ({"request_time": np.array([5.0])}, "int64"),
+        ({"history_time": None}, "must feed a value"),
         ({"user_id": np.array([7])}, "string"),
     ],
 )
@@ -186,7 +206,7 @@ def test_an_encoded_user_keeps_its_context(featured_session):
 
 
 def test_calls_that_share_a_batch_of_the_server_score_as_they_did_alone(featured_session):
-    wide = Request(("s4",) * 7, ("t4", "t5"), ("t4", "t5", "t6", "t7", "t8"), 5, "u9")
+    wide = Request(("s4",) * 7, ("t4", "t5"), ("t4", "t5", "t6", "t7", "t8"), 5, "u9", 2)
     apart = [requests.score_inputs(rows) for rows in (ASKED[:1], ASKED[1:4], [wide])]
     merged = featured_session.run(signatures.SCORE, batcher.merge(apart))
     for inputs, together in zip(apart, batcher.split(merged, apart), strict=True):
@@ -233,6 +253,7 @@ def test_clients_send_context(featured, featured_session, protocol, capsys):
             f"--candidates={','.join(BARE.candidates)}",
             f"--request_time={MONDAY_NOON}",
             "--user_id=u1",
+            f"--history_time={MONDAY_NOON - 60}",
         )
     said = dict(line.split(maxsplit=1)[::-1] for line in capsys.readouterr().out.splitlines())
     found = [float(said[item]) for item in BARE.candidates]
@@ -243,6 +264,7 @@ def test_a_request_without_context_among_others_is_not_known():
     inputs = requests.context_inputs([ASKED[0], BARE])
     assert inputs["request_time"].tolist() == [MONDAY_NOON, 0]
     assert inputs["user_id"].tolist() == ["u1", ""]
+    assert inputs["history_time"].tolist() == [MONDAY_NOON - 60, 0]
     assert requests.context_inputs([BARE]) == {}
     assert list(requests.context_inputs([BARE], ["user_id"])) == ["user_id"]
     assert requests.context_inputs(ASKED, []) == {}

@@ -59,7 +59,7 @@ def test_a_model_of_one_domain_sees_no_source_unless_asked_to():
         ("model.use_source=2", "model.use_source=2 is not one of: true, false"),
         ("encoder.heads=5", "model.embedding_dim=32 is not a multiple of encoder.heads=5"),
         ("items.side_features=colour", "'colour' is not one of: title_words, brand"),
-        ("model.request_features=minute", "'minute' is not one of: hour, weekday, user"),
+        ("model.request_features=minute", "'minute' is not one of: hour, weekday, user, idle,"),
         ("model.request_features=hour,hour", "request_features=hour,hour names one twice: name"),
         ("model.user_buckets=0", "model.user_buckets=0 is not at least 1"),
         ("contrast.top_k=33", "contrast.top_k=33 is not between 1 and K=32"),

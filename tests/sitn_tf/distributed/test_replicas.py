@@ -76,7 +76,11 @@ def test_dropped_ids_after_ten_steps(small, four_cpus, stage):
 def test_request_features_after_ten_steps(small, four_cpus):
     """Rows of users and times that replicas share, and that only one of them has."""
     chosen = config.override(
-        settings(), ["model.request_features=hour,weekday,user", "model.user_buckets=5"]
+        settings(),
+        [
+            "model.request_features=hour,weekday,user,source_length,target_length,idle",
+            "model.user_buckets=5",
+        ],
     )
     batches = read_batches(small, schema.STAGE2)
     for step, batch in enumerate(batches):

@@ -9,14 +9,20 @@ import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
 from sitn_tf.evaluation.predictions import predict
-from sitn_tf.layers.request_features import hour_row, user_row, weekday_row
+from sitn_tf.layers.request_features import (
+    hour_row,
+    idle_row,
+    power_row,
+    user_row,
+    weekday_row,
+)
 from sitn_tf.models.registry import SCORERS, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
 from sitn_tf.training import stage2
 from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import example
 
-ALL = ("hour", "weekday", "user")
+ALL = ("hour", "weekday", "user", "source_length", "idle", "target_length")
 BUCKETS = 50
 MONDAY_NOON = 1_717_416_000  # 2024-06-03 12:00 UTC
 HOUR, DAY = 3600, 86_400
@@ -49,6 +55,7 @@ def requests(times, users):
         "target_history": tf.constant([[5, 2]] * rows, tf.int64),
         "candidates": tf.constant([[3, 7, 2]] * rows, tf.int64),
         "request_time": tf.constant(times, tf.int64),
+        "history_time": tf.constant([MONDAY_NOON - 100] * rows, tf.int64),
         "user_id": tf.constant(users, tf.string),
     }
 
@@ -91,6 +98,57 @@ def test_a_users_row_is_pinned():
     assert rows == [0, 460, 698, 464, 768]
     many = user_row(tf.constant([f"u{i}" for i in range(2000)]), 10).numpy()
     assert sorted(set(many.tolist())) == list(range(1, 11))
+
+
+def test_rows_by_powers_of_two():
+    values = [*range(10), 2**40 - 1, 2**40, 2**62 - 1, 2**62, 2**63 - 1]
+    found = power_row(tf.constant(values, tf.int64)).numpy().tolist()
+    assert found == [1 + value.bit_length() for value in values]
+    assert max(found) == 64
+    assert power_row(tf.constant([-1, -(2**63)], tf.int64)).numpy().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("history_time", "time", "row"),
+    [
+        (1000, 1000, 1),
+        (999, 1000, 2),
+        (1, 86_401, 18),
+        (1, 2**63 - 1, 64),
+        (-1, 1000, 0),  # schema.NO_HISTORY_TIME
+        (0, 1000, 0),
+        (1000, 0, 0),
+        (-(2**63), 2**63 - 1, 0),
+        (1001, 1000, 0),
+    ],
+)
+def test_rows_of_idle_times(history_time, time, row):
+    times = (tf.constant([moment], tf.int64) for moment in (history_time, time))
+    assert idle_row(*times).numpy().tolist() == [row]
+
+
+def test_lengths_and_idle_are_read_by_their_rows(scorer):
+    """Each row by hand: what the other rows hold makes no difference."""
+    batch = requests([MONDAY_NOON, MONDAY_NOON + 27], ["u1", "u1"]) | {
+        "source_history": tf.constant([[4, 0, 9, 9, 0], [0] * 5], tf.int64),
+        "target_history": tf.constant([[5, 2, 0], [3, 2, 4]], tf.int64),
+    }
+    sees_source = scorer.config.model.use_source
+    rows = {
+        "source_length": [3, 1] if sees_source else [0, 0],
+        "target_length": [3, 3],
+        "idle": [8, 8],
+    }
+    before = scorer(batch).numpy()
+    for feature, expected in rows.items():
+        table = scorer.request_embedding.tables[feature]
+        weights = table.numpy()
+        others = np.setdiff1d(np.arange(65), expected)
+        table.scatter_nd_add(others[:, None], tf.ones([len(others), 8]))
+        np.testing.assert_array_equal(scorer(batch), before, feature)
+        table.assign(weights + 1.0)
+        assert (scorer(batch).numpy() != before).any(axis=1).all(), feature
+        table.assign(weights)
 
 
 def test_every_feature_tells_requests_apart_and_the_unknown_are_scored(scorer):
@@ -159,13 +217,16 @@ def test_updates_follow_the_rows_touched(small, precision):
         assert gradient.values.shape == (16, 8)
     adagrad = RowWiseAdagrad()
     adagrad.build(tables)
-    assert [tuple(a.shape) for a in adagrad._accumulators] == [(25,), (8,), (51,)]
+    shapes = [tuple(a.shape) for a in adagrad._accumulators]
+    assert shapes == [(25,), (8,), (51,), (65,), (65,), (65,)]
 
 
 def test_no_feature_no_variable_and_no_input(small):
     plain, all_on = make(small), make(small, request_features=ALL)
     assert [f.name for f in plain.reads] == ["source_history", "target_history", "candidates"]
-    assert [f.name for f in all_on.reads][3:] == ["request_time", "user_id"]
+    assert [f.name for f in all_on.reads][3:] == ["request_time", "user_id", "history_time"]
+    lengths = make(small, request_features=("source_length", "target_length"))
+    assert [f.name for f in lengths.reads] == [f.name for f in plain.reads]
     assert [f.name for f in make(small, request_features=("weekday", "hour")).reads][3:] == [
         "request_time"
     ]
@@ -174,8 +235,8 @@ def test_no_feature_no_variable_and_no_input(small):
     np.testing.assert_array_equal(plain(batch), plain(bare))
     assert not any("request" in v.name for v in plain.variables)
     more = [v.name for v in all_on.variables if "request_features/" in v.name]
-    assert len(more) == 3
-    assert len(all_on.variables) == len(plain.variables) + 3
+    assert len(more) == 6
+    assert len(all_on.variables) == len(plain.variables) + 6
 
 
 def test_a_missing_time_is_an_error_in_training_alone():
