@@ -341,9 +341,9 @@ class Stage2Config(TrainingConfig):
     # Odds of stage 1's held-out retrieval, as a multiple of chance's, below which there is
     # nothing to transfer and stage 2 starts from scratch; 0: never
     min_lift: float = 8.0
-    # Epochs at most of each start that races on validation AUC where a stage 1 is offered: from
-    # it, from scratch, from scratch without the source history; 0: no race
-    race_epochs: int = 0
+    # Steps, and the rest of an epoch, of each start that races on validation AUC where a stage 1 is
+    # offered: from it, from scratch, from scratch without the source history; 0: no race
+    race_steps: int = 0
     contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
     log_q: bool = False  # correct logits for the popularity of sampled candidates
 
@@ -351,7 +351,7 @@ class Stage2Config(TrainingConfig):
         super().__post_init__()
         _above(self, 0.0, "encoder_rate")
         _at_least(self, 0.0, "min_lift", "contrast_weight")
-        _at_least(self, 0, "race_epochs")
+        _at_least(self, 0, "race_steps")
 
 
 def section_of(kind: type) -> str:

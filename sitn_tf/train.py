@@ -156,7 +156,7 @@ def _conclude(
             f"held-out rank gain {best['rank_gain']:.4f}, recall@10 {best['recall']:.4f} (chance "
             f"{best['chance']:.4f}, {lift:.1f} times its odds)"
         )
-        races = settings.stage2.race_epochs
+        races = settings.stage2.race_steps
         if lift < settings.stage2.min_lift:
             judged += (
                 f"; below stage2.min_lift={settings.stage2.min_lift:g}, so stage 2 will start "

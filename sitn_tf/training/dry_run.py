@@ -30,9 +30,9 @@ def describe(config: Config, stage: str, data_dir: pathlib.Path, init: str) -> s
         frozen = handed_over_variables(model, stage1).learned if freeze else []
         trained = without(model.trainable_variables, frozen)
     raced = []
-    if stage == schema.STAGE2 and config.stage2.race_epochs and init != runs.NO_INIT:
+    if stage == schema.STAGE2 and config.stage2.race_steps and init != runs.NO_INIT:
         starts = ", ".join(race.every_start(config, init))
-        raced = [f"first a race of {config.stage2.race_epochs} epochs at most each: {starts}"]
+        raced = [f"first a race of {config.stage2.race_steps} steps each: {starts}"]
     made.optimizer.build(trained)
     weights, slots = _bytes(model.variables), _bytes(made.optimizer.variables)
     return "\n".join(

@@ -1,8 +1,8 @@
 """Starts of stage 2 on a short race → the one to go on from, by validation AUC.
 
 What is offered by a stage 1 may gain or cost, depending on the labels and on what the domains have
-in common, and so may the source history. So each start is trained as it would be anyhow, for a few
-epochs, into a directory of its own:
+in common, and so may the source history. So each start is trained as it would be anyhow, for some
+steps, into a directory of its own:
 
 <run>.race/config.json  run.json    what was asked for: the settings, and the stage 1 offered
 <run>.race/race.json                results so far
@@ -60,14 +60,14 @@ def run(
     init: str,
     loop: Loop | None = None,
 ) -> dict[str, float]:
-    """`stage2.run_stage2`, behind a race where `stage2.race_epochs` and a stage 1 ask for one.
+    """`stage2.run_stage2`, behind a race where `stage2.race_steps` and a stage 1 ask for one.
 
     Raises:
       InputError: as there; or what lies there is of another command.
       StoppedError: SIGTERM or SIGINT came; the race or the run is saved.
     """
     loop, given = loop or Loop(), Start(config, init)
-    asked = bool(config.stage2.race_epochs) and init != runs.NO_INIT
+    asked = bool(config.stage2.race_steps) and init != runs.NO_INIT
     # Other workers copy what is there before the first one changes it.
     _mean_over_workers(strategy, 0.0)
     if loop.overwrite and not asked:
@@ -184,9 +184,9 @@ class _Race:
 
     def _run_start(self, name: str, start: Start, raced: dict[str, Any]) -> None:
         """Trains a start and adds its result to `raced`; its time also where it is stopped."""
-        epochs = self.config.stage2.race_epochs
-        print(f"race: {name}, {epochs} epochs at most", flush=True)
-        loop = dataclasses.replace(self.loop, overwrite=False, until_epoch=epochs)
+        steps = self.config.stage2.race_steps
+        print(f"race: {name}, {steps} steps", flush=True)
+        loop = dataclasses.replace(self.loop, overwrite=False, until_steps=steps)
         result = raced["starts"].setdefault(name, {"seconds": 0.0})
         before, began = result["seconds"], time.monotonic()
         try:

@@ -74,21 +74,23 @@ class Loop:
       checkpoint_minutes: the same by time; 0 for none by time.
       log_steps: steps between the losses that TensorBoard shows.
       overwrite: begin anew where there is a run, once its settings are found good.
-      until_epoch: where to stop for the time being, without finishing the run; 0: nowhere.
+      until_steps: steps after which to stop for the time being, at the end of an epoch and without
+        finishing the run; 0: never.
     """
 
     checkpoint_steps: int = 0
     checkpoint_minutes: float = 10.0
     log_steps: int = 50
     overwrite: bool = False
-    until_epoch: int = 0
+    until_steps: int = 0
 
 
 def fit(run_dir: pathlib.Path, stage: Stage, task: Task, loop: Loop) -> dict[str, Any]:
     """Trains until the objective stops rising; returns the best epoch's history entry.
 
-    With `loop.until_epoch` it stops behind that epoch at the latest and leaves a run that another
-    call goes on with. A run that is finished is not trained again: its best weights are restored.
+    With `loop.until_steps` it stops behind the epoch that reaches them and leaves a run that
+    another call goes on with. A run that is finished is not trained again: its best weights are
+    restored.
 
     Writes checkpoints/last and checkpoints/best, history.json, history.csv, tensorboard/ and
     metrics.json, and leaves the best weights in the model.
@@ -216,13 +218,17 @@ class _Fit:
                 stack.enter_context(EventWriter(events / name, progress.steps + 1))
                 for name in ("train", "validation")
             )
-            last = min(settings.epochs, self.loop.until_epoch or settings.epochs)
-            while progress.epoch <= last and not self._exhausted():
+            until = self.loop.until_steps or math.inf
+            while (
+                progress.epoch <= settings.epochs
+                and (progress.batches or progress.steps < until)
+                and not self._exhausted()
+            ):
                 if progress.epoch:
                     self._train_epoch()
                 self._judge_epoch()
                 self.stop.check()
-        if self.loop.until_epoch:
+        if self.loop.until_steps:
             return _best(progress.history, self.task.objective)
         return self._conclude()
 

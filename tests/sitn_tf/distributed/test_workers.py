@@ -107,7 +107,7 @@ def test_a_race_in_two_processes_ends_as_in_one(tmp_path):
             f"--workdir={tmp_path / workdir}",
             "--preset=tiny",
             "--set=contrast.i2c_weight=0",
-            "--set=stage2.race_epochs=1",
+            "--set=stage2.race_steps=1",
             "--set=stage2.batch_size=32",
             *more,
         ]

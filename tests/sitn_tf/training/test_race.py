@@ -18,7 +18,7 @@ SETTINGS = (
     "contrast.i2c_weight=0",
     "stage1.epochs=1",
     "stage2.epochs=2",
-    "stage2.race_epochs=1",
+    "stage2.race_steps=1",
     "stage2.batch_size=32",
 )
 
@@ -53,7 +53,7 @@ class _Trainer:
             start = race.SCRATCH if chosen.model.use_source else race.NO_SOURCE
         else:
             start = race.STAGE1
-        self.calls.append((run_dir.name, start, loop.until_epoch, loop.overwrite))
+        self.calls.append((run_dir.name, start, loop.until_steps, loop.overwrite))
         info = runs.RunInfo("stage2", str(data_dir), "small", init, {})
         manifest = schema.read_manifest(data_dir)
         runs.prepare(run_dir, chosen, manifest, info, loop.overwrite)
@@ -110,7 +110,7 @@ def test_there_is_a_race_only_where_there_is_a_choice(
     trainer = _Trainer(stage1=0.8, scratch=0.7, no_source=0.6)
     monkeypatch.setattr(stage2, "run_stage2", trainer)
     _run(small, tmp_path / "a", runs.NO_INIT)
-    _run(small, tmp_path / "b", offered, "stage2.race_epochs=0")
+    _run(small, tmp_path / "b", offered, "stage2.race_steps=0")
     _run(small, tmp_path / "c", offered, "stage2.min_lift=1e9", "model.use_source=false")
     assert [name for name, *_ in trainer.calls] == ["a", "b", "c"]
     _run(small, tmp_path / "d", offered, "stage2.min_lift=1e9")
@@ -121,7 +121,7 @@ def test_there_is_a_race_only_where_there_is_a_choice(
         "stage1",
         "scratch",
     ]
-    joint = config.override(config.tiny(), ["model.name=minet", "stage2.race_epochs=1"])
+    joint = config.override(config.tiny(), ["model.name=minet", "stage2.race_steps=1"])
     assert list(race.every_start(joint, offered)) == ["stage1", "scratch"]
 
 
@@ -133,7 +133,7 @@ def test_a_race_of_another_command_is_refused(small, offered, tmp_path, monkeypa
         _run(small, run_dir, offered)
     for change, init, message in (
         ("seed=1", offered, r"stage2\.race holds another run .*seed: 0, 1"),
-        ("stage2.race_epochs=0", offered, r"stage2\.race holds a race that is not decided"),
+        ("stage2.race_steps=0", offered, r"stage2\.race holds a race that is not decided"),
         ("seed=0", runs.NO_INIT, r"stage2\.race holds a race that is not decided"),
     ):
         with pytest.raises(InputError, match=message):
