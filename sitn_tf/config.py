@@ -152,7 +152,7 @@ def paper() -> Config:
         items=sections.ItemsConfig(shared_side_features=False),
         mlp=sections.MlpConfig(products=False),
         encoder=sections.EncoderConfig(shared=False, residual=False, positions=False),
-        sitn=sections.SitnConfig(match="none"),
+        sitn=sections.SitnConfig(match="none", source_gate=False),
         contrast=sections.ContrastConfig(
             similarity="dot",
             reduction="sum",
