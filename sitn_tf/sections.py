@@ -151,6 +151,7 @@ class SitnConfig:
     target_attention: Literal["multi_head", "din"] = "multi_head"
     # Where the cosines of candidate and instances, which stage 1 trains, enter the score
     match: Literal["none", "inputs", "logit"] = "none"
+    source_gate: bool = False  # u^s of Eq. 8 times a gate that starts nearly closed
 
 
 @dataclasses.dataclass(frozen=True)

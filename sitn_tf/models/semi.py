@@ -42,7 +42,7 @@ class Semi(Sitn):
     @staticmethod
     def options_of(config: Config) -> SitnConfig:
         """None of SITN's, whatever their defaults."""
-        return SitnConfig(target_attention="multi_head", match="none")
+        return SitnConfig(target_attention="multi_head", match="none", source_gate=False)
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """Keys and values of attention, and the mean of the encoded sequence, `[B, D]`."""

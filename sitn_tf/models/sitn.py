@@ -1,7 +1,9 @@
 """Stage 2 of SITN: pre-trained encoders, target attention, MLP (Eq. 8)."""
 
 import tensorflow as tf
+import tf_keras
 
+from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys, MultiHeadAttention
@@ -13,12 +15,16 @@ from sitn_tf.sections import SitnConfig
 
 INSTANCE = "instance"
 
+CLOSED = -2.0
+"""Start of a gate's bias: u^s counts for 0.12 of itself until it earns more."""
+
 
 class Sitn(Scorer):
     """MLP(concat(u_f^s, u_f^t, v)), u_f by the candidate's attention over each history.
 
     Attributes:
       sequences: sequence encoders by domain.
+      gate: `[B, C, 3 D]` → `[B, C, 1]`, of the source where `sitn.source_gate` asks for one.
       match_weights: `[domains]`, of the cosines in the logit where `sitn.match` wants them there.
     """
 
@@ -38,6 +44,12 @@ class Sitn(Scorer):
         for attention in self.attentions.values():
             attention.build([None, None, dim])
         self.mlp = make_mlp(config.mlp.widths, 1, shared.dropout)
+        self.gate = None
+        if self.options.source_gate and schema.SOURCE in self.items:
+            closed = tf_keras.initializers.Constant(CLOSED)
+            self.gate = tf_keras.layers.Dense(
+                1, "sigmoid", bias_initializer=closed, name="source_gate"
+            )
         self.match_weights = None
         if self.options.match == "logit":
             # From 0 the encoders would learn nothing of it.
@@ -60,13 +72,20 @@ class Sitn(Scorer):
         return parts
 
     def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
-        """What the candidates see of the histories, u_f of each domain: `[B, C, D]` each."""
-        return [
+        """What the candidates see of the histories, u_f of each domain: `[B, C, D]` each.
+
+        With a gate, the source's is multiplied by sigmoid(w concat(u_f^s, u_f^t, v) + b).
+        """
+        seen = [
             attention.attend(
                 candidates, Keys(*(encoded[f"{domain}_{part}"] for part in Keys._fields))
             )
             for domain, attention in self.attentions.items()
         ]
+        if self.gate is None:
+            return seen
+        source, *others = seen
+        return [source * self.gate(tf.concat([*seen, candidates], axis=-1)), *others]
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Eq. 8 without the sigmoid; the match is a further part of its input, or added."""
