@@ -70,8 +70,6 @@ def run(
     asked = bool(config.stage2.race_steps) and init != runs.NO_INIT
     # Other workers copy what is there before the first one changes it.
     _mean_over_workers(strategy, 0.0)
-    if loop.overwrite and not asked:
-        shutil.rmtree(runs.race_of(run_dir), ignore_errors=True)
     if not loop.overwrite:
         _check(run_dir, init, asked)
     raced = None if loop.overwrite else runs.read_json(run_dir / runs.RACE_FILE, None)
@@ -82,6 +80,8 @@ def run(
     else:
         winner = None
     if winner is None:
+        if loop.overwrite:
+            shutil.rmtree(runs.race_of(run_dir), ignore_errors=True)
         return _train(given, data_dir, run_dir, strategy, loop)
     shutil.rmtree(runs.race_of(run_dir), ignore_errors=True)
     start = every_start(config, init).get(winner, given)

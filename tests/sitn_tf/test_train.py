@@ -69,8 +69,8 @@ def test_stage_2_starts_from_stage_1(workdir):
     assert any("source_items/brand" in name for name in described["restored"])
     assert any("attention" in name for name in described["fresh"])
     assert [name.split("/")[1] for name in described["untrained"]] == [
-        "ids:0 [30, 8]",
-        "ids:0 [24, 8]",
+        "ids:0 [20, 8]",
+        "ids:0 [15, 8]",
     ]
     assert not described["restored_in_part"]
     assert not set(described["restored"]) & {*described["fresh"], *described["untrained"]}
