@@ -202,9 +202,7 @@ def test_a_stage_1_that_learned_nothing_is_said_aloud(small, tmp_path, monkeypat
     assert "; a race in stage 2 will show whether to start from it" in said
     assert "held-out rank gain 0.3000, recall@10 " in said
     commands.run_main(train, "--stage=2", *given, "--dry_run")
-    assert "first a race of 1 steps each: stage1, scratch, no_source" in (
-        capsys.readouterr().out
-    )
+    assert "first a race of 1 steps each: stage1, scratch, no_source" in (capsys.readouterr().out)
     monkeypatch.setattr(stage2, "run_stage2", _Trainer(stage1=0.8, scratch=0.7, no_source=0.6))
     _run(small, tmp_path / "stage2", str(tmp_path / "stage1"))
     assert f"warning: the best epoch of {warning}" in capsys.readouterr().out
