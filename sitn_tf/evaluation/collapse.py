@@ -45,7 +45,7 @@ def clusters_of(space: "InstanceToCluster", instances: Mapping[str, np.ndarray])
     encoders = {schema.SOURCE: space.source, schema.TARGET: space.target}
     every = np.ones(len(instances[schema.SOURCE]), bool)
     return Clusters(
-        assignment={d: e.assign(instances[d]).numpy() for d, e in encoders.items()},
+        assignment={d: e.assign(instances[d], every).numpy() for d, e in encoders.items()},
         new={d: e(instances[d], every).numpy() for d, e in encoders.items()},
         instances=instances,
         top_k=space.config.top_k,
