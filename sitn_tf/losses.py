@@ -13,6 +13,9 @@ import tensorflow as tf
 MASKED_LOGIT = -1e9
 """Stands for minus infinity: its exponential is 0 and its gradient is finite."""
 
+SINKHORN_ITERATIONS = 3
+"""Of a balanced assignment, as many as SwAV's."""
+
 
 def unit(x: tf.Tensor) -> tf.Tensor:
     """Scales the last axis to length 1; a zero vector stays zero, with a finite gradient."""
@@ -60,6 +63,31 @@ def cluster_assignment(p: tf.Tensor, c: tf.Tensor, temperature: float = 1.0) -> 
       pi, `[N, K]`; rows sum to 1.
     """
     return tf.nn.softmax(tf.matmul(p, c, transpose_b=True) / temperature, axis=1)
+
+
+def balanced_assignment(
+    p: tf.Tensor, c: tf.Tensor, valid: tf.Tensor, temperature: float = 1.0
+) -> tf.Tensor:
+    """`cluster_assignment` with about as many of the valid instances for each cluster.
+
+    Sinkhorn's iterations as in SwAV (Caron et al., NeurIPS 2020): exp(c . p / tau) is scaled, in
+    turn, so that the valid rows give each cluster the same sum and that each row sums to 1. With a
+    gradient, where SwAV has none: nothing else trains C.
+
+    Args:
+      p: `[N, D]`, the global batch.
+      c: `[K, D]`.
+      valid: `[N]` bool.
+
+    Returns:
+      pi, `[N, K]`; rows sum to 1, those that are not valid too.
+    """
+    logits = tf.matmul(p, c, transpose_b=True) / temperature
+    left_out = tf.where(valid, 0.0, MASKED_LOGIT)[:, None]
+    for _ in range(SINKHORN_ITERATIONS):
+        logits -= tf.reduce_logsumexp(logits + left_out, axis=0, keepdims=True)
+        logits -= tf.reduce_logsumexp(logits, axis=1, keepdims=True)
+    return tf.exp(logits)
 
 
 def new_clusters(pi: tf.Tensor, p: tf.Tensor, valid: tf.Tensor, norm: str = "none") -> tf.Tensor:

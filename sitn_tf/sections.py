@@ -256,6 +256,8 @@ class ContrastConfig:
     i2c_weight: float = 1.0
     granularities: tuple[int, ...] = (32, 64, 128, 256)  # K of each interest space
     top_k: int = 2  # k of Eq. 6: views of a user
+    # pi of Eq. 5; balanced: as much of the batch to each cluster (Sinkhorn, in the manner of SwAV)
+    assignment: Literal["softmax", "balanced"] = "softmax"
     assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1
     cluster_norm: Literal["l2", "mean", "none"] = "l2"  # of u in Eq. 5; printed as none
     # of C; shared: orthogonal, and both domains start from the same

@@ -37,15 +37,19 @@ class ClusterEncoder(tf_keras.layers.Layer):
             self.mlp.build([None, self.config.top_k * self.dim])
         super().build(input_shape)
 
-    def assign(self, p: tf.Tensor) -> tf.Tensor:
-        """Instances `[N, D]` → assignment pi `[N, K]` (Eq. 5, second line)."""
+    def assign(self, p: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """Instances `[N, D]`, valid `[N]` → assignment pi `[N, K]` (Eq. 5, second line)."""
         c = losses.unit(self.c) if self.config.similarity == "cosine" else self.c
-        pi = losses.cluster_assignment(p, c, self.config.assignment_temperature)
+        temperature = self.config.assignment_temperature
+        if self.config.assignment == "balanced":
+            pi = losses.balanced_assignment(p, c, valid, temperature)
+        else:
+            pi = losses.cluster_assignment(p, c, temperature)
         return tf.stop_gradient(pi) if self.config.stop_cluster_gradient else pi
 
     def call(self, p: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
         """Instances `[N, D]` of the global batch, valid `[N]` → new clusters u `[K, D]`."""
-        return losses.new_clusters(self.assign(p), p, valid, self.config.cluster_norm)
+        return losses.new_clusters(self.assign(p, valid), p, valid, self.config.cluster_norm)
 
     def views(self, p: tf.Tensor, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Multi-view clusters of instances (Eq. 6).

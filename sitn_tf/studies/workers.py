@@ -19,6 +19,9 @@ TaskT = TypeVar("TaskT")
 LOOK_SECONDS = 1.0
 """Between looks whether a task that was held back may begin."""
 
+TASKS_A_WORKER = 10
+"""Then another one takes over: TensorFlow keeps some 20 MB of each graph with custom gradients."""
+
 
 def do_all(
     tasks: Sequence[TaskT],
@@ -54,21 +57,23 @@ def do_all(
             for worker in [worker for worker in running if worker.pipe in ended]:
                 running.remove(worker)
                 alive, outcome = worker.outcome()
-                if alive:
+                if alive and worker.tasks < TASKS_A_WORKER:
                     idle.append(worker)
+                else:
+                    worker.end()
                 yield worker.task, outcome
     finally:
         for worker in running:
             worker.process.terminate()
         for worker in (*running, *idle):
-            worker.pipe.close()
-            worker.process.join()
+            worker.end()
 
 
 class _Worker(Generic[TaskT]):
     """A process, and this end of its pipe."""
 
     task: TaskT
+    tasks = 0
 
     def __init__(self, do: Callable[[TaskT], Any], threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -80,6 +85,7 @@ class _Worker(Generic[TaskT]):
 
     def begin(self, task: TaskT) -> None:
         self.task = task
+        self.tasks += 1
         # It may have died meanwhile, which `outcome` finds.
         with contextlib.suppress(OSError):
             self.pipe.send(task)
@@ -91,6 +97,11 @@ class _Worker(Generic[TaskT]):
         except (EOFError, OSError):
             self.process.join()
             return False, self.process.exitcode
+
+    def end(self) -> None:
+        """Lets an idle worker go, and waits until it is gone."""
+        self.pipe.close()
+        self.process.join()
 
 
 def _work(pipe: connection.Connection, do: Callable[[Any], Any], threads: int) -> None:

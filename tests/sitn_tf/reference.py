@@ -59,6 +59,21 @@ def assignment(p, c):
     return pi
 
 
+def balanced_assignment(p, c, valid, tau, iterations):
+    """Sinkhorn's iterations over the valid rows: `[N, K]`, the other rows are zero."""
+    rows = [i for i in range(len(p)) if valid[i]]
+    pi = np.zeros((len(p), len(c)))
+    for i in rows:
+        for k in range(len(c)):
+            pi[i, k] = math.exp(float(np.dot(c[k], p[i])) / tau)
+    for _ in range(iterations):
+        for k in range(len(c)):
+            pi[:, k] *= len(rows) / len(c) / sum(pi[i, k] for i in rows)
+        for i in rows:
+            pi[i] /= sum(pi[i, k] for k in range(len(c)))
+    return pi
+
+
 def new_clusters(pi, p):
     """Eq. 5, first line: `[K, D]`."""
     u = np.zeros((pi.shape[1], p.shape[1]))

@@ -61,6 +61,29 @@ def test_assignment_golden():
     np.testing.assert_allclose(pi, [[0.75, 0.25]], rtol=1e-6)
 
 
+def test_balanced_assignment_is_sinkhorns(rng):
+    c = _rows(rng, 3)
+    p = 0.5 * _rows(rng, 9) + c[0]
+    valid = np.arange(9) % 4 > 0
+    pi = losses.balanced_assignment(p, c, tf.constant(valid), 0.5).numpy()
+    expected = reference.balanced_assignment(p, c, valid, 0.5, losses.SINKHORN_ITERATIONS)
+    np.testing.assert_allclose(pi[valid], expected[valid], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(pi.sum(axis=1), 1.0, rtol=1e-5)
+    # The softmax gives most of the batch to one cluster.
+    share = pi[valid].mean(axis=0)
+    uneven = losses.cluster_assignment(p, c, 0.5).numpy()[valid].mean(axis=0)
+    assert np.ptp(share) < 0.2 * np.ptp(uneven)
+
+
+def test_balanced_assignment_without_a_valid_row_is_finite(rng):
+    p, c = tf.constant(_rows(rng, 4)), tf.constant(_rows(rng, 3))
+    with tf.GradientTape() as tape:
+        tape.watch([p, c])
+        pi = losses.balanced_assignment(p, c, tf.zeros([4], tf.bool), 0.1)
+    for value in (pi, *tape.gradient(pi, [p, c])):
+        assert np.isfinite(value).all()
+
+
 def test_new_clusters_golden():
     # u_1 = 0.75 (1, 0) + 0.5 (0, 2) = (0.75, 1); u_2 = 0.25 (1, 0) + 0.5 (0, 2) = (0.25, 1).
     pi = tf.constant([[0.75, 0.25], [0.5, 0.5], [0.9, 0.1]])

@@ -21,11 +21,12 @@ def four_cpus(two_cpus):
 READINGS = [
     {},
     {"negatives": "views", "stop_cluster_gradient": True},
+    {"assignment": "balanced"},
     {"view": "mlp", "similarity": "dot", "reduction": "sum", "cluster_norm": "none"},
 ]
 
 
-@pytest.mark.parametrize("change", READINGS, ids=["default", "views", "paper"])
+@pytest.mark.parametrize("change", READINGS, ids=["default", "views", "balanced", "paper"])
 def test_stage_1_loss_and_gradients(small, four_cpus, change):
     chosen, batch = settings(**change), read_batches(small, schema.STAGE1)[0]
     one = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:1]), chosen)

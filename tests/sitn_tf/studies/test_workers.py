@@ -3,10 +3,11 @@ import os
 from sitn_tf.studies import workers
 
 
-def test_tasks_spread_over_workers_wait_for_each_other_and_outlive_a_death():
+def test_tasks_spread_over_workers_wait_for_each_other_and_outlive_a_death(monkeypatch):
     """Tasks of one letter are not done at once; the second of "b" kills its worker."""
     tasks = ["a1", "a2", "b1", "b2", "b3"]
     at_once = []
+    monkeypatch.setattr(workers, "TASKS_A_WORKER", 2)
 
     def may_begin(task, running):
         if ready := task[0] not in [other[0] for other in running]:
