@@ -1,16 +1,14 @@
-"""One sequence encoder for both domains: in stage 1, handed over, in the scorers."""
+"""One sequence encoder for both domains, in both stages (its hand-over: test_sitn_options.py)."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
-from sitn_tf.distributed.replicas import cpu_strategy
-from sitn_tf.errors import InputError
 from sitn_tf.layers import dropout, randomness
 from sitn_tf.layers.contrast import InstanceToInstance
 from sitn_tf.models.registry import PRETRAINERS, make_pretrainer, make_scorer
-from sitn_tf.training import stage1, stage2
+from sitn_tf.training import stage2
 from tests.small_dataset import MAX_HISTORY
 
 SHARED = "encoder.shared=true"
@@ -74,19 +72,3 @@ def test_both_domains_train_it(small):
             value = loss()
         for gradient in tape.gradient(value, _encoders(scorer)):
             assert np.abs(tf.convert_to_tensor(gradient)).max() > 0
-
-
-def test_it_is_handed_over_once(small, tmp_path, two_cpus):
-    init = tmp_path / "stage1"
-    chosen = _chosen("stage1.epochs=1")
-    stage1.run_stage1(chosen, small, init, cpu_strategy(two_cpus[:1]))
-    for change in ((), ("model.name=semi",), ("model.use_source=false",)):
-        scorer = _make(make_scorer, small, *change)
-        fresh = [v.numpy() for v in _encoders(scorer)]
-        restored = stage2.restore_encoders(scorer, str(init))
-        assert sum("/shared_encoder/" in v.name for v in restored) == len(fresh) == 5
-        for before, after in zip(fresh, _encoders(scorer), strict=True):
-            assert np.abs(before - after).max() > 1e-4
-    manifest = schema.read_manifest(small)
-    with pytest.raises(InputError, match=r"other encoders .*encoder\.shared: True, False"):
-        stage2.check_fits(init, _chosen("encoder.shared=false"), manifest)

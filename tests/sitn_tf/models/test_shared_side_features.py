@@ -1,19 +1,15 @@
 """One vocabulary and one table of each side feature for both domains, from files to an export."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from export.item_vectors import fold
 from sitn_tf import config, data, runs, schema, trained_models
-from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer, make_scorer
-from sitn_tf.training import dry_run, stage1, stage2
+from sitn_tf.training import dry_run, stage2
 from tests.export.small_run import write_small_run
-from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches, settings
 from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import MAX_HISTORY, TARGET_ITEMS, write_small_dataset
 
@@ -124,40 +120,6 @@ def test_a_model_trains_it_from_both_domains(two_vocabularies, model):
     assert set(moved.nonzero()[0]) == {2, 3, 4}
     if scorer.config.model.precision == "float32":
         np.testing.assert_allclose(scorer(batch), encode_and_score(scorer, batch), atol=1e-5)
-
-
-def test_two_replicas_are_one(two_vocabularies, two_cpus):
-    chosen = settings()
-    items = dataclasses.replace(chosen.items, shared_side_features=True)
-    chosen = dataclasses.replace(chosen, items=items)
-    [batch] = read_batches(two_vocabularies, schema.STAGE2)[:1]
-    outcomes = [
-        Trial(
-            two_vocabularies, schema.STAGE2, cpu_strategy(two_cpus[:devices]), chosen
-        ).loss_and_gradients(batch, split)
-        for devices, split in ((1, (ROWS,)), (2, (7, 4)))
-    ]
-    assert_same(*outcomes)
-
-
-def test_stage_2_starts_from_the_table_of_stage_1(two_vocabularies, tmp_path, two_cpus):
-    strategy = cpu_strategy(two_cpus[:1])
-    chosen = _chosen("stage1.epochs=1")
-    init = tmp_path / "stage1"
-    stage1.run_stage1(chosen, two_vocabularies, init, strategy)
-    scorer = _make(make_scorer, two_vocabularies)
-    fresh = [v.numpy() for v in _shared(scorer)]
-    restored = stage2.restore_encoders(scorer, str(init))
-    assert sum(v.name.startswith("shared_items/") for v in restored) == 2
-    for before, after in zip(fresh, _shared(scorer), strict=True):
-        assert np.abs(before - after).max() > 1e-4
-    manifest = schema.read_manifest(two_vocabularies)
-    for change, said in (
-        ("items.shared_side_features=false", r"items\.shared_side_features: True, False"),
-        ("model.use_source=false", r"model\.use_source: True, False"),
-    ):
-        with pytest.raises(InputError, match=rf"other encoders .*{said}"):
-            stage2.check_fits(init, _chosen(change), manifest)
 
 
 def test_an_export_folds_it_away(two_vocabularies, tmp_path):

@@ -9,6 +9,7 @@ from export.exporting import export
 from export.options import ExportOptions
 from sitn_tf import config, data, runs, schema, trained_models
 from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics
 from sitn_tf.evaluation.predictions import predict
 from sitn_tf.models.registry import make_scorer
@@ -76,9 +77,8 @@ def test_without_the_source_there_is_no_gate(small):
     assert config.override(config.default(), ["model.name=semi"]).sitn == config.default().sitn
 
 
-@pytest.mark.parametrize("match", ["inputs", "logit"])
-def test_every_weight_has_a_gradient(small, match):
-    scorer = _make(small, *TOGETHER, f"sitn.match={match}", "encoder.layer_norm=true")
+def test_every_weight_has_a_gradient(small):
+    scorer = _make(small, *TOGETHER, "sitn.match=logit", "encoder.layer_norm=true")
     for number, weight in enumerate(scorer.trainable_variables):
         weight.assign_add(tf.random.stateless_normal(weight.shape, [number, 1], stddev=0.1))
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 64)))
@@ -102,31 +102,38 @@ def test_two_replicas_are_one(small, two_cpus):
     assert_same(*outcomes)
 
 
-def test_both_stages_train_it(small, tmp_path, two_cpus):
-    chosen = config.override(
-        config.tiny(),
-        [
-            *TOGETHER,
-            "sitn.match=inputs",
-            "stage2.contrast_weight=0.01",
-            "model.dropout=0.1",
-            "stage1.epochs=1",
-            "stage2.epochs=1",
-        ],
-    )
+def _shared(model):
+    """What both domains share: the tables of title words and brands, five weights of encoders."""
+    return [v for v in model.trainable_variables if "shared_" in v.name]
+
+
+def test_both_stages_train_them_and_hand_over_once(small, tmp_path, two_cpus):
+    changes = [*TOGETHER, "sitn.match=inputs", "stage2.contrast_weight=0.01", "model.dropout=0.1"]
+    epochs = ["stage1.epochs=1", "stage2.epochs=1"]
+    chosen = config.override(config.tiny(), [*changes, *epochs])
     strategy = cpu_strategy(two_cpus[:1])
-    stage1.run_stage1(chosen, small, tmp_path / "stage1", strategy)
-    init = str(tmp_path / "stage1")
-    stage2.run_stage2(chosen, small, tmp_path / "stage2", strategy, init)
+    init = tmp_path / "stage1"
+    stage1.run_stage1(chosen, small, init, strategy)
+    scorer = _make(small, *TOGETHER)
+    restored = stage2.restore_encoders(scorer, str(init))
+    assert sum("shared_" in v.name for v in restored) == len(_shared(scorer)) == 7
+    pretrained = trained_models.load_pretrainer(init).model
+    for ours, theirs in zip(_shared(scorer), _shared(pretrained), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    manifest = schema.read_manifest(small)
+    for name in ("items.shared_side_features", "encoder.shared", "model.use_source"):
+        other = config.override(chosen, [f"{name}=false"])
+        with pytest.raises(InputError, match=rf"other encoders .*{name}: True, False"):
+            stage2.check_fits(init, other, manifest)
+    stage2.run_stage2(chosen, small, tmp_path / "stage2", strategy, str(init))
     run = trained_models.load_scorer(tmp_path / "stage2")
     scored = predict(run.scorer, data.read_split(small, schema.STAGE2, schema.VALIDATION, 16))
     found = metrics.click_metrics(scored.label, scored.probability, scored.request)
     assert found["auc"] == pytest.approx(run.metrics["validation"]["auc"], abs=1e-6)
 
 
-@pytest.mark.parametrize("match", ["inputs", "logit"])
-def test_it_is_served_as_it_was_trained(tmp_path, match):
-    run_dir = write_small_run(tmp_path, *TOGETHER, f"sitn.match={match}")
+def test_they_are_served_as_they_were_trained(tmp_path):
+    run_dir = write_small_run(tmp_path, *TOGETHER, "sitn.match=inputs")
     made, _ = export(run_dir, tmp_path / "servable", ExportOptions(goldens=16))
     scorer = trained_models.load_scorer(run_dir).scorer
     asked = [
