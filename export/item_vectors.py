@@ -31,11 +31,15 @@ def _fold(scorer: Scorer, domain: str) -> np.ndarray:
     return np.concatenate([scorer.item_vectors(domain, part).numpy() for part in parts])
 
 
-def fold_popularity(scorer: Scorer) -> np.ndarray | None:
-    """What is added to each target item's logits, `[V]` float32; None without popularity."""
+def fold_popularity(scorer: Scorer) -> tuple[float, np.ndarray] | None:
+    """What logits are multiplied by, and what is added to each target item's, `[V]` float32.
+
+    None without popularity.
+    """
     if scorer.popularity is None:
         return None
-    return scorer.popularity(tf.range(scorer.items[schema.TARGET].table.size)).numpy()
+    added = scorer.popularity.of(tf.range(scorer.items[schema.TARGET].table.size)).numpy()
+    return float(scorer.popularity.fit[0]), added
 
 
 def quantise(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -101,8 +101,11 @@ class Servable:
         self._items = {
             domain: ItemVectors(vectors[domain], options.tables, domain) for domain in scorer.items
         }
-        bias = fold_popularity(scorer)
-        self._bias = None if bias is None else tf.Variable(bias, trainable=False, name="popularity")
+        popularity = fold_popularity(scorer)
+        if popularity is not None:
+            self._slope, added = popularity
+            self._added = tf.Variable(added, trainable=False, name="popularity")
+        self._has_popularity = popularity is not None
         self._lookups = {domain: _lookup_table(vocabularies[domain]) for domain in scorer.items}
         self.fingerprint = _fingerprint([*vectors.values(), *scorer.get_weights()])
         self._context_specs = {
@@ -231,8 +234,8 @@ class Servable:
         )
         vectors = self._items[schema.TARGET].lookup(candidates)
         raw = self._scorer.score(encoded, vectors)
-        if self._bias is not None:
-            raw += tf.gather(self._bias, candidates)
+        if self._has_popularity:
+            raw = self._slope * raw + tf.gather(self._added, candidates)
         logit = self._finite(calibrated(raw, self.options.calibration), LOGIT)
         real = candidates != schema.PAD_ID
         return {

@@ -208,8 +208,8 @@ def markdown(granularities: Sequence[Granularity]) -> str:
         parts.append(
             f"\n## K = {space.clusters}\n\n{space.same_pair:.1%} of the users have their first "
             f"choices of both domains in one pair; {space.same_pair_chance:.1%} would by chance. "
-            f"The domains' mean instances are {space.apart:.2f} times their spread apart, the clusters' means "
-            f"{space.clusters_apart:.2f}.\n"
+            f"The domains' mean instances are {space.apart:.2f} times their spread apart, the "
+            f"clusters' means {space.clusters_apart:.2f}.\n"
         )
         parts.append("| source | target | cosine | users | source items | target items |")
         parts.append("|---|---|---|---|---|---|")

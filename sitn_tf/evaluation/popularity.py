@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from sitn_tf.data import Batch
 from sitn_tf.evaluation.predictions import Predictions, predict
+from sitn_tf.layers.popularity import NOTHING
 from sitn_tf.models.scorer import Scorer
 
 WEIGHT = "popularity_weight"
@@ -33,8 +34,6 @@ def fit_and_predict(
 ) -> Predictions:
     """`predict`, and on the way the scorer's popularity, if it has any, is fitted to the split.
 
-    The shift keeps the mean logit of the split's candidates as it was.
-
     Args:
       score: the scorer's `scoring_graph`.
 
@@ -44,13 +43,14 @@ def fit_and_predict(
     popularity = scorer.popularity
     if popularity is None:
         return predict(scorer, batches, score)
-    popularity.term.assign([0.0, 0.0])
+    popularity.fit.assign(NOTHING)
     scored = predict(scorer, batches, score)
     log_clicks = popularity.log_clicks.numpy()[scored.candidate]
     requests = scored.request if scorer.ranks_candidates else None
-    weight = fit_weight(scored.logit, log_clicks, scored.label, requests)
-    popularity.term.assign([weight, -weight * float(np.mean(log_clicks, dtype=np.float64))])
-    return dataclasses.replace(scored, logit=scored.logit + popularity(scored.candidate).numpy())
+    popularity.fit.assign(fit(scored.logit, log_clicks, scored.label, requests))
+    return dataclasses.replace(
+        scored, logit=popularity(scored.logit.astype(np.float32), scored.candidate).numpy()
+    )
 
 
 def told_weight(scorer: Scorer) -> dict[str, float]:
@@ -58,31 +58,31 @@ def told_weight(scorer: Scorer) -> dict[str, float]:
     return {} if scorer.popularity is None else {WEIGHT: scorer.popularity.weight}
 
 
-def fit_weight(
+def fit(
     logits: np.ndarray,
     log_clicks: np.ndarray,
     labels: np.ndarray,
     requests: np.ndarray | None = None,
-) -> float:
-    """The w of logit + w log(1 + clicks).
-
-    It is w' / a of a regression of labels on a logit + w' log_clicks.
+) -> tuple[float, float, float]:
+    """The a, w and s of a regression of labels on a logit + w log_clicks + s.
 
     Args:
       logits, log_clicks, labels: `[N]`.
       requests: `[N]`, where logits are free by a number for each request (Scorer.ranks_candidates):
-        rows of a request stand together, and clicks are a softmax over them. None for a logistic
-        regression of all rows, with an intercept.
+        rows of a request stand together, and clicks are a softmax over them; s keeps the mean
+        logit. None for a logistic regression of all rows.
 
     Returns:
-      At least 0; 0 where a is not positive, and where there is nothing to fit.
+      w above 0; NOTHING where it would not be, where a is not positive, and where there is
+      nothing to fit.
     """
     columns = np.stack([logits, log_clicks], axis=1).astype(np.float64)
     clicked = labels > 0
     if not np.isfinite(columns).all() or clicked.all() or not clicked.any():
-        return 0.0
+        return NOTHING
     first = np.zeros(1, np.int64) if requests is None else _first_rows(requests)
     sizes = np.diff(np.r_[first, len(columns)])
+    mean = columns.mean(axis=0)
     columns -= np.repeat(np.add.reduceat(columns, first) / sizes[:, None], sizes, axis=0)
     spread = columns.std(axis=0)
     scale = np.where(spread > 0, spread, 1.0)
@@ -93,7 +93,10 @@ def fit_weight(
     else:
         fitted = _minimise(_softmax(columns, clicked, first), 2)
     slope, weight = fitted[:2] / scale
-    return float(max(weight / slope, 0.0)) if slope > 0 else 0.0
+    if slope <= 0 or weight <= 0:
+        return NOTHING
+    level = fitted[2] if requests is None else mean[0]
+    return float(slope), float(weight), float(level - slope * mean[0] - weight * mean[1])
 
 
 def _first_rows(requests: np.ndarray) -> np.ndarray:

@@ -72,7 +72,6 @@ class Scorer(tf_keras.Model, abc.ABC):
 
     Attributes:
       items: item embeddings by domain.
-      popularity: what target items' clicks add to logits outside training; None without.
       takes_over: names of the attributes that a pre-trainer may hand over
         (models/registry.py), each a layer by domain.
       learns_source: whether it is trained on requests of the source domain too; such a model has
@@ -93,9 +92,6 @@ class Scorer(tf_keras.Model, abc.ABC):
         self.config = config
         domains = schema.DOMAINS if config.model.use_source else (schema.TARGET,)
         self.items = embed_items(tables, config.items, config.model.embedding_dim, domains)
-        self.popularity = None
-        if config.model.popularity:
-            self.popularity = Popularity(tables[schema.TARGET].count)
         self.request_embedding = None
         if config.model.request_features:
             self.request_embedding = RequestEmbedding(config.model)
@@ -222,7 +218,7 @@ class Scorer(tf_keras.Model, abc.ABC):
         score = self.score if domain == schema.TARGET else self.score_source
         logits = tf.cast(score(encoded, candidates, training=training), tf.float32)
         if self.popularity is not None and not training and domain == schema.TARGET:
-            logits += self.popularity(shown)
+            logits = self.popularity(logits, shown)
         if with_losses:
             return logits, self.auxiliary_losses(histories, encoded, inputs)
         return logits

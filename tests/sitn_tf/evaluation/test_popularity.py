@@ -10,9 +10,10 @@ import tensorflow as tf
 from sitn_tf import config, data, evaluate, runs, schema, trained_models
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.evaluation import metrics
-from sitn_tf.evaluation.popularity import fit_and_predict, fit_weight
+from sitn_tf.evaluation.popularity import fit, fit_and_predict
 from sitn_tf.evaluation.predictions import predict, scoring_graph
 from sitn_tf.layers import randomness
+from sitn_tf.layers.popularity import NOTHING
 from sitn_tf.models.registry import SCORERS, make_scorer
 from sitn_tf.training import stage2
 from tests.commands import run_main
@@ -41,7 +42,7 @@ def clicks_by_popularity(true_weight, rows=3000, slope=0.7, seed=0):
 
 def by_scipy(loss, size):
     found = scipy.optimize.minimize(loss, np.zeros(size), method="BFGS", options={"gtol": 1e-9})
-    return found.x[1] / found.x[0]
+    return found.x
 
 
 def test_the_weight_is_that_of_a_logistic_regression():
@@ -51,11 +52,12 @@ def test_the_weight_is_that_of_a_logistic_regression():
         eta = p[0] * logits + p[1] * log_clicks + p[2]
         return np.mean(np.logaddexp(0, eta) - labels * eta)
 
-    found = fit_weight(logits, log_clicks, labels)
+    found = fit(logits, log_clicks, labels)
     np.testing.assert_allclose(found, by_scipy(loss, 3), rtol=1e-4)
-    np.testing.assert_allclose(found, 0.5, atol=0.1)
-    wide = fit_weight(1e4 * logits + 7e5, log_clicks, labels)
-    np.testing.assert_allclose(wide, 1e4 * found, rtol=1e-6)
+    np.testing.assert_allclose(found[1] / found[0], 0.5, atol=0.1)
+    wide = fit(1e4 * logits + 7e5, log_clicks, labels)
+    expected = (found[0] / 1e4, found[1], found[2] - found[0] * 70)
+    np.testing.assert_allclose(wide, expected, rtol=1e-6)
 
 
 def test_the_weight_is_that_of_a_softmax_over_each_request():
@@ -71,27 +73,29 @@ def test_the_weight_is_that_of_a_softmax_over_each_request():
                 total += np.log(np.sum(np.exp(eta))) - np.mean(eta[clicked])
         return total / 600
 
-    found = fit_weight(logits, log_clicks, labels, requests)
-    np.testing.assert_allclose(found, by_scipy(loss, 2), rtol=1e-3)
+    found = fit(logits, log_clicks, labels, requests)
+    np.testing.assert_allclose(found[:2], by_scipy(loss, 2), rtol=1e-3)
+    popular = found[0] * logits + found[1] * log_clicks + found[2]
+    np.testing.assert_allclose(popular.mean(), logits.mean(), atol=1e-9)
     free = np.random.default_rng(1).normal(size=600)[requests] * 50
     np.testing.assert_allclose(
-        fit_weight(logits + free, log_clicks, labels, requests), found, rtol=1e-3
+        fit(logits + free, log_clicks, labels, requests)[:2], found[:2], rtol=1e-3
     )
-    assert abs(fit_weight(logits + free, log_clicks, labels) - found) > 0.2
+    assert abs(fit(logits + free, log_clicks, labels)[1] - found[1]) > 0.05
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_where_the_weight_is_zero(grouped):
     logits, log_clicks, labels, requests = clicks_by_popularity(-0.5)
     group = requests if grouped else None
-    assert fit_weight(logits, log_clicks, labels, group) == 0.0
+    assert fit(logits, log_clicks, labels, group) == NOTHING
     _, _, liked, _ = clicks_by_popularity(0.5)
-    assert fit_weight(logits, log_clicks, liked, group) > 0.3
+    assert fit(logits, log_clicks, liked, group)[1] > 0.1
     for changed in (-logits, 0 * logits, np.where(logits > 2, np.nan, logits)):
-        assert fit_weight(changed, log_clicks, liked, group) == 0.0
-    assert fit_weight(logits, 0 * log_clicks + 3, liked, group) == 0.0
-    assert fit_weight(logits, log_clicks, 0 * liked, group) == 0.0
-    assert fit_weight(logits, log_clicks, 0 * liked + 1, group) == 0.0
+        assert fit(changed, log_clicks, liked, group) == NOTHING
+    assert fit(logits, 0 * log_clicks + 3, liked, group) == NOTHING
+    assert fit(logits, log_clicks, 0 * liked, group) == NOTHING
+    assert fit(logits, log_clicks, 0 * liked + 1, group) == NOTHING
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -100,9 +104,9 @@ def test_clicks_that_can_be_told_apart_still_have_a_weight(grouped):
     score = logits + 0.5 * log_clicks
     labels = (score > np.median(score)).astype(np.int64)
     group = requests if grouped else None
-    found = fit_weight(logits, log_clicks, labels, group)
-    np.testing.assert_allclose(found, 0.5, rtol=0.05 if group is None else 0.2)
-    assert 0 < fit_weight(1e30 * logits, log_clicks, labels, group) < np.inf
+    slope, weight, _ = fit(logits, log_clicks, labels, group)
+    np.testing.assert_allclose(weight / slope, 0.5, rtol=0.05 if group is None else 0.2)
+    assert 0 < fit(1e30 * logits, log_clicks, labels, group)[1] < np.inf
 
 
 def _scorer(small, *settings):
@@ -123,7 +127,7 @@ def test_training_sees_no_count(small, name):
     """Losses and gradients have the bits that they have without it, whatever the weight."""
     batch = _batch(small, SCORERS[name].learns_source)
     without, popular = (_scorer(small, f"model.name={name}", *more) for more in ((), (ON,)))
-    popular.popularity.term.assign([3.0, -1.0])
+    popular.popularity.fit.assign([2.0, 3.0, -1.0])
     (losses, gradients), (again, gradients_again) = (
         _losses_and_gradients(scorer, batch) for scorer in (without, popular)
     )
@@ -133,7 +137,7 @@ def test_training_sees_no_count(small, name):
         np.testing.assert_array_equal(gradient, other)
     count = runs.read_tables(small, schema.read_manifest(small), popular.config)["target"].count
     added = 3 * np.log1p(count)[batch["candidates"]] - 1
-    np.testing.assert_allclose(popular(batch) - without(batch), added, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(popular(batch) - 2 * without(batch), added, rtol=1e-4, atol=1e-5)
 
 
 def _losses_and_gradients(scorer, batch):
@@ -151,11 +155,11 @@ def test_a_source_request_and_a_model_in_half_precision(small):
     scorer = _scorer(small, "model.name=minet", ON, "model.precision=bfloat16")
     asked = data.source_requests(_batch(small, True))
     before = scorer(asked, domain=schema.SOURCE).numpy()
-    scorer.popularity.term.assign([1.0 + 2**-20, 0.0])
+    scorer.popularity.fit.assign([1.0, 1.0 + 2**-20, 0.0])
     np.testing.assert_array_equal(scorer(asked, domain=schema.SOURCE), before)
     ids = tf.constant([[0, 5], [14, 3]], tf.int64)
     expected = np.float32(1.0 + 2**-20) * scorer.popularity.log_clicks.numpy()[ids]
-    np.testing.assert_array_equal(scorer.popularity(ids), expected)
+    np.testing.assert_array_equal(scorer.popularity.of(ids), expected)
 
 
 @pytest.fixture(scope="module")
@@ -213,9 +217,9 @@ def test_every_epoch_is_judged_with_its_own_weight(whole, popular, two_cpus, tmp
     np.testing.assert_allclose(metrics.auc(scored.label, scored.logit), best["auc"], rtol=1e-6)
     again = fit_and_predict(run.scorer, validation, scoring_graph(run.scorer))
     np.testing.assert_allclose(again.logit, scored.logit, rtol=1e-4, atol=1e-4)
-    run.scorer.popularity.term.assign([0.0, 0.0])
-    bare = predict(run.scorer, validation).logit
-    np.testing.assert_allclose(again.logit.mean(), bare.mean(), atol=1e-5)
+    # Of a regression with an intercept the mean probability is that of a click.
+    clicked = 1 / (1 + np.exp(-again.logit.astype(np.float64)))
+    np.testing.assert_allclose(clicked.mean(), scored.label.mean(), atol=1e-4)
 
 
 def test_evaluating_tells_the_weight(whole, popular, capsys):
@@ -238,5 +242,5 @@ def test_every_replica_has_the_weight(popular, two_cpus):
     )
     np.testing.assert_array_equal(found.logit, expected.logit)
     assert one.popularity.weight > 0
-    for replica in mirrored.popularity.term.values:
-        np.testing.assert_array_equal(replica, one.popularity.term)
+    for replica in mirrored.popularity.fit.values:
+        np.testing.assert_array_equal(replica, one.popularity.fit)
