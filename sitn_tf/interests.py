@@ -50,7 +50,8 @@ def main(_: list[str]) -> None:
     for space in interests.granularities:
         print(
             f"K = {space.clusters}: {space.same_pair:.1%} of {len(users)} users within one "
-            f"pair (chance {space.same_pair_chance:.1%})"
+            f"pair (chance {space.same_pair_chance:.1%}); the domains' means lie "
+            f"{space.apart:.2f} times the spread apart, their clusters' {space.clusters_apart:.2f}"
         )
     print(
         f"wrote {folder}/clusters.md, clusters.json and clusters.png\n"

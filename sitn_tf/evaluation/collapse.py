@@ -58,6 +58,8 @@ def examine(space: Clusters) -> dict[str, float]:
     `<domain>/dead`: share of clusters that are no user's first choice.
     `<domain>/entropy`: of the mean assignment, as a share of log K.
     `<domain>/cosine`: mean cosine among new clusters.
+    `apart`: distance of the two domains' mean instances, as a multiple of the spread.
+    `clusters_apart`: the same of new clusters.
     `agreement`: share of users whose own cluster in one domain is among the top k that their
       instance of the other domain is nearest to; mean of both directions.
     `agreement_chance`: the same with the two domains' users paired at random.
@@ -67,6 +69,8 @@ def examine(space: Clusters) -> dict[str, float]:
         measures[f"{domain}/dead"] = dead_share(space.assignment[domain])
         measures[f"{domain}/entropy"] = relative_entropy(space.assignment[domain])
         measures[f"{domain}/cosine"] = mean_cosine(space.new[domain])
+    for name, vectors in (("apart", space.instances), ("clusters_apart", space.new)):
+        measures[name] = apart(vectors[schema.SOURCE], vectors[schema.TARGET])
     both = [
         agreement(space.instances[other], space.instances[domain], space.new[domain], space.top_k)
         for domain, other in (schema.DOMAINS, schema.DOMAINS[::-1])
@@ -97,6 +101,24 @@ def mean_cosine(vectors: np.ndarray) -> float:
     unit = unit_rows(vectors)
     cosines = unit @ unit.T
     return float((cosines.sum() - np.trace(cosines)) / (len(vectors) * (len(vectors) - 1)))
+
+
+def apart(source: np.ndarray, target: np.ndarray) -> float:
+    """Are the domains two clouds? The distance of their means, relative to their spread.
+
+    The spread is the root mean square distance of a vector to its own domain's mean: 0 is one
+    cloud, and far above 1 are two with nothing between. NaN if each domain is a single point.
+
+    Args:
+      source, target: `[n, D]` and `[m, D]`.
+    """
+    means = [vectors.mean(axis=0, dtype=np.float64) for vectors in (source, target)]
+    squares = [
+        np.sum((vectors - mean) ** 2, axis=1)
+        for vectors, mean in zip((source, target), means, strict=True)
+    ]
+    spread = float(np.sqrt(np.mean(np.concatenate(squares))))
+    return float(np.linalg.norm(means[0] - means[1])) / spread if spread else float("nan")
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

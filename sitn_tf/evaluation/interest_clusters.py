@@ -13,7 +13,7 @@ import numpy as np
 
 from sitn_tf import figures, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.evaluation.collapse import Clusters, clusters_of, first_choice, unit_rows
+from sitn_tf.evaluation.collapse import Clusters, apart, clusters_of, first_choice, unit_rows
 from sitn_tf.evaluation.instances import Users, item_instances, read_users
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.trained_models import PretrainedRun
@@ -47,11 +47,14 @@ class Granularity:
       clusters: K.
       same_pair: share of users whose first choices in both domains are a pair.
       same_pair_chance: the same if users were paired at random.
+      apart, clusters_apart: of the domains' instances and clusters, see `collapse.apart`.
     """
 
     clusters: int
     same_pair: float
     same_pair_chance: float
+    apart: float
+    clusters_apart: float
     pairs: list[Pair]
 
 
@@ -188,7 +191,14 @@ def describe(
         described = {d: [titles[d][i] for i in shown[d][cluster]] for d, cluster in pair.items()}
         pairs.append(Pair(**pair, cosine=float(cosines[s]), users=users, items=described))
     share, chance = same_pair(first, matched)
-    return Granularity(len(matched), share, chance, pairs)
+    return Granularity(
+        clusters=len(matched),
+        same_pair=share,
+        same_pair_chance=chance,
+        apart=apart(space.instances[schema.SOURCE], space.instances[schema.TARGET]),
+        clusters_apart=apart(source, target),
+        pairs=pairs,
+    )
 
 
 def markdown(granularities: Sequence[Granularity]) -> str:
@@ -197,7 +207,9 @@ def markdown(granularities: Sequence[Granularity]) -> str:
     for space in granularities:
         parts.append(
             f"\n## K = {space.clusters}\n\n{space.same_pair:.1%} of the users have their first "
-            f"choices of both domains in one pair; {space.same_pair_chance:.1%} would by chance.\n"
+            f"choices of both domains in one pair; {space.same_pair_chance:.1%} would by chance. "
+            f"The domains' mean instances are {space.apart:.2f} times their spread apart, the "
+            f"clusters' means {space.clusters_apart:.2f}.\n"
         )
         parts.append("| source | target | cosine | users | source items | target items |")
         parts.append("|---|---|---|---|---|---|")

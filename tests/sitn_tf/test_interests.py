@@ -42,6 +42,8 @@ def test_clusters_are_described_by_their_nearest_items():
     titles = {d: ["pad", "unknown", *(f"{d} {i}" for i in range(5))] for d in schema.DOMAINS}
     described = interest_clusters.describe(space, items, titles, count=1)
     assert described.same_pair == 1.0
+    assert described.apart == pytest.approx(0.0, abs=1e-12)
+    assert described.clusters_apart == pytest.approx(0.0, abs=1e-12)
     for pair in described.pairs:
         assert pair.cosine == pytest.approx(1.0)
         assert pair.items == {
@@ -82,7 +84,9 @@ def test_the_command_writes_and_tells(run_dir, capsys):
     titles = described[0]["pairs"][0]["items"]["source"]
     assert all(title.startswith("title of s") for title in titles)
     assert (run_dir / "interests" / "clusters.png").read_bytes()[:4] == b"\x89PNG"
-    assert "wrote" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "wrote" in said
+    assert "times the spread apart" in said
     run_main(interests, f"--run_dir={run_dir}", "--user=u3")
     told = capsys.readouterr().out
     # Two granularities, two domains, top two of each.

@@ -18,6 +18,14 @@ def test_measures_golden():
     assert collapse.relative_entropy(np.ones((3, 1))) == 1.0
 
 
+def test_apart_golden():
+    # Means (1, 0) and (1, 3); every vector is 1 from its own: 3 apart.
+    source = np.array([[0.0, 0.0], [2.0, 0.0]])
+    assert collapse.apart(source, source + np.array([0.0, 3.0])) == pytest.approx(3.0)
+    assert collapse.apart(source, source) == 0.0
+    assert np.isnan(collapse.apart(source[:1], source[1:]))
+
+
 def test_agreement_golden():
     clusters = np.eye(3)
     own = np.array([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0], [1.0, 0, 0]])  # clusters 0, 1, 2, 0
