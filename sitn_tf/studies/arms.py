@@ -64,12 +64,69 @@ GAPS = {
 }
 """The gaps of the paper, one change of the default at a time."""
 
+_I2I = "contrast.i2c_weight=0"
+_ONE_VOCABULARY = "items.shared_side_features=true"
+_CHANGES = {
+    "one_vocabulary": (_ONE_VOCABULARY,),
+    "one_encoder": (_ONE_VOCABULARY, "encoder.shared=true"),
+    "match_inputs": ("sitn.match=inputs",),
+    "match_logit": ("sitn.match=logit",),
+    "source_gate": ("sitn.source_gate=true",),
+    "popularity": ("model.popularity=true",),
+    "lengths_and_idle": ("model.request_features=source_length,target_length,idle",),
+    "hour_and_weekday": ("model.request_features=hour,weekday",),
+    "contrast_in_stage_2": ("stage2.contrast_weight=0.01",),
+    "dropout": ("model.dropout=0.2",),
+    "row_decay": ("stage2.row_decay=1e-3",),
+    "vocabulary_and_match": (_ONE_VOCABULARY, "sitn.match=inputs"),
+}
+_CHANGES_OF_STAGE1 = {
+    "train_ids": ("stage1.train_ids=true",),
+    "encoder_rate": ("stage2.encoder_rate=0.3",),
+    "race": ("stage2.race_epochs=3",),
+    "all": (
+        *_CHANGES["vocabulary_and_match"],
+        "stage1.train_ids=true",
+        "stage2.contrast_weight=0.01",
+    ),
+}
+QUALITY = {
+    "i2i": Arm((_I2I,)),
+    "i2i_i2c": Arm(),
+    "from_scratch": SCRATCH,
+    "no_source": Arm(("model.use_source=false",), pretrain=False),
+    "mean_pool": Arm(("model.name=mean_pool",), pretrain=False),
+    **{name: Arm((_I2I, *change)) for name, change in (_CHANGES | _CHANGES_OF_STAGE1).items()},
+    **{f"scratch_{name}": Arm(change, pretrain=False) for name, change in _CHANGES.items()},
+}
+"""What may bring more of stage 1 to the score, after i2i and from scratch, beside controls."""
+
+I2C = {
+    "i2i": Arm((_I2I,)),
+    "default": Arm(),
+    "weight_0.2": Arm(("contrast.i2c_weight=0.2",)),
+    "after_300": Arm(("stage1.i2c_after=300",)),
+    "shared_start": Arm(("contrast.cluster_init=shared",)),
+    "views": Arm(("contrast.negatives=views",)),
+    "exclude_own": Arm(("contrast.exclude_own=true",)),
+    "stop_gradient": Arm(("contrast.stop_cluster_gradient=true",)),
+    "one_granularity_32": Arm(("contrast.granularities=32",)),
+    "top_k_1": Arm(("contrast.top_k=1",)),
+    "view_mlp": Arm(("contrast.view=mlp",)),
+    "balanced": Arm(("contrast.assignment=balanced",)),
+    "balanced_shared_start": Arm(("contrast.assignment=balanced", "contrast.cluster_init=shared")),
+    "balanced_one_space": Arm(("contrast.assignment=balanced", _ONE_VOCABULARY)),
+}
+"""Ways for i2c to add something to i2i alone."""
+
 MODELS = {name: Arm((f"model.name={name}",), pretrain=has_stage1(name)) for name in SECTIONS}
 """Each model as its authors trained it, by its defaults: those with a stage 1 after it."""
 
 STUDIES: Mapping[str, Mapping[str, Arm]] = {
     "transfer": TRANSFER,
     "gaps": GAPS,
+    "quality": QUALITY,
+    "i2c": I2C,
     "models": {"from_scratch": SCRATCH, **MODELS},
 }
 

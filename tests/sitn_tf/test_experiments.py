@@ -99,7 +99,7 @@ def test_a_signal_ends_the_trainer_too(small, tmp_path):
     while not (log.is_file() and "epoch" in log.read_text()):
         time.sleep(0.2)
     study.terminate()
-    assert study.wait(timeout=60) == 128 + signal.SIGTERM
+    assert study.wait(timeout=300) == 128 + signal.SIGTERM
     assert "is saved: give the same command again" in log.read_text()
 
 
