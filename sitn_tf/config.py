@@ -144,7 +144,7 @@ def has_stage1(model: str) -> bool:
 OF_STAGE1 = ("model", "items", "encoder", "contrast", "stage1")
 """The sections that a stage 1 reads."""
 
-_OF_SCORERS = ("request_features", "user_buckets", "use_source")
+_OF_SCORERS = ("request_features", "popularity", "user_buckets", "use_source")
 """Fields of `model` that only scorers read."""
 
 
@@ -166,7 +166,7 @@ def default() -> Config:
 def paper() -> Config:
     """The equations to the letter: dot products, sums, an MLP over the views, attention alone."""
     return Config(
-        items=sections.ItemsConfig(shared_side_features=False),
+        items=sections.ItemsConfig(shared_side_features=False, id_dropout=0.0),
         model=sections.ModelConfig(popularity=False, request_features=()),
         mlp=sections.MlpConfig(products=False),
         encoder=sections.EncoderConfig(shared=False, residual=False, positions=False),
@@ -180,7 +180,7 @@ def paper() -> Config:
             view="mlp",
         ),
         stage1=sections.Stage1Config(item_mask=0.0, train_ids=True),
-        stage2=sections.Stage2Config(min_lift=0.0),
+        stage2=sections.Stage2Config(min_lift=0.0, race_steps=0, contrast_weight=0.0),
     )
 
 
@@ -191,8 +191,10 @@ def tiny() -> Config:
         mlp=sections.MlpConfig(widths=(16,)),
         encoder=sections.EncoderConfig(heads=2),
         contrast=sections.ContrastConfig(granularities=(4, 8)),
-        stage1=sections.Stage1Config(batch_size=64, epochs=2),
-        stage2=sections.Stage2Config(batch_size=64, epochs=2, min_lift=0.0),
+        stage1=sections.Stage1Config(batch_size=64, epochs=2, min_steps=0),
+        stage2=sections.Stage2Config(
+            batch_size=64, epochs=2, min_steps=0, min_lift=0.0, race_steps=0
+        ),
     )
 
 
@@ -290,6 +292,8 @@ def _coerce(text: str, kind: Any, path: str) -> Any:
         if text.lower() not in ("true", "false"):
             raise InputError(f"{path}={text} is not one of: true, false")
         return text.lower() == "true"
+    if kind == float | None:
+        kind = float
     try:
         return kind(text)
     except ValueError as error:
@@ -317,7 +321,7 @@ def _read(value: Any, kind: Any, path: str) -> Any:
         if value in typing.get_args(kind):
             return value
     elif isinstance(value, bool) == (kind in (bool, bool | None)) and isinstance(
-        value, float | int if kind is float else kind
+        value, float | int | kind if kind in (float, float | None) else kind
     ):
         return value
     raise InputError(f"{path} cannot be {value!r}")

@@ -88,8 +88,7 @@ def read_tables(
         )
         for domain in schema.DOMAINS
     }
-    shared = config.items.shared_side_features and config.model.use_source
-    return share_features(tables, data_dir) if shared else tables
+    return share_features(tables, data_dir) if config.items.shared_side_features else tables
 
 
 def prepare(

@@ -26,7 +26,7 @@ class ModelConfig:
     # of a request, in stage 2: hour, weekday, user, source_length, target_length, idle
     request_features: tuple[str, ...] = ()
     # w log(1 + training clicks) of the candidate is added to its logit, w fitted on validation
-    popularity: bool = False
+    popularity: bool = True
     user_buckets: int = 100_000  # rows that hashed users share: request feature user, clsr
     dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
     # Whether it sees the source history; by default all but SINGLE_DOMAIN do
@@ -60,12 +60,12 @@ class ItemsConfig:
     side_features: tuple[str, ...] = schema.SIDE_FEATURES
     title_words: int = 12  # first words of a title that count
     # One vocabulary and table of a side feature that both domains have, where both are embedded
-    shared_side_features: bool = False
+    shared_side_features: bool = True
     id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
     id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders
     id_combination: Literal["product", "sum"] = "product"  # of quotient and remainder
     # Probability that a step of training sees an item without its id embedding, if more is known
-    id_dropout: float = 0.0
+    id_dropout: float = 0.5
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "title_words", "id_rows")
@@ -317,7 +317,9 @@ class Stage1Config(TrainingConfig):
     batch_size: int = 512  # users, over all replicas: the contrast's negatives
     epochs: int = 30
     patience: int = 3  # epochs without better held-out retrieval before it stops
-    train_ids: bool = False  # also the id embeddings of items of which more than the id is known
+    min_steps: int = 300
+    learning_rate: float = 3e-3
+    train_ids: bool = True  # also the id embeddings of items of which more than the id is known
     item_mask: float = 0.2  # probability that a history's item is hidden, in training
     item_crop: float = 0.0  # share of a history cut off at its ends, in training
     item_shuffle: float = 0.0  # how far items change places, as a share of the history
@@ -335,26 +337,34 @@ class Stage1Config(TrainingConfig):
         _at_least(self, 2, "retrieval_users")
 
 
+KEPT_CONTRAST = 0.01
+"""Weight of stage 1's contrast in a stage 2 that starts from it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Stage2Config(TrainingConfig):
     """Training of stage 2, stopped by validation AUC; a batch's records are requests."""
 
+    min_steps: int = 1000
     encoders: Literal["fine_tune", "freeze"] = "fine_tune"  # what stage 1 trained
     encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
     # Odds of stage 1's held-out retrieval, as a multiple of chance's, below which there is
     # nothing to transfer and stage 2 starts from scratch; 0: never
-    min_lift: float = 8.0
+    min_lift: float = 1.2
     # Steps, and the rest of an epoch, of each start that races on validation AUC where a stage 1 is
     # offered: from it, from scratch, from scratch without the source history; 0: no race
-    race_steps: int = 0
-    contrast_weight: float = 0.0  # of L_i2i, kept beside Eq. 9
+    race_steps: int = 1000
+    # Of L_i2i, kept beside Eq. 9; by default KEPT_CONTRAST where it starts from a stage 1, else 0
+    contrast_weight: float | None = None
     log_q: bool = False  # correct logits for the popularity of sampled candidates
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _above(self, 0.0, "encoder_rate")
-        _at_least(self, 0.0, "min_lift", "contrast_weight")
+        _at_least(self, 0.0, "min_lift")
         _at_least(self, 0, "race_steps")
+        if self.contrast_weight is not None:
+            _at_least(self, 0.0, "contrast_weight")
 
 
 def section_of(kind: type) -> str:

@@ -74,9 +74,7 @@ def handed_over(stage1: Config, stage2: Config) -> dict[str, tuple[str, ...]]:
       stage1, stage2: configurations of the two runs, maybe of different models.
     """
     takes_over = SCORERS[stage2.model.name].takes_over
-    offered = dict(_pretrainer_of(stage1).hands_over)
-    if stage1.items.shared_side_features:  # their tables differ where one domain is embedded alone
-        offered["items"] += ("model.use_source",)
+    offered = _pretrainer_of(stage1).hands_over
     return {name: settings for name, settings in offered.items() if name in takes_over}
 
 

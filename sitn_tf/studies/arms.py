@@ -83,7 +83,7 @@ _CHANGES = {
 _CHANGES_OF_STAGE1 = {
     "train_ids": ("stage1.train_ids=true",),
     "encoder_rate": ("stage2.encoder_rate=0.3",),
-    "race": ("stage2.race_epochs=3",),
+    "race": ("stage2.race_steps=1000",),
     "all": (
         *_CHANGES["vocabulary_and_match"],
         "stage1.train_ids=true",

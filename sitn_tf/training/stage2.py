@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from sitn_tf import checkpoints, data, losses, runs, schema, whole_files
-from sitn_tf.config import Config, differences
+from sitn_tf.config import Config, differences, has_stage1
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics, retrieval
@@ -22,6 +22,7 @@ from sitn_tf.models.registry import handed_over
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.models.sitn import Sitn
 from sitn_tf.runs import NO_INIT
+from sitn_tf.sections import KEPT_CONTRAST
 from sitn_tf.training import train_loop
 from sitn_tf.training.stage import Stage, without
 from sitn_tf.training.stage1 import learned_nothing
@@ -57,6 +58,7 @@ def run_stage2(
     if config.stage2.log_q:
         log_q = tf.constant(sampling_log_probability(stage.manifest, stage.tables[schema.TARGET]))
     start = init if offer.useful else NO_INIT
+    contrast_weight = kept_contrast(config, start)
     if not offer.useful:
         print(
             f"{offer.too_little(config)}. Starting from scratch; to start from it all the same, "
@@ -74,10 +76,10 @@ def run_stage2(
 
     def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
         parts = scorer_losses(scorer, batch, log_q)
-        if not config.stage2.contrast_weight:
+        if not contrast_weight:
             return parts
         contrast = mean_contrast_loss(scorer, i2i, batch)
-        total = parts["loss"] + config.stage2.contrast_weight * contrast
+        total = parts["loss"] + contrast_weight * contrast
         return {"click": parts["loss"], **parts, "loss": total, "i2i": contrast}
 
     validation, score = stage.validation(EVALUATION_BATCH), scoring_graph(scorer)
@@ -95,6 +97,18 @@ def run_stage2(
         objective="auc",
     )
     return train_loop.fit(run_dir, stage, task, loop)
+
+
+def kept_contrast(config: Config, start: str) -> float:
+    """The weight of L_i2i beside the click loss.
+
+    Args:
+      start: what stage 2 starts from, a stage 1 or "none".
+    """
+    if config.stage2.contrast_weight is not None:
+        return config.stage2.contrast_weight
+    both = config.model.use_source and has_stage1(config.model.name)
+    return KEPT_CONTRAST if both and start != NO_INIT else 0.0
 
 
 def scorer_losses(

@@ -57,11 +57,6 @@ def test_the_sources_ids_stay_and_the_targets_follow(two_vocabularies):
         assert target.dtype == np.int32
         np.testing.assert_array_equal(source, own[schema.SOURCE].features[name])
         np.testing.assert_array_equal(target, joined[own[schema.TARGET].features[name]])
-    alone = runs.read_tables(two_vocabularies, manifest, _chosen("model.use_source=false"))
-    assert alone[schema.TARGET].vocabulary_sizes == own[schema.TARGET].vocabulary_sizes
-    np.testing.assert_array_equal(
-        alone[schema.TARGET].features["brand"], own[schema.TARGET].features["brand"]
-    )
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "twice", "not text"])
