@@ -183,6 +183,12 @@ def read_config(run_dir: pathlib.Path) -> configs.Config:
         raise _damaged(run_dir / CONFIG_FILE, str(error)) from error
 
 
+def read_asked(run_dir: pathlib.Path) -> configs.Config:
+    """The configuration that a run was asked for: of a race's winner, that of the race."""
+    raced = read_json(run_dir / RACE_FILE, None)
+    return read_config(run_dir) if raced is None else configs.Config.from_dict(raced["asked"])
+
+
 def read_info(run_dir: pathlib.Path) -> RunInfo:
     """What `run.json` says; raises InputError for a damaged or missing one."""
     try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from sitn_tf.config import SECTIONS, has_stage1
 from sitn_tf.errors import InputError
+from sitn_tf.sections import Stage2Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Arm:
 
 
 SCRATCH = Arm(pretrain=False)
+AS_IT_IS = ("stage2.min_lift=0", "stage2.race_steps=0")
+"""Settings of every arm that has not others: a study is to say what stage 1 is worth, also where it
+found little to transfer and another start would do better.
+"""
+_RACE = f"stage2.race_steps={Stage2Config().race_steps}"
 TRANSFER = {
     "from_scratch": SCRATCH,
     "i2i": Arm(("contrast.i2c_weight=0",)),
@@ -53,9 +59,9 @@ GAPS = {
     "i2c_after_100": Arm(("stage1.i2c_after=100",)),
     "no_mask": Arm(("stage1.item_mask=0",)),
     "crop_and_shuffle": Arm(("stage1.item_crop=0.3", "stage1.item_shuffle=0.3")),
-    "train_ids": Arm(("stage1.train_ids=true",)),
+    "ids_alone": Arm(("stage1.train_ids=false",)),
     "freeze": Arm(("stage2.encoders=freeze",)),
-    "contrast_in_stage_2": Arm(("stage2.contrast_weight=0.01",)),
+    "no_contrast_in_stage_2": Arm(("stage2.contrast_weight=0",)),
     "no_residual": Arm(("encoder.residual=false",)),
     "layer_norm": Arm(("encoder.layer_norm=true",)),
     "no_positions": Arm(("encoder.positions=false",)),
@@ -64,43 +70,54 @@ GAPS = {
 }
 """The gaps of the paper, one change of the default at a time."""
 
-_I2I = "contrast.i2c_weight=0"
-_ONE_VOCABULARY = "items.shared_side_features=true"
-_CHANGES = {
-    "one_vocabulary": (_ONE_VOCABULARY,),
-    "one_encoder": (_ONE_VOCABULARY, "encoder.shared=true"),
+_TAKEN_BACK = {
+    "two_vocabularies": ("items.shared_side_features=false",),
+    "ids_always": ("items.id_dropout=0",),
+    "no_popularity": ("model.popularity=false",),
+    "stops_early": ("stage1.min_steps=0", "stage2.min_steps=0"),
+}
+_TAKEN_BACK_OF_STAGE1 = {
+    "slow_stage_1": ("stage1.learning_rate=0.001",),
+    "ids_alone": ("stage1.train_ids=false",),
+    "no_contrast_in_stage_2": ("stage2.contrast_weight=0",),
+}
+_TRIED = {
+    "ids_more_often": ("items.id_dropout=0.25",),
+    "one_encoder": ("encoder.shared=true",),
     "match_inputs": ("sitn.match=inputs",),
     "match_logit": ("sitn.match=logit",),
     "source_gate": ("sitn.source_gate=true",),
-    "popularity": ("model.popularity=true",),
     "lengths_and_idle": ("model.request_features=source_length,target_length,idle",),
     "hour_and_weekday": ("model.request_features=hour,weekday",),
-    "contrast_in_stage_2": ("stage2.contrast_weight=0.01",),
     "dropout": ("model.dropout=0.2",),
     "row_decay": ("stage2.row_decay=1e-3",),
-    "vocabulary_and_match": (_ONE_VOCABULARY, "sitn.match=inputs"),
 }
-_CHANGES_OF_STAGE1 = {
-    "train_ids": ("stage1.train_ids=true",),
-    "encoder_rate": ("stage2.encoder_rate=0.3",),
-    "race": ("stage2.race_steps=1000",),
-    "all": (
-        *_CHANGES["vocabulary_and_match"],
-        "stage1.train_ids=true",
-        "stage2.contrast_weight=0.01",
-    ),
-}
+_TRIED_OF_STAGE1 = {"encoder_rate": ("stage2.encoder_rate=0.3",), "race": (_RACE,)}
+_ALL_BACK = tuple(
+    setting for change in (_TAKEN_BACK | _TAKEN_BACK_OF_STAGE1).values() for setting in change
+)
 QUALITY = {
-    "i2i": Arm((_I2I,)),
-    "i2i_i2c": Arm(),
+    "default": Arm(),
+    "i2i": Arm(("contrast.i2c_weight=0",)),
     "from_scratch": SCRATCH,
     "no_source": Arm(("model.use_source=false",), pretrain=False),
     "mean_pool": Arm(("model.name=mean_pool",), pretrain=False),
-    **{name: Arm((_I2I, *change)) for name, change in (_CHANGES | _CHANGES_OF_STAGE1).items()},
-    **{f"scratch_{name}": Arm(change, pretrain=False) for name, change in _CHANGES.items()},
+    "all_back": Arm(_ALL_BACK),
+    **{
+        name: Arm(change)
+        for changes in (_TAKEN_BACK, _TAKEN_BACK_OF_STAGE1, _TRIED, _TRIED_OF_STAGE1)
+        for name, change in changes.items()
+    },
+    **{
+        f"scratch_{name}": Arm(change, pretrain=False)
+        for name, change in (_TAKEN_BACK | _TRIED).items()
+    },
 }
-"""What may bring more of stage 1 to the score, after i2i and from scratch, beside controls."""
+"""What brings more of stage 1 to the score: defaults taken back one by one and together, and
+options that are off; after stage 1 and from scratch, beside controls.
+"""
 
+_I2I = "contrast.i2c_weight=0"
 I2C = {
     "i2i": Arm((_I2I,)),
     "default": Arm(),
@@ -115,12 +132,17 @@ I2C = {
     "view_mlp": Arm(("contrast.view=mlp",)),
     "balanced": Arm(("contrast.assignment=balanced",)),
     "balanced_shared_start": Arm(("contrast.assignment=balanced", "contrast.cluster_init=shared")),
-    "balanced_one_space": Arm(("contrast.assignment=balanced", _ONE_VOCABULARY)),
+    "balanced_one_encoder": Arm(("contrast.assignment=balanced", "encoder.shared=true")),
 }
 """Ways for i2c to add something to i2i alone."""
 
-MODELS = {name: Arm((f"model.name={name}",), pretrain=has_stage1(name)) for name in SECTIONS}
-"""Each model as its authors trained it, by its defaults: those with a stage 1 after it."""
+MODELS = {
+    name: Arm((f"model.name={name}", _RACE), has_stage1(name))
+    if has_stage1(name)
+    else Arm((f"model.name={name}",), pretrain=False)
+    for name in SECTIONS
+}
+"""Each model by its defaults: those with a stage 1 from the best of their starts."""
 
 STUDIES: Mapping[str, Mapping[str, Arm]] = {
     "transfer": TRANSFER,

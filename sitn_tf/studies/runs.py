@@ -24,7 +24,7 @@ from typing import NoReturn
 from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.studies import workers
-from sitn_tf.studies.arms import Arm
+from sitn_tf.studies.arms import AS_IT_IS, Arm
 from sitn_tf.studies.tables import Result
 
 LOG_FILE = "log.txt"
@@ -71,8 +71,7 @@ class Study:
 
     def config(self, arm: Arm) -> config.Config:
         """Of seed 0."""
-        # A study is to say what stage 1 is worth, also where it found little to transfer.
-        settings = ["stage2.min_lift=0", *self.settings, *arm.settings]
+        settings = [*AS_IT_IS, *self.settings, *arm.settings]
         return config.override(config.preset(self.preset), settings)
 
     def runs(self) -> list["Run"]:
@@ -138,7 +137,7 @@ class Run:
             return self.stage1 is not None and runs.is_finished(self.stage1)
         if not (self.stage2 / runs.RUN_FILE).is_file():
             return False
-        changed = config.differences(runs.read_config(self.stage2), self.config)
+        changed = config.differences(runs.read_asked(self.stage2), self.config)
         if runs.read_info(self.stage2).dataset_hash != self.manifest.dataset_hash:
             changed.append("another data set")
         if changed:

@@ -159,6 +159,7 @@ class _Race:
         raced |= {
             "winner": winner_of({name: raced["starts"][name]["auc"] for name in starts}),
             "init": self.init,
+            "asked": self.config.used(),
             "lift": stage2.lift_as_json(offer.lift),
             "seconds": round(sum(start["seconds"] for start in raced["starts"].values()), 2),
         }
