@@ -106,6 +106,31 @@ def test_a_contrast_in_stage_2_needs_the_source(small, tmp_path):
         stage2.run_stage2(chosen, small, tmp_path, cpu_strategy(["CPU:0"]), "none")
 
 
+def test_the_contrast_is_kept_where_stage_2_starts_from_it():
+    chosen = config.default()
+    assert stage2.kept_contrast(chosen, "run/stage1") == 0.01
+    assert stage2.kept_contrast(chosen, "none") == 0.0
+    for setting in ("model.use_source=false", "model.name=din"):
+        other = config.override(chosen, [setting])
+        assert stage2.kept_contrast(other, "run/stage1") == 0.0
+    given = config.override(chosen, ["stage2.contrast_weight=0.5"])
+    assert [stage2.kept_contrast(given, start) for start in ("run/stage1", "none")] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(("min_steps", "epochs"), [(0, 2), (5, 3), (9, 4)])
+def test_no_stop_before_the_first_steps(small, tmp_path, monkeypatch, min_steps, epochs):
+    """AUC falls from the first epoch on, and an epoch is two steps."""
+    falling = iter([0.6, 0.5, 0.4, 0.3])
+    monkeypatch.setattr(stage2.metrics, "click_metrics", lambda *_: {"auc": next(falling)})
+    settings = ["model.name=fm", "stage2.patience=1", "stage2.epochs=4"]
+    chosen = config.override(config.tiny(), [*settings, f"stage2.min_steps={min_steps}"])
+    best = stage2.run_stage2(chosen, small, tmp_path, cpu_strategy(["CPU:0"]), "none")
+    assert best["epoch"] == 1
+    history = runs.read_json(tmp_path / runs.HISTORY_FILE, [])
+    assert [entry["epoch"] for entry in history] == list(range(1, epochs + 1))
+    assert {entry["steps"] for entry in history} == {2}
+
+
 def _manifest(small, **negatives):
     return dataclasses.replace(schema.read_manifest(small), negatives=negatives)
 

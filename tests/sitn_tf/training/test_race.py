@@ -88,6 +88,7 @@ def test_the_best_start_becomes_the_run(small, offered, tmp_path, monkeypatch, c
     assert info.init == (offered if winner == "stage1" else runs.NO_INIT)
     assert chosen.model.use_source == (winner != "no_source")
     assert chosen.stage2.contrast_weight == (0.01 if winner != "no_source" else 0.0)
+    assert runs.read_asked(run_dir) == _settings("stage2.contrast_weight=0.01")
     assert not runs.race_of(run_dir).exists()
     said = capsys.readouterr().out
     assert f"the race went to {winner}: training goes on from there. It took " in said
