@@ -29,7 +29,7 @@ import tensorflow as tf
 from sitn_tf.config import Config
 from sitn_tf.layers.embedding import masked_mean
 from sitn_tf.layers.mlp import beside
-from sitn_tf.models.scorer import Encoded, History
+from sitn_tf.models.scorer import Encoded
 from sitn_tf.models.sitn import Sitn
 from sitn_tf.sections import SitnConfig
 
@@ -44,11 +44,10 @@ class Semi(Sitn):
         """None of SITN's, whatever their defaults."""
         return SitnConfig(target_attention="multi_head", match="none", source_gate=False)
 
-    def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
-        """Keys and values of attention, and the mean of the encoded sequence, `[B, D]`."""
-        encoded = self.sequences[domain](*history, training=training)
-        keys = self.attentions[domain].project(encoded, history.mask)
-        return {**keys._asdict(), SEQUENCE: masked_mean(encoded, history.mask)}
+    def parts(self, domain: str, encoded: tf.Tensor, mask: tf.Tensor, training: bool) -> Encoded:
+        """As SITN's, and the mean of the encoded sequence, `[B, D]`."""
+        parts = super().parts(domain, encoded, mask, training)
+        return parts | {SEQUENCE: masked_mean(encoded, mask)}
 
     def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
         """Sequences p_d, the same for each candidate, then what it selects, `[B, C, D]` each."""

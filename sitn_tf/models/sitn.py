@@ -5,15 +5,19 @@ import tf_keras
 
 from sitn_tf import schema
 from sitn_tf.config import Config
+from sitn_tf.data import Batch, has_both_histories, user_hash
+from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys, MultiHeadAttention
+from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
 from sitn_tf.layers.encoder import make_encoders, pool
 from sitn_tf.layers.match import match
 from sitn_tf.layers.mlp import make_mlp
-from sitn_tf.models.scorer import Encoded, History, Scorer
+from sitn_tf.models.scorer import Encoded, Histories, History, Scorer
 from sitn_tf.sections import SitnConfig
 
 INSTANCE = "instance"
+CONTRASTED = "contrasted"
 
 CLOSED = -2.0
 """Start of a gate's bias: u^s counts for 0.12 of itself until it earns more."""
@@ -25,6 +29,7 @@ class Sitn(Scorer):
     Attributes:
       sequences: sequence encoders by domain.
       gate: `[B, C, 3 D]` → `[B, C, 1]`, of the source where `sitn.source_gate` asks for one.
+      contrast_weight: of L_i2i beside the click loss, 0 until stage 2 sets it.
       match_weights: `[domains]`, of the cosines in the logit where `sitn.match` wants them there.
     """
 
@@ -44,6 +49,8 @@ class Sitn(Scorer):
         for attention in self.attentions.values():
             attention.build([None, None, dim])
         self.mlp = make_mlp(config.mlp.widths, 1, shared.dropout)
+        self.contrast_weight = 0.0
+        self.i2i = InstanceToInstance(config.contrast, name="i2i")
         self.gate = None
         if self.options.source_gate and schema.SOURCE in self.items:
             closed = tf_keras.initializers.Constant(CLOSED)
@@ -61,15 +68,40 @@ class Sitn(Scorer):
         return config.sitn
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
-        """Encoded sequence of a domain, projected to the keys and values of attention.
-
-        For a match also its instance (Eq. 2), `[B, D]` of length 1, zeros of an empty history.
-        """
+        """What `parts` makes of the encoded sequence of a domain."""
         encoded = self.sequences[domain](*history, training=training)
-        parts: Encoded = self.attentions[domain].project(encoded, history.mask)._asdict()
+        return self.parts(domain, encoded, history.mask, training)
+
+    def parts(self, domain: str, encoded: tf.Tensor, mask: tf.Tensor, training: bool) -> Encoded:
+        """An encoded sequence, projected to the keys and values of attention.
+
+        For a match also its instance (Eq. 2), `[B, D]` of length 1, zeros of an empty history; and
+        in training that of the contrast, which is not of length 1 if sim is the dot product.
+        """
+        parts: Encoded = self.attentions[domain].project(encoded, mask)._asdict()
         if self.options.match != "none":
-            parts[INSTANCE] = pool(encoded, history.mask, unit=True)
+            parts[INSTANCE] = pool(encoded, mask, unit=True)
+        if training and self.contrast_weight:
+            unit = self.config.contrast.similarity == "cosine"
+            parts[CONTRASTED] = pool(encoded, mask, unit)
         return parts
+
+    def auxiliary_losses(
+        self, histories: Histories, encoded: Encoded, inputs: Batch
+    ) -> dict[str, tf.Tensor]:
+        """L_i2i (Eq. 3 and 4), the mean over the global batch's requests with both histories.
+
+        Requests of one user are no negatives of each other.
+        """
+        if not self.contrast_weight:
+            return {}
+        valid = has_both_histories(inputs)
+        instances = [encoded[f"{domain}_{CONTRASTED}"] for domain in self.items]
+        rows = self.i2i(gather_instances(instances, user_hash(inputs), valid))
+        weight = tf.cast(valid, rows.dtype)
+        total = global_sum(tf.reduce_sum(weight))
+        mean = tf.math.divide_no_nan(tf.reduce_sum(weight * rows), total)
+        return {"i2i": self.contrast_weight * mean}
 
     def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
         """What the candidates see of the histories, u_f of each domain: `[B, C, D]` each.

@@ -15,8 +15,6 @@ from sitn_tf.evaluation import metrics, retrieval
 from sitn_tf.evaluation.popularity import fit_and_predict, told_weight
 from sitn_tf.evaluation.predictions import EVALUATION_BATCH, scoring_graph
 from sitn_tf.item_tables import ItemTable
-from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
-from sitn_tf.layers.encoder import instance
 from sitn_tf.models.pretrainer import learned_ids
 from sitn_tf.models.registry import handed_over
 from sitn_tf.models.scorer import Scorer
@@ -58,7 +56,8 @@ def run_stage2(
     if config.stage2.log_q:
         log_q = tf.constant(sampling_log_probability(stage.manifest, stage.tables[schema.TARGET]))
     start = init if offer.useful else NO_INIT
-    contrast_weight = kept_contrast(config, start)
+    if isinstance(scorer, Sitn):
+        scorer.contrast_weight = kept_contrast(config, start)
     if not offer.useful:
         print(
             f"{offer.too_little(config)}. Starting from scratch; to start from it all the same, "
@@ -72,15 +71,9 @@ def run_stage2(
         describe_start(scorer, start, handed, offer.lift, run_dir)
     if config.stage2.encoder_rate != 1.0:
         stage.optimizer.slow_down(handed.learned, config.stage2.encoder_rate)
-    i2i = InstanceToInstance(config.contrast)
 
     def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
-        parts = scorer_losses(scorer, batch, log_q)
-        if not contrast_weight:
-            return parts
-        contrast = mean_contrast_loss(scorer, i2i, batch)
-        total = parts["loss"] + contrast_weight * contrast
-        return {"click": parts["loss"], **parts, "loss": total, "i2i": contrast}
+        return scorer_losses(scorer, batch, log_q)
 
     validation, score = stage.validation(EVALUATION_BATCH), scoring_graph(scorer)
 
@@ -161,26 +154,6 @@ def mean_click_loss(
         values, counted = losses.click_loss(labels, logits, real), real
     count = global_sum(tf.reduce_sum(tf.cast(counted, tf.float32)))
     return tf.math.divide_no_nan(tf.reduce_sum(values), count)
-
-
-def mean_contrast_loss(scorer: Sitn, i2i: InstanceToInstance, batch: data.Batch) -> tf.Tensor:
-    """A replica's share of the mean L_i2i (Eq. 3 and 4) over the global batch's requests.
-
-    Requests of one user are no negatives of each other; those without both histories take
-    no part.
-    """
-    unit = i2i.config.similarity == "cosine"
-    encoded = [
-        instance(
-            scorer.items[domain], scorer.sequences[domain], batch[history.name], unit, training=True
-        )
-        for domain, history in schema.HISTORY_OF_DOMAIN.items()
-    ]
-    valid = data.has_both_histories(batch)
-    rows = i2i(gather_instances(encoded, data.user_hash(batch), valid))
-    weight = tf.cast(valid, rows.dtype)
-    total = tf.reduce_sum(weight * rows)
-    return tf.math.divide_no_nan(total, global_sum(tf.reduce_sum(weight)))
 
 
 def sampling_log_probability(manifest: schema.Manifest, table: ItemTable) -> np.ndarray:

@@ -10,7 +10,6 @@ from sitn_tf import config, data, runs, schema, trained_models
 from sitn_tf.distributed import tables
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
-from sitn_tf.layers.contrast import InstanceToInstance
 from sitn_tf.layers.encoder import instance
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
@@ -87,15 +86,16 @@ def test_the_contrast_kept_in_stage_2_is_equations_3_and_4(small):
     scorer = make_scorer(chosen, _tables(small, chosen), MAX_HISTORY)
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 12)))
     assert len(np.unique(batch["user_id"].numpy())) == 12, "the reference knows no equal users"
-    i2i = InstanceToInstance(chosen.contrast)
-    loss = float(stage2.mean_contrast_loss(scorer, i2i, batch))
+    scorer.contrast_weight = 0.5
+    losses = stage2.scorer_losses(scorer, batch)
     p_s, p_t = (
         instance(scorer.items[d], scorer.sequences[d], batch[f.name], unit=True).numpy()
         for d, f in schema.HISTORY_OF_DOMAIN.items()
     )
     tau = chosen.contrast.temperature
     rows = reference.i2i(p_s, p_t, tau) + reference.i2i(p_t, p_s, tau)
-    assert loss == pytest.approx(rows.mean(), rel=1e-4)
+    assert float(losses["i2i"]) == pytest.approx(0.5 * rows.mean(), rel=1e-4)
+    assert float(losses["loss"]) == pytest.approx(float(losses["click"] + losses["i2i"]), rel=1e-6)
 
 
 def test_a_contrast_in_stage_2_needs_the_source(small, tmp_path):

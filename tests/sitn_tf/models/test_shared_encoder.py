@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
 from sitn_tf.layers import dropout, randomness
-from sitn_tf.layers.contrast import InstanceToInstance
 from sitn_tf.models.registry import PRETRAINERS, make_pretrainer, make_scorer
 from sitn_tf.training import stage2
 from tests.small_dataset import MAX_HISTORY
@@ -65,9 +64,9 @@ def test_both_domains_train_it(small):
         batch | {history.name: tf.zeros_like(batch[history.name])}
         for history in schema.HISTORY_OF_DOMAIN.values()
     ]
-    i2i = InstanceToInstance(scorer.config.contrast)
     losses = [lambda part=part: stage2.scorer_losses(scorer, part)["loss"] for part in without]
-    for loss in (*losses, lambda: stage2.mean_contrast_loss(scorer, i2i, batch)):
+    scorer.contrast_weight = 1.0
+    for loss in (*losses, lambda: stage2.scorer_losses(scorer, batch)["i2i"]):
         with tf.GradientTape() as tape:
             value = loss()
         for gradient in tape.gradient(value, _encoders(scorer)):
