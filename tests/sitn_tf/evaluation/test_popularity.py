@@ -25,7 +25,7 @@ from tests.small_dataset import (
     write_small_dataset,
 )
 
-ON = "model.popularity=true"
+ON, OFF = "model.popularity=true", "model.popularity=false"
 OFTEN = 9
 """The first of the target items that are clicked often."""
 
@@ -126,7 +126,7 @@ def _batch(small, learns_source, rows=12):
 def test_training_sees_no_count(small, name):
     """Losses and gradients have the bits that they have without it, whatever the weight."""
     batch = _batch(small, SCORERS[name].learns_source)
-    without, popular = (_scorer(small, f"model.name={name}", *more) for more in ((), (ON,)))
+    without, popular = (_scorer(small, f"model.name={name}", *more) for more in ((OFF,), (ON,)))
     popular.popularity.fit.assign([2.0, 3.0, -1.0])
     (losses, gradients), (again, gradients_again) = (
         _losses_and_gradients(scorer, batch) for scorer in (without, popular)
@@ -198,7 +198,7 @@ def whole(popular, two_cpus, tmp_path_factory):
 
 
 def test_every_epoch_is_judged_with_its_own_weight(whole, popular, two_cpus, tmp_path):
-    _train([], popular, tmp_path / "without", cpu_strategy(two_cpus[:1]))
+    _train([OFF], popular, tmp_path / "without", cpu_strategy(two_cpus[:1]))
     history, without = (
         runs.read_json(folder / runs.HISTORY_FILE, []) for folder in (whole, tmp_path / "without")
     )

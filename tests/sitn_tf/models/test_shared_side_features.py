@@ -13,7 +13,7 @@ from tests.export.small_run import write_small_run
 from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import MAX_HISTORY, TARGET_ITEMS, write_small_dataset
 
-SHARED = "items.shared_side_features=true"
+APART = config.override(config.tiny(), ["items.shared_side_features=false"])
 TARGET_WORDS = ["word3", "new\u2028one", "word2", "word5"]
 """Ids 2 to 5 of the target; the source's are word2 to word5."""
 JOINED_WORDS = np.array([0, 1, 3, 6, 2, 5])
@@ -30,7 +30,7 @@ def two_vocabularies(tmp_path_factory):
 
 
 def _chosen(*changes):
-    return config.override(config.tiny(), [SHARED, *changes])
+    return config.override(config.tiny(), changes)
 
 
 def _make(make, data_dir, *changes):
@@ -46,7 +46,7 @@ def _shared(model):
 
 def test_the_sources_ids_stay_and_the_targets_follow(two_vocabularies):
     manifest = schema.read_manifest(two_vocabularies)
-    own = runs.read_tables(two_vocabularies, manifest, config.tiny())
+    own = runs.read_tables(two_vocabularies, manifest, APART)
     shared = runs.read_tables(two_vocabularies, manifest, _chosen())
     for domain, table in shared.items():
         assert not own[domain].shared
@@ -76,9 +76,8 @@ def test_an_items_vector_is_from_the_one_table(two_vocabularies):
     tables = scorer.items[schema.SOURCE].shared
     assert scorer.items[schema.TARGET].shared is tables
     words, brands = tables.of[schema.TITLE_WORDS].numpy(), tables.of["brand"].numpy()
-    raw = runs.read_tables(two_vocabularies, schema.read_manifest(two_vocabularies), config.tiny())[
-        schema.TARGET
-    ]
+    manifest = schema.read_manifest(two_vocabularies)
+    raw = runs.read_tables(two_vocabularies, manifest, APART)[schema.TARGET]
     for item in range(2, TARGET_ITEMS):
         expected = scorer.items[schema.TARGET].ids.numpy()[item]
         expected = expected + brands[JOINED_BRANDS[raw.features["brand"][item]]]
@@ -118,9 +117,7 @@ def test_a_model_trains_it_from_both_domains(two_vocabularies, model):
 
 
 def test_an_export_folds_it_away(two_vocabularies, tmp_path):
-    scorer = trained_models.load_scorer(
-        write_small_run(tmp_path, SHARED, dataset=two_vocabularies)
-    ).scorer
+    scorer = trained_models.load_scorer(write_small_run(tmp_path, dataset=two_vocabularies)).scorer
     assert scorer.items[schema.TARGET].table.vocabulary_sizes["brand"] == 5
     ids = tf.range(TARGET_ITEMS, dtype=tf.int64)
     np.testing.assert_allclose(
