@@ -26,7 +26,7 @@ class Popularity(tf_keras.layers.Layer):
         super().__init__(name="popularity", dtype="float32")
         self.log_clicks = tf.constant(np.log1p(count), tf.float32)
         nothing = tf_keras.initializers.Constant(NOTHING)
-        self.fit = self.add_weight("fit", [3], initializer=nothing, trainable=False)
+        self.fit = self.add_weight("popularity/fit", [3], initializer=nothing, trainable=False)
 
     @property
     def weight(self) -> float:

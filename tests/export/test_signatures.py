@@ -303,7 +303,9 @@ def test_only_what_serving_reads_is_saved(servable, scorer):
     saved = dict(tf.train.list_variables(str(servable / "1/variables/variables")))
     saved.pop("_CHECKPOINTABLE_OBJECT_GRAPH")
     items = {id(v) for part in scorer.items.values() for v in part.variables}
+    items.add(id(scorer.popularity.fit))
     wanted = [tuple(v.shape) for v in scorer.variables if id(v) not in items]
     wanted += [(SOURCE_ITEMS, scorer.config.model.embedding_dim), (TARGET_ITEMS, 8)]
+    wanted.append((TARGET_ITEMS,))  # what popularity adds
     assert sorted(map(tuple, saved.values())) == sorted(wanted)
     assert not (servable / "1/keras_metadata.pb").exists()

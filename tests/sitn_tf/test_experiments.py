@@ -198,5 +198,5 @@ def test_arms_share_a_stage_1_unless_they_change_it():
 
     same = ["stage2.contrast_weight=0.1", "model.request_features=hour", "mlp.products=false"]
     assert of(*same) == of()
-    for other in ("stage1.train_ids=true", "encoder.heads=2", "model.dropout=0.1"):
+    for other in ("stage1.train_ids=false", "encoder.heads=2", "model.dropout=0.1"):
         assert of(other) != of()

@@ -92,7 +92,11 @@ def test_a_model_without_encoder_starts_from_the_items_of_another_stage_1(
     stage1.run_stage1(sitn, small, tmp_path / "stage1", strategy)
     scorer = _scorer(small, "model.name=widened")
     restored = stage2.restore_encoders(scorer, str(tmp_path / "stage1"))
-    assert {v.name.partition("/")[0] for v in restored} == {"source_items", "target_items"}
+    assert {v.name.partition("/")[0] for v in restored.learned} == {
+        "source_items",
+        "target_items",
+        "shared_items",
+    }
     other = config.override(
         config.tiny(), ["model.name=widened", "stage2.epochs=1", "stage2.encoders=freeze"]
     )

@@ -66,7 +66,7 @@ def test_stage_1_is_the_contrast_of_instances_alone(small, tmp_path, two_cpus):
     chosen = config.override(config.tiny(), [SEMI, "stage1.epochs=1", "stage2.epochs=1"])
     stage1.run_stage1(chosen, small, tmp_path / "stage1", strategy)
     init = str(tmp_path / "stage1")
-    assert len(stage2.restore_encoders(_made(make_scorer, small), init)) > len(encoders)
+    assert len(stage2.restore_encoders(_made(make_scorer, small), init).learned) > len(encoders)
     stage2.run_stage2(chosen, small, tmp_path / "stage2", strategy, init)
     assert runs.read_json(tmp_path / "stage2" / runs.METRICS_FILE, {})["validation"]["auc"] > 0
 

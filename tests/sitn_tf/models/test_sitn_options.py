@@ -116,12 +116,12 @@ def test_both_stages_train_them_and_hand_over_once(small, tmp_path, two_cpus):
     stage1.run_stage1(chosen, small, init, strategy)
     scorer = _make(small, *TOGETHER)
     restored = stage2.restore_encoders(scorer, str(init))
-    assert sum("shared_" in v.name for v in restored) == len(_shared(scorer)) == 7
+    assert sum("shared_" in v.name for v in restored.learned) == len(_shared(scorer)) == 7
     pretrained = trained_models.load_pretrainer(init).model
     for ours, theirs in zip(_shared(scorer), _shared(pretrained), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     manifest = schema.read_manifest(small)
-    for name in ("items.shared_side_features", "encoder.shared", "model.use_source"):
+    for name in ("items.shared_side_features", "encoder.shared"):
         other = config.override(chosen, [f"{name}=false"])
         with pytest.raises(InputError, match=rf"other encoders .*{name}: True, False"):
             stage2.check_fits(init, other, manifest)

@@ -14,6 +14,7 @@ from tests.small_dataset import MAX_HISTORY, write_small_dataset
 SETTINGS = (
     "items.side_features=vector",
     "contrast.i2c_weight=0",
+    "stage1.train_ids=false",
     "stage1.epochs=1",
     "stage2.epochs=1",
 )

@@ -110,14 +110,15 @@ def test_there_is_a_race_only_where_there_is_a_choice(
 ):
     trainer = _Trainer(stage1=0.8, scratch=0.7, no_source=0.6)
     monkeypatch.setattr(stage2, "run_stage2", trainer)
+    monkeypatch.setattr(stage2.retrieval, "lift", lambda *_: 2.0)
     _run(small, tmp_path / "a", runs.NO_INIT)
     _run(small, tmp_path / "b", offered, "stage2.race_steps=0")
-    _run(small, tmp_path / "c", offered, "stage2.min_lift=1e9", "model.use_source=false")
+    _run(small, tmp_path / "c", offered, "stage2.min_lift=3", "model.use_source=false")
     assert [name for name, *_ in trainer.calls] == ["a", "b", "c"]
-    _run(small, tmp_path / "d", offered, "stage2.min_lift=1e9")
+    _run(small, tmp_path / "d", offered, "stage2.min_lift=3")
     assert [name for name, *_ in trainer.calls[3:]] == ["scratch", "no_source", "d"]
     said = capsys.readouterr().out
-    assert "stage2.min_lift is 1e+09. It takes no part in the race" in said
+    assert "stage2.min_lift is 3. It takes no part in the race" in said
     assert list(race.every_start(_settings("model.use_source=false"), offered)) == [
         "stage1",
         "scratch",

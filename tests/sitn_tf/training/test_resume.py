@@ -164,7 +164,9 @@ def test_a_damaged_checkpoint_is_passed_over(small, settings, whole, tmp_path, c
 def test_a_stop_during_validation_is_saved(small, settings, whole, tmp_path, monkeypatch):
     assert threading.current_thread() is threading.main_thread()
     with pytest.MonkeyPatch.context() as patch:
-        _kill_at(patch, stage2, "predict", 2, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        _kill_at(
+            patch, stage2, "fit_and_predict", 2, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        )
         with pytest.raises(signals.StoppedError):
             _train("stage2", settings, small, tmp_path / "stage2")
     _train("stage2", settings, small, tmp_path / "stage2")
