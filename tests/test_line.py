@@ -18,6 +18,8 @@ SETTINGS = (
     "--set=stage1.epochs=10",
     "--set=stage2.batch_size=32",
     "--set=stage2.epochs=8",
+    "--set=stage2.min_steps=0",
+    "--set=stage2.race_steps=50",
 )
 
 

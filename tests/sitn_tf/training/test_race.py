@@ -162,6 +162,7 @@ DEATHS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_anywhere_a_race_ends_with_the_bits_of_a_run_without_one(small, offered, tmp_path):
     run_dir = tmp_path / "raced"
     for owner, name, call in DEATHS:
