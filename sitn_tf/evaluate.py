@@ -132,9 +132,11 @@ def _of_unclicked(row: Row) -> str:
 
 
 def _of_popularity(name: str, row: Row) -> str:
-    if "popularity_weight" not in row:
+    if metrics.POPULARITY_WEIGHT not in row:
         return ""
-    return f"{name} adds {row['popularity_weight']:.3f} log(1 + clicks in training) to logits\n"
+    return (
+        f"{name} adds {row[metrics.POPULARITY_WEIGHT]:.3f} log(1 + clicks in training) to logits\n"
+    )
 
 
 def _ranking_metrics(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> Row:

@@ -59,7 +59,7 @@ class ItemsConfig:
     # of the item tables, where the data set has them
     side_features: tuple[str, ...] = schema.SIDE_FEATURES
     title_words: int = 12  # first words of a title that count
-    # One vocabulary and table of a side feature that both domains have, where both are embedded
+    # One vocabulary and one table of a side feature that both domains have
     shared_side_features: bool = True
     id_embedding: Literal["full", "hash", "quotient_remainder"] = "full"  # a row an id, or shared
     id_rows: int = 100_000  # of a domain: that hashed ids share, or of the table of remainders

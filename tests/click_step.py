@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -31,3 +32,13 @@ def train_by_heart(scorer: Scorer, batch: Batch) -> None:
     step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
     for _ in range(80):
         step(batch)
+
+
+def assert_every_weight_has_a_gradient(scorer: Scorer, batch: Batch) -> None:
+    """Of the whole loss of stage 2: one that is there, finite and not zero all over."""
+    with tf.GradientTape() as tape:
+        loss = stage2.scorer_losses(scorer, batch)["loss"]
+    used = scorer.trainable_variables
+    for variable, gradient in zip(used, tape.gradient(loss, used), strict=True):
+        assert gradient is not None, variable.name
+        assert 0 < np.abs(tf.convert_to_tensor(gradient)).max() < np.inf, variable.name

@@ -10,6 +10,9 @@ import numpy as np
 PROBABILITY_FLOOR = 1e-7
 CALIBRATION_BINS = 20
 
+POPULARITY_WEIGHT = "popularity_weight"
+"""Name, among the metrics of a split, of what popularity weighs in a scorer's logits."""
+
 
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve, ties counting half; NaN where only one class occurs.

@@ -12,12 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from sitn_tf.data import Batch
+from sitn_tf.evaluation import metrics
 from sitn_tf.evaluation.predictions import Predictions, predict
 from sitn_tf.layers.popularity import NOTHING
 from sitn_tf.models.scorer import Scorer
-
-WEIGHT = "popularity_weight"
-"""Name of w among metrics."""
 
 RIDGE = 1e-6
 """Of the mean loss, by standardised columns: where clicks are separable, a fit still ends."""
@@ -54,8 +52,10 @@ def fit_and_predict(
 
 
 def told_weight(scorer: Scorer) -> dict[str, float]:
-    """What stands beside a scorer's metrics: w, as WEIGHT, if it has popularity."""
-    return {} if scorer.popularity is None else {WEIGHT: scorer.popularity.weight}
+    """What stands beside a scorer's metrics: w, if it has popularity."""
+    return (
+        {} if scorer.popularity is None else {metrics.POPULARITY_WEIGHT: scorer.popularity.weight}
+    )
 
 
 def fit(

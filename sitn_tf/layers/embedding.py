@@ -178,7 +178,8 @@ class ItemEmbedding(tf_keras.layers.Layer):
         self, ids: tf.Tensor, known: Mapping[str, tf.Tensor], vectors: tf.Tensor | None
     ) -> tf.Tensor:
         """`id_vectors`, but for what is spared or dropped of items that are described."""
-        dropout = self.config.id_dropout if self.table.side_features else 0.0
+        droppable = self.table.side_features and randomness.in_a_step()
+        dropout = self.config.id_dropout if droppable else 0.0
         if not self.spare_ids and not dropout:
             return self.id_vectors(ids)
         described = self._described(known, vectors)

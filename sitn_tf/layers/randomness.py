@@ -34,6 +34,11 @@ def at_step(seed: int, step: tf.Tensor) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
+def in_a_step() -> bool:
+    """Whether a training step is being made."""
+    return _CURRENT.get() is not None
+
+
 def uniform(shape: tf.Tensor, number: int, everywhere: bool = False) -> tf.Tensor:
     """Float32 numbers in [0, 1); outside of a step, TensorFlow's own random ones.
 

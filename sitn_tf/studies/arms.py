@@ -136,12 +136,7 @@ I2C = {
 }
 """Ways for i2c to add something to i2i alone."""
 
-MODELS = {
-    name: Arm((f"model.name={name}", _RACE), has_stage1(name))
-    if has_stage1(name)
-    else Arm((f"model.name={name}",), pretrain=False)
-    for name in SECTIONS
-}
+MODELS = {name: Arm((f"model.name={name}", _RACE), pretrain=has_stage1(name)) for name in SECTIONS}
 """Each model by its defaults: those with a stage 1 from the best of their starts."""
 
 STUDIES: Mapping[str, Mapping[str, Arm]] = {

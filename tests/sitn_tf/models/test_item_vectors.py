@@ -9,7 +9,7 @@ from export.exporting import export
 from export.item_vectors import fold
 from export.options import ExportOptions
 from export.requests import Request
-from sitn_tf import config, data, runs, schema, trained_models
+from sitn_tf import config, data, schema, trained_models
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.layers import randomness
 from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
@@ -17,8 +17,8 @@ from sitn_tf.training import stage1, stage2
 from tests.export.small_run import write_small_run
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
 from tests.sitn_tf.models.apart import encode_and_score
+from tests.sitn_tf.models.made import made
 from tests.small_dataset import (
-    MAX_HISTORY,
     SOURCE_ITEMS,
     TARGET_ITEMS,
     VECTOR_DIM,
@@ -33,13 +33,6 @@ def with_vectors(tmp_path_factory):
     return write_small_dataset(tmp_path_factory.mktemp("with_vectors"), vectors=schema.DOMAINS)
 
 
-def _make(make, data_dir, *settings):
-    chosen = config.override(config.tiny(), settings)
-    tables = runs.read_tables(data_dir, schema.read_manifest(data_dir), chosen)
-    tf.keras.utils.set_random_seed(2)
-    return make(chosen, tables, MAX_HISTORY)
-
-
 def _ids(domain):
     return tf.range(SIZES[domain], dtype=tf.int64)
 
@@ -49,7 +42,7 @@ def _projections(model):
 
 
 def test_the_projected_vector_is_a_part_of_an_item(with_vectors):
-    scorer = _make(make_scorer, with_vectors)
+    scorer = made(make_scorer, with_vectors)
     projection = scorer.items[schema.SOURCE].projection
     assert scorer.items[schema.TARGET].projection is projection
     assert projection.kernel.shape == (VECTOR_DIM, scorer.config.model.embedding_dim)
@@ -70,14 +63,14 @@ def test_the_projected_vector_is_a_part_of_an_item(with_vectors):
 
 
 def test_vectors_are_kept_as_they_are_and_never_trained(with_vectors):
-    items = _make(make_scorer, with_vectors).items[schema.TARGET]
+    items = made(make_scorer, with_vectors).items[schema.TARGET]
     assert items.vectors_of_items.dtype == tf.float16
     assert not items.vectors_of_items.trainable
 
 
 @pytest.mark.parametrize("settings", [["items.side_features=brand"], ["items.side_features="]])
 def test_a_model_may_leave_vectors_out(with_vectors, settings):
-    scorer = _make(make_scorer, with_vectors, *settings)
+    scorer = made(make_scorer, with_vectors, *settings)
     assert _projections(scorer) == []
     assert scorer.items[schema.SOURCE].table.vectors is None
 
@@ -85,15 +78,15 @@ def test_a_model_may_leave_vectors_out(with_vectors, settings):
 @pytest.mark.parametrize("domain", schema.DOMAINS)
 def test_one_domain_may_have_none(tmp_path, domain):
     data_dir = write_small_dataset(tmp_path, vectors=(domain,))
-    scorer = _make(make_scorer, data_dir)
+    scorer = made(make_scorer, data_dir)
     assert len(_projections(scorer)) == 1
     assert [d for d, items in scorer.items.items() if items.projection is not None] == [domain]
-    control = _make(make_scorer, data_dir, "model.use_source=false")
+    control = made(make_scorer, data_dir, "model.use_source=false")
     assert len(_projections(control)) == (domain == schema.TARGET)
 
 
 def test_the_gradient_reaches_the_projection_from_both_domains(with_vectors):
-    pretrainer = _make(make_pretrainer, with_vectors)
+    pretrainer = made(make_pretrainer, with_vectors)
     batch = next(iter(data.read_split(with_vectors, schema.STAGE1, schema.TRAIN, 12)))
     [kernel] = [v for v in pretrainer.trained_variables() if "projection" in v.name]
     gradients = []
@@ -112,7 +105,7 @@ def test_the_gradient_reaches_the_projection_from_both_domains(with_vectors):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_model_scores_and_trains_them(with_vectors, name, precision):
     settings = [f"model.name={name}", f"model.precision={precision}"]
-    scorer = _make(make_scorer, with_vectors, *settings)
+    scorer = made(make_scorer, with_vectors, *settings)
     batch = next(iter(data.read_split(with_vectors, schema.STAGE2, schema.TRAIN, 12)))
     with tf.GradientTape() as tape:
         loss = stage2.mean_click_loss(scorer(batch, training=True), batch)
@@ -148,7 +141,7 @@ def test_stage_2_starts_from_the_projection_of_stage_1(with_vectors, tmp_path, t
         ["stage1.epochs=1", "stage2.epochs=1", "stage2.min_lift=0", "stage2.encoders=freeze"],
     )
     stage1.run_stage1(chosen, with_vectors, tmp_path / "stage1", strategy)
-    scorer = _make(make_scorer, with_vectors)
+    scorer = made(make_scorer, with_vectors)
     fresh = scorer.items[schema.SOURCE].projection.kernel.numpy()
     restored = stage2.restore_encoders(scorer, str(tmp_path / "stage1"))
     assert sum("projection" in v.name for v in restored.learned) == 1
@@ -185,7 +178,7 @@ def test_an_export_folds_them_away(with_vectors, tmp_path):
 
 def test_dropped_ids_leave_what_else_is_known(with_vectors):
     """id_dropout in a step of training: ids are there or not, whole, and never where alone."""
-    scorer = _make(make_scorer, with_vectors, "items.id_dropout=0.5")
+    scorer = made(make_scorer, with_vectors, "items.id_dropout=0.5")
     for domain, items in scorer.items.items():
         ids = _ids(domain)
         whole = items.vectors(ids).numpy()

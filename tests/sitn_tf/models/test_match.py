@@ -8,7 +8,7 @@ from sitn_tf import config, data, runs, schema
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.models.scorer import History
-from sitn_tf.training import stage2
+from tests.click_step import assert_every_weight_has_a_gradient
 from tests.sitn_tf import reference
 from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import MAX_HISTORY
@@ -110,12 +110,7 @@ def test_a_user_needs_one_vector_more_a_domain(small, match):
 def test_every_weight_has_a_gradient(small, match, precision):
     scorer = _make(small, f"sitn.match={match}", f"model.precision={precision}")
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 64)))
-    with tf.GradientTape() as tape:
-        loss = stage2.scorer_losses(scorer, batch)["loss"]
-    used = scorer.trainable_variables
-    for variable, gradient in zip(used, tape.gradient(loss, used), strict=True):
-        assert gradient is not None, variable.name
-        assert 0 < np.abs(tf.convert_to_tensor(gradient)).max() < np.inf, variable.name
+    assert_every_weight_has_a_gradient(scorer, batch)
 
 
 def test_only_sitn_has_it():

@@ -4,24 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import config, data, runs, schema
+from sitn_tf import data, schema
 from sitn_tf.layers import dropout, randomness
 from sitn_tf.models.registry import PRETRAINERS, make_pretrainer, make_scorer
 from sitn_tf.training import stage2
-from tests.small_dataset import MAX_HISTORY
+from tests.sitn_tf.models.made import made
 
 SHARED = "encoder.shared=true"
 
 
-def _chosen(*changes):
-    return config.override(config.tiny(), [SHARED, *changes])
-
-
 def _make(make, small, *changes):
-    chosen = _chosen(*changes)
-    tables = runs.read_tables(small, schema.read_manifest(small), chosen)
-    tf.keras.utils.set_random_seed(2)
-    return make(chosen, tables, MAX_HISTORY)
+    return made(make, small, SHARED, *changes)
 
 
 def _encoders(model):

@@ -11,7 +11,8 @@ from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.training import dry_run, stage2
 from tests.export.small_run import write_small_run
 from tests.sitn_tf.models.apart import encode_and_score
-from tests.small_dataset import MAX_HISTORY, TARGET_ITEMS, write_small_dataset
+from tests.sitn_tf.models.made import made
+from tests.small_dataset import TARGET_ITEMS, write_small_dataset
 
 APART = config.override(config.tiny(), ["items.shared_side_features=false"])
 TARGET_WORDS = ["word3", "new\u2028one", "word2", "word5"]
@@ -29,17 +30,6 @@ def two_vocabularies(tmp_path_factory):
     return folder
 
 
-def _chosen(*changes):
-    return config.override(config.tiny(), changes)
-
-
-def _make(make, data_dir, *changes):
-    chosen = _chosen(*changes)
-    tables = runs.read_tables(data_dir, schema.read_manifest(data_dir), chosen)
-    tf.keras.utils.set_random_seed(2)
-    return make(chosen, tables, MAX_HISTORY)
-
-
 def _shared(model):
     return [v for v in model.trainable_variables if v.name.startswith("shared_items/")]
 
@@ -47,7 +37,7 @@ def _shared(model):
 def test_the_sources_ids_stay_and_the_targets_follow(two_vocabularies):
     manifest = schema.read_manifest(two_vocabularies)
     own = runs.read_tables(two_vocabularies, manifest, APART)
-    shared = runs.read_tables(two_vocabularies, manifest, _chosen())
+    shared = runs.read_tables(two_vocabularies, manifest, config.tiny())
     for domain, table in shared.items():
         assert not own[domain].shared
         assert table.shared == {schema.TITLE_WORDS, "brand"}
@@ -68,11 +58,11 @@ def test_a_damaged_vocabulary_is_named(tmp_path, damage):
     if damage in content:
         path.write_bytes(content[damage])
     with pytest.raises(InputError, match=r"source\.brand\.txt can't be read .*build the data set"):
-        _make(make_scorer, data_dir)
+        made(make_scorer, data_dir)
 
 
 def test_an_items_vector_is_from_the_one_table(two_vocabularies):
-    scorer = _make(make_scorer, two_vocabularies)
+    scorer = made(make_scorer, two_vocabularies)
     tables = scorer.items[schema.SOURCE].shared
     assert scorer.items[schema.TARGET].shared is tables
     words, brands = tables.of[schema.TITLE_WORDS].numpy(), tables.of["brand"].numpy()
@@ -89,14 +79,14 @@ def test_an_items_vector_is_from_the_one_table(two_vocabularies):
 
 def test_a_shared_table_is_one_variable(two_vocabularies):
     for make in (make_scorer, make_pretrainer):
-        model = _make(make, two_vocabularies)
+        model = made(make, two_vocabularies)
         assert sorted(v.shape[0] for v in _shared(model)) == [5, 7]
         for variables in (model.trainable_variables, model.variables):
             assert len(variables) == len({id(v) for v in variables})
-    scorer = _make(make_scorer, two_vocabularies)
+    scorer = made(make_scorer, two_vocabularies)
     handed = scorer.variables_of(["items"])
     assert len(handed) == len({id(v) for v in handed}) == 4
-    described = dry_run.describe(_chosen(), schema.STAGE2, two_vocabularies, "none")
+    described = dry_run.describe(config.tiny(), schema.STAGE2, two_vocabularies, "none")
     assert described.count("shared_items/") == 2
     assert not any(f"{d}_items/brand:0" in described for d in schema.DOMAINS)
 
@@ -104,7 +94,7 @@ def test_a_shared_table_is_one_variable(two_vocabularies):
 @pytest.mark.parametrize("model", ["sitn", "din", "deepfm", "sitn,model.precision=bfloat16"])
 def test_a_model_trains_it_from_both_domains(two_vocabularies, model):
     changes = f"model.name={model},model.use_source=true".split(",")
-    scorer = _make(make_scorer, two_vocabularies, *changes)
+    scorer = made(make_scorer, two_vocabularies, *changes)
     batch = next(iter(data.read_split(two_vocabularies, schema.STAGE2, schema.TRAIN, 12)))
     with tf.GradientTape() as tape:
         loss = stage2.mean_click_loss(scorer(batch, training=True), batch)

@@ -14,6 +14,7 @@ from sitn_tf.evaluation import metrics
 from sitn_tf.evaluation.predictions import predict
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.training import stage1, stage2
+from tests.click_step import assert_every_weight_has_a_gradient
 from tests.export.small_run import write_small_run
 from tests.sitn_tf import reference
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
@@ -82,12 +83,7 @@ def test_every_weight_has_a_gradient(small):
     for number, weight in enumerate(scorer.trainable_variables):
         weight.assign_add(tf.random.stateless_normal(weight.shape, [number, 1], stddev=0.1))
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 64)))
-    with tf.GradientTape() as tape:
-        loss = stage2.scorer_losses(scorer, batch)["loss"]
-    used = scorer.trainable_variables
-    for variable, gradient in zip(used, tape.gradient(loss, used), strict=True):
-        assert gradient is not None, variable.name
-        assert 0 < np.abs(tf.convert_to_tensor(gradient)).max() < np.inf, variable.name
+    assert_every_weight_has_a_gradient(scorer, batch)
 
 
 def test_two_replicas_are_one(small, two_cpus):
