@@ -7,7 +7,8 @@ one row a candidate: `history` `[R, L]` int64, oldest first, 0 padded at the end
 and `label`, `[R]`.
 
 A worker says on standard output, one JSON line each, that it is ready, and after every line on
-standard input how many candidates it trained on, in how many seconds, with what mean loss.
+standard input how many candidates it trained on, in how many seconds, with what mean loss. With
+`--judge=VALIDATION.npz --epochs=10` it says instead the AUC of those rows after each epoch.
 """
 
 import argparse
@@ -17,26 +18,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
+Rows = dict[str, np.ndarray]
 Turn = Callable[[float], tuple[int, float]]
 """Trains for about so many seconds → candidates, and the mean loss."""
 
 
-def serve(make: Callable[[], Turn], seconds: float) -> None:
-    """Answers each line of standard input by a turn, after two short ones in which code warms up.
+class Competitor(NamedTuple):
+    """A model that its library trains.
 
-    Libraries write what they like to standard output, so it becomes standard error and the
-    answers go to a copy of it.
+    Attributes:
+      turn: see Turn.
+      epoch: trains on every row once, in an order of the library's own.
+      judged: rows to score → a function of nothing, their scores `[R]`; what their form in the
+        library takes is done before.
     """
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
 
-    def answer(**values: float) -> None:
-        answers.write(json.dumps(values) + "\n")
-        answers.flush()
+    turn: Turn
+    epoch: Callable[[], None]
+    judged: Callable[[Rows], Callable[[], np.ndarray]]
 
+
+def serve(make: Callable[[], Turn], seconds: float) -> None:
+    """Answers each line of standard input by a turn, after two short ones to warm up."""
+    answer = _answers()
     turn = make()
     _, loss = turn(0.0)
     turn(0.0)
@@ -47,7 +55,48 @@ def serve(make: Callable[[], Turn], seconds: float) -> None:
         answer(candidates=candidates, seconds=time.monotonic() - began, loss=loss)
 
 
-def deepctr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Namespace) -> Turn:
+def judge(make: Callable[[], Competitor], validation: Rows, epochs: int, patience: int) -> None:
+    """Says when model and rows are ready, and the AUC after each epoch until it stops rising."""
+    answer = _answers()
+    competitor = make()
+    scores = competitor.judged(validation)
+    answer()
+    best, since = 0.0, 0
+    for _ in range(epochs):
+        competitor.epoch()
+        reached = auc(validation["label"], scores())
+        answer(auc=reached)
+        best, since = (reached, 0) if reached > best else (best, since + 1)
+        if since >= patience:
+            return
+
+
+def _answers() -> Callable[..., None]:
+    """Writes lines of JSON to what was standard output.
+
+    Libraries write what they like there, so it becomes standard error.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**values: float) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    return answer
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Of rows, equal scores counting half."""
+    _, group, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - (counts - 1) / 2)[group]
+    clicked = labels > 0
+    positives = int(clicked.sum())
+    negatives = len(labels) - positives
+    return float((rank[clicked].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def deepctr(model_name: str, rows: Rows, options: argparse.Namespace) -> Competitor:
     """A model of DeepCTR by Keras' `fit`, as its documentation's examples do."""
     from deepctr.feature_column import SparseFeat, VarLenSparseFeat
     from deepctr.models import BST, DIN, WDL, DeepFM
@@ -77,7 +126,12 @@ def deepctr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Name
             att_activation=options.unit_activation,
         )
     model.compile("adam", "binary_crossentropy")
-    inputs = {"item": rows["item"], "hist_item": history, "seq_length": rows["length"]}
+
+    def inputs_of(rows: Rows) -> Rows:
+        named = {"item": "item", "hist_item": "history", "seq_length": "length"}
+        return {theirs: rows[name] for theirs, name in named.items()}
+
+    inputs = inputs_of(rows)
     speed, place = 0.0, 0
 
     def turn(seconds: float) -> tuple[int, float]:
@@ -94,10 +148,16 @@ def deepctr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Name
         speed = steps / (time.monotonic() - began)
         return count, float(fitted.history["loss"][0])
 
-    return turn
+    def epoch() -> None:
+        model.fit(inputs, rows["label"], batch_size=options.batch, epochs=1, verbose=0)
+
+    def judged(others: Rows) -> Callable[[], np.ndarray]:
+        return lambda: model.predict(inputs_of(others), batch_size=4096, verbose=0).ravel()
+
+    return Competitor(turn, epoch, judged)
 
 
-def fuxictr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Namespace) -> Turn:
+def fuxictr(model_name: str, rows: Rows, options: argparse.Namespace) -> Competitor:
     """A model of FuxiCTR's package by its own data loader and `train_epoch`, not evaluated."""
     import pandas as pd
     import torch
@@ -107,20 +167,8 @@ def fuxictr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Name
     from model_zoo.LongCTR.longctr_dataloader import LongCTRDataLoader
 
     folder = tempfile.mkdtemp()
-    requests, first = np.unique(rows["request"], return_index=True)
-    seen = [row[:n] for row, n in zip(rows["history"][first], rows["length"][first], strict=True)]
-    pd.DataFrame({"full_item_seq": seen}).to_parquet(f"{folder}/user.parquet")
     ids = np.arange(options.items)
     pd.DataFrame({"item_index": ids, "item_id": ids}).to_parquet(f"{folder}/item.parquet")
-    pd.DataFrame(
-        {
-            "user_index": np.searchsorted(requests, rows["request"]),
-            "seq_len": rows["length"],
-            "item_index": rows["item"],
-            "label": rows["label"],
-        }
-    ).to_parquet(f"{folder}/rows.parquet")
-
     feature_map = FeatureMap("rows", folder)
     feature_map.labels = ["label"]
     feature_map.default_emb_dim = options.dim
@@ -154,15 +202,31 @@ def fuxictr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Name
     # What BaseModel.fit sets before its first epoch; it would evaluate after each.
     model._max_gradient_norm = 10.0
     model._total_steps, model._eval_steps, model._stop_training = 0, sys.maxsize, False
-    loader = LongCTRDataLoader(
-        feature_map,
-        f"{folder}/rows.parquet",
-        f"{folder}/user.parquet",
-        f"{folder}/item.parquet",
-        batch_size=options.batch,
-        shuffle=True,
-        max_len=rows["history"].shape[1],
-    )
+
+    def load(name: str, rows: Rows, batch: int, shuffle: bool) -> LongCTRDataLoader:
+        requests, first = np.unique(rows["request"], return_index=True)
+        lengths = zip(rows["history"][first], rows["length"][first], strict=True)
+        seen = pd.DataFrame({"full_item_seq": [row[:n] for row, n in lengths]})
+        seen.to_parquet(f"{folder}/{name}_users.parquet")
+        pd.DataFrame(
+            {
+                "user_index": np.searchsorted(requests, rows["request"]),
+                "seq_len": rows["length"],
+                "item_index": rows["item"],
+                "label": rows["label"],
+            }
+        ).to_parquet(f"{folder}/{name}.parquet")
+        return LongCTRDataLoader(
+            feature_map,
+            f"{folder}/{name}.parquet",
+            f"{folder}/{name}_users.parquet",
+            f"{folder}/item.parquet",
+            batch_size=batch,
+            shuffle=shuffle,
+            max_len=rows["history"].shape[1],
+        )
+
+    loader = load("rows", rows, options.batch, shuffle=True)
     losses: list[float] = []
     plain_step = model.train_step
 
@@ -196,7 +260,11 @@ def fuxictr(model_name: str, rows: dict[str, np.ndarray], options: argparse.Name
         model.train_epoch(until_then())
         return seen_rows[0], float(np.mean(losses))
 
-    return turn
+    def judged(others: Rows) -> Callable[[], np.ndarray]:
+        in_order = load("judged", others, 4096, shuffle=False)
+        return lambda: model.predict(in_order)
+
+    return Competitor(turn, lambda: model.train_epoch(loader), judged)
 
 
 def main() -> None:
@@ -205,7 +273,10 @@ def main() -> None:
     parser.add_argument("rows")
     parser.add_argument("--items", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--judge")
+    parser.add_argument("--epochs", type=int, default=0)
+    parser.add_argument("--patience", type=int, default=2)
     parser.add_argument("--dim", type=int, required=True)
     parser.add_argument("--heads", type=int, required=True)
     parser.add_argument("--mlp", type=int, nargs="+", required=True)
@@ -214,11 +285,12 @@ def main() -> None:
     options = parser.parse_args()
     rows = dict(np.load(options.rows))
     library, _, model_name = options.program.partition("_")
-    make = {
-        "deepctr": lambda: deepctr(model_name, rows, options),
-        "fuxictr": lambda: fuxictr(model_name, rows, options),
-    }[library]
-    serve(make, options.seconds)
+    make = {"deepctr": deepctr, "fuxictr": fuxictr}[library]
+    if options.judge:
+        validation = dict(np.load(options.judge))
+        judge(lambda: make(model_name, rows, options), validation, options.epochs, options.patience)
+    else:
+        serve(lambda: make(model_name, rows, options).turn, options.seconds)
 
 
 if __name__ == "__main__":

@@ -99,11 +99,13 @@ def write_real(folder: pathlib.Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def write_rows(data_dir: pathlib.Path, path: pathlib.Path, requests: int) -> None:
-    """The first requests of the training split as rows of one candidate, for the competitors."""
+def write_rows(
+    data_dir: pathlib.Path, path: pathlib.Path, requests: int, split: str = schema.TRAIN
+) -> None:
+    """The first requests of a split as rows of one candidate, for the competitors."""
     from sitn_tf import data
 
-    batches = data.read_split(data_dir, schema.STAGE2, schema.TRAIN, requests)
+    batches = data.read_split(data_dir, schema.STAGE2, split, requests)
     batch = {name: tensor.numpy() for name, tensor in next(iter(batches)).items()}
     history, candidates = batch["target_history"], batch["candidates"]
     real = candidates != schema.PAD_ID
