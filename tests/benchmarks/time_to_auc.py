@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
 
 from sitn_tf import schema
 from tests.benchmarks.training import (
@@ -104,6 +106,17 @@ def follow(command: Sequence[str], judged: Callable[[str], float | None]) -> Ite
             raise RuntimeError(f"{' '.join(command)} ended:\n{log.read()[-3000:]}")
 
 
+def widen(files: Iterable[pathlib.Path]) -> None:
+    """Pads the histories of files of rows to one width, which a model is built for."""
+    rows = {path: dict(np.load(path)) for path in files}
+    width = max(of_split["history"].shape[1] for of_split in rows.values())
+    for path, of_split in rows.items():
+        history = of_split["history"]
+        padding = (0, width - history.shape[1])
+        of_split["history"] = np.pad(history, ((0, 0), padding), constant_values=schema.PAD_ID)
+        np.savez(path, **of_split)
+
+
 def theirs(program: str, rows: dict[str, pathlib.Path], options: argparse.Namespace) -> list:
     """The path of a competitor."""
     python = make_environment(options.environments, program.partition("_")[0])
@@ -162,6 +175,7 @@ def main() -> None:
         for split in (schema.TRAIN, schema.VALIDATION):
             rows[split] = pathlib.Path(folder) / f"{split}.npz"
             write_rows(options.data_dir, rows[split], records[split], split)
+        widen(rows.values())
         for program in programs:
             if program in OURS:
                 paths[program] = ours(program, pathlib.Path(folder) / program, options)
