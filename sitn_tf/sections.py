@@ -345,6 +345,7 @@ KEPT_CONTRAST = 0.01
 class Stage2Config(TrainingConfig):
     """Training of stage 2, stopped by validation AUC; a batch's records are requests."""
 
+    batch_size: int = 64  # of few labels small batches make more; of many, 512 are faster
     min_steps: int = 1000
     encoders: Literal["fine_tune", "freeze"] = "fine_tune"  # what stage 1 trained
     encoder_rate: float = 1.0  # learning rate of what stage 1 trained, as a share
@@ -353,7 +354,7 @@ class Stage2Config(TrainingConfig):
     min_lift: float = 1.2
     # Steps, and the rest of an epoch, of each start that races on validation AUC where a stage 1 is
     # offered: from it, from scratch, from scratch without the source history; 0: no race
-    race_steps: int = 1000
+    race_steps: int = 4000
     # Of L_i2i, kept beside Eq. 9; by default KEPT_CONTRAST where it starts from a stage 1, else 0
     contrast_weight: float | None = None
     log_q: bool = False  # correct logits for the popularity of sampled candidates

@@ -14,9 +14,10 @@ from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers import randomness, tensor_hashes
 from sitn_tf.sections import ItemsConfig
 
-ID_SHARE = 0.1
-"""Start of id embeddings beside side features, relative to these: an item is first known by
-what it shares with others (BUILD_NOTES.md, "Where embeddings start")."""
+ID_SHARE = 0.01
+"""Start of id embeddings, relative to those of side features: an item is first known by what it
+shares with others, and one that is hardly clicked stays without noise of its own (BUILD_NOTES.md,
+"Where embeddings start")."""
 
 
 class VectorProjection(tf_keras.layers.Layer):
@@ -101,14 +102,13 @@ class ItemEmbedding(tf_keras.layers.Layer):
         self.dim = dim
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        share = ID_SHARE if self.table.side_features else 1.0
         rows = self.config.table_rows(self.table.size)
         combined_by_sum = len(rows) == 2 and self.config.id_combination == "sum"
         # The sum of two tables starts with the spread of one.
-        self.ids = self._weights("ids", rows[0], share * (0.5**0.5 if combined_by_sum else 1.0))
+        self.ids = self._weights("ids", rows[0], ID_SHARE * (0.5**0.5 if combined_by_sum else 1.0))
         self.quotients = None
         if combined_by_sum:
-            self.quotients = self._weights("quotients", rows[1], share * 0.5**0.5)
+            self.quotients = self._weights("quotients", rows[1], ID_SHARE * 0.5**0.5)
         elif len(rows) == 2:
             self.quotients = add_table(self, "quotients", rows[1], self.dim, _random_signs)
         self.feature_ids = {}
