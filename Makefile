@@ -42,8 +42,7 @@ quickstart: $(STAMP)
 	    TARGET_LOG=quickstart/logs/target.jsonl.gz \
 	    SOURCE_ITEMS=quickstart/logs/source_items.jsonl.gz \
 	    TARGET_ITEMS=quickstart/logs/target_items.jsonl.gz \
-	    BUILD='--label_field=click --request_field=request_id --score_field=score' \
-	    TRAIN='--set stage2.batch_size=64'
+	    BUILD='--label_field=click --request_field=request_id --score_field=score'
 	@echo "to run the commands yourself: source $(VENV)/bin/activate"
 
 USERS ?= 4000
