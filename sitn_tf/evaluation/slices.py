@@ -92,8 +92,8 @@ def by_popularity(predictions: Predictions, clicks: np.ndarray) -> Slicing:
         names.append("no click")
     return Slicing(
         "popularity of the clicked item",
-        "By its clicks in training, of several clicked items the rarest's. The candidates beside it "
-        "have any.",
+        "By its clicks in training, of several clicked items the rarest's. Candidates beside "
+        "it have any.",
         names,
         of_request,
     )
