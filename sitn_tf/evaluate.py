@@ -64,14 +64,19 @@ def evaluate(
     Raises:
       InputError: no such split, or runs whose numbers do not belong in one table.
     """
-    if split not in schema.STAGE2_SPLITS:
-        raise InputError(f"split={split} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
+    check_split(split)
     check_one_data_set(run_dirs)
     rows: dict[str, Row] = {}
     for run_dir in run_dirs:
         references, row = evaluate_run(run_dir, data_dir, split, keep_predictions)
         rows = references | rows | {str(run_dir): row}
     return rows
+
+
+def check_split(split: str) -> None:
+    """Raises InputError unless stage 2 has such a split."""
+    if split not in schema.STAGE2_SPLITS:
+        raise InputError(f"split={split} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
 
 
 def check_one_data_set(run_dirs: Sequence[str | pathlib.Path]) -> None:
