@@ -2,23 +2,14 @@
 
 from collections.abc import Mapping
 
-from sitn_tf import figures
 from sitn_tf.evaluation.metrics import CalibrationCurve
-
-SIZE = 360
+from sitn_tf.pictures import Bins, calibration
 
 
 def svg(curves: Mapping[str, CalibrationCurve], title: str) -> str:
-    """The diagram as an SVG file; axes from 0 to the largest value."""
-    top = max(float(max(c.predicted.max(), c.observed.max())) for c in curves.values())
-    top = max(top * 1.05, 1e-6)
-    with figures.figure(SIZE, SIZE) as figure:
-        axes = figure.subplots()
-        axes.plot([0, top], [0, top], "--", color=figures.INK, alpha=0.4, linewidth=1)
-        for name, curve in curves.items():
-            label = f"{name}: error {curve.error:.4f}"
-            axes.plot(curve.predicted, curve.observed, "o-", markersize=4, label=label)
-        axes.set(xlim=(0, top), ylim=(0, top), aspect="equal", title=title)
-        axes.set(xlabel="predicted probability", ylabel="observed click rate")
-        axes.legend(loc="upper left")
-        return figures.svg(figure, title, alone=True) + "\n"
+    """The diagram as an SVG file; the legend has each curve's calibration error."""
+    bins = [
+        Bins(f"{name}: error {curve.error:.4f}", curve.predicted, curve.observed, curve.weight)
+        for name, curve in curves.items()
+    ]
+    return calibration(title, bins, alone=True).svg + "\n"

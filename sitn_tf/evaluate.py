@@ -2,6 +2,7 @@
 
     python -m sitn_tf.evaluate --run_dir=RUN/stage2 [--run_dir=OTHER/stage2 ...]
 
+With --keep_predictions each run also gets predictions-<split>.npz, which `sitn_tf.report` compares.
 Beside the runs the table has item popularity in the training period and, where the log gives
 its own score of each candidate, that score (on synthetic logs: the best possible).
 """
@@ -14,7 +15,7 @@ from absl import flags
 
 from sitn_tf import cli, quiet, runs, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.evaluation import metrics
+from sitn_tf.evaluation import kept_predictions, metrics
 from sitn_tf.item_tables import ItemTable
 
 FLAGS = flags.FlagValues()
@@ -23,6 +24,12 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Data set directory; that of the run if not given.", flag_values=FLAGS
 )
 _SPLIT = flags.DEFINE_string("split", schema.TEST, "Split to score.", flag_values=FLAGS)
+_KEEP = flags.DEFINE_bool(
+    "keep_predictions",
+    False,
+    "Write what each run says of every candidate, into the run.",
+    flag_values=FLAGS,
+)
 
 COLUMNS = ("auc", "gauc", "log_loss", "normalised_entropy", "calibration_error")
 
@@ -34,14 +41,15 @@ def main(_: list[str]) -> None:
     if not _RUN_DIRS.value:
         raise InputError("--run_dir is missing: name the stage-2 run to evaluate")
     quiet.import_tensorflow()
-    rows = evaluate(_RUN_DIRS.value, _DATA_DIR.value, _SPLIT.value)
+    rows = evaluate(_RUN_DIRS.value, _DATA_DIR.value, _SPLIT.value, _KEEP.value)
     print(table(rows, f"{_SPLIT.value} split"))
     for line in dict.fromkeys(map(_of_unclicked, rows.values())):
         print(line, end="")
     for name, row in rows.items():
         print(_of_popularity(name, row), end="")
     for run_dir in _RUN_DIRS.value:
-        print(f"wrote {run_dir}/metrics.json")
+        kept = f" and predictions-{_SPLIT.value}.npz" if _KEEP.value else ""
+        print(f"wrote {run_dir}/metrics.json{kept}")
     print(f"next: python -m export.export_model --run_dir={_RUN_DIRS.value[0]} --output=SERVABLE")
 
 
@@ -49,23 +57,30 @@ def evaluate(
     run_dirs: Sequence[str | pathlib.Path],
     data_dir: str | pathlib.Path | None = None,
     split: str = schema.TEST,
+    keep_predictions: bool = False,
 ) -> dict[str, Row]:
     """Metrics of runs on a split, by run directory after the references; see `evaluate_run`.
 
     Raises:
       InputError: no such split, or runs whose numbers do not belong in one table.
     """
-    if split not in schema.STAGE2_SPLITS:
-        raise InputError(f"split={split} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
-    _check_one_data_set(run_dirs)
+    check_split(split)
+    check_one_data_set(run_dirs)
     rows: dict[str, Row] = {}
     for run_dir in run_dirs:
-        references, row = evaluate_run(run_dir, data_dir, split)
+        references, row = evaluate_run(run_dir, data_dir, split, keep_predictions)
         rows = references | rows | {str(run_dir): row}
     return rows
 
 
-def _check_one_data_set(run_dirs: Sequence[str | pathlib.Path]) -> None:
+def check_split(split: str) -> None:
+    """Raises InputError unless stage 2 has such a split."""
+    if split not in schema.STAGE2_SPLITS:
+        raise InputError(f"split={split} is not one of: {', '.join(schema.STAGE2_SPLITS)}")
+
+
+def check_one_data_set(run_dirs: Sequence[str | pathlib.Path]) -> None:
+    """Raises InputError unless all are finished stage-2 runs of the same data set."""
     hashes = {}
     for run_dir in map(pathlib.Path, run_dirs):
         runs.check_finished(run_dir, schema.STAGE2)
@@ -83,10 +98,14 @@ def evaluate_run(
     run_dir: str | pathlib.Path,
     data_dir: str | pathlib.Path | None = None,
     split: str = schema.TEST,
+    keep_predictions: bool = False,
 ) -> tuple[dict[str, Row], Row]:
     """Metrics of one run on a split, and of the references on the same candidates.
 
     Writes them into the run's metrics.json.
+
+    Args:
+      keep_predictions: whether `kept_predictions.write` keeps what the metrics are of.
 
     Raises:
       InputError: no finished run, or a data set other than the one it was trained on.
@@ -100,6 +119,8 @@ def evaluate_run(
     runs.read_its_manifest(run.run_dir, where)
     scored = predict(run.scorer, data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH))
     row = metrics.click_metrics(scored.label, scored.probability, scored.request)
+    if keep_predictions:
+        kept_predictions.write(scored, run.run_dir, split)
     row |= told_weight(run.scorer) | unclicked_shares(run.tables[schema.TARGET], scored.candidate)
     whole_files.write_json(run.run_dir / runs.METRICS_FILE, run.metrics | {split: row})
     popularity = run.tables[schema.TARGET].count[scored.candidate].astype(np.float64)

@@ -10,7 +10,7 @@ import html
 import io
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +35,7 @@ _STYLE = {
     "legend.fontsize": 11,
     "svg.fonttype": "none",
     "svg.hashsalt": "sitn_tf",
+    "text.parse_math": False,  # names may have dollars
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,
     "ytick.major.size": 0,
@@ -43,6 +44,13 @@ _ALONE = (
     "<style>svg { color: #222; background: #fff; }"
     "@media (prefers-color-scheme: dark) { svg { color: #ddd; background: #16181c; } }</style>"
 )
+
+
+class Picture(NamedTuple):
+    """A caption and an SVG element, which is empty where there is nothing to show."""
+
+    title: str
+    svg: str
 
 
 @contextlib.contextmanager
@@ -68,7 +76,7 @@ def svg(figure: "Figure", title: str, *, alone: bool = False) -> str:
     figure.savefig(stream, format="svg", transparent=True, metadata=silent)
     _, _, inside = stream.getvalue().partition("<svg")
     _, _, inside = inside.partition(">")
-    inside = re.sub(r'<g id="([^"]*)"(/?)>', _named, inside)
+    inside = re.sub(r"""<g id=("[^"]*"|'[^']*')(/?)>""", _named, inside)
     inside = re.sub(r"\n\s+", "\n", inside).replace("'DejaVu Sans'", "system-ui, sans-serif")
     inside = inside.replace(INK, "currentColor").replace("xlink:href", "href")
     width, height = figure.get_size_inches() * 72
@@ -82,7 +90,7 @@ def svg(figure: "Figure", title: str, *, alone: bool = False) -> str:
 
 def _named(group: re.Match[str]) -> str:
     """A group without the number of matplotlib, which two pictures of a page would share."""
-    name, empty = group.groups()
+    name, empty = group[1][1:-1], group[2]
     if empty:
         return ""
     return "<g>" if re.fullmatch(r"[\w.]+_\d+", name) else f"<g><title>{name}</title>"

@@ -9,6 +9,7 @@ initialization.json                     stage 2: variables restored and fresh
 race.json                               stage 2: how its start won, where starts raced
 metrics.json                            written last: its presence means finished
 vocabularies/  items/                   stage 2: copied, so that an export needs no more
+predictions-<split>.npz                 stage 2: where its evaluation keeps them
 """
 
 import atexit

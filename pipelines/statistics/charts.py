@@ -3,30 +3,12 @@
 import datetime
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from sitn_tf import figures
+from sitn_tf.figures import Picture
+from sitn_tf.pictures import HEIGHT, WIDTH, logarithmic, short
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_WIDTH, _HEIGHT = 360, 220  # as wide as a phone
 _MOST_BARS = 120
-
-
-class Picture(NamedTuple):
-    """A caption and an SVG element, which is empty where there is nothing to show."""
-
-    title: str
-    svg: str
-
-
-def short(number: float) -> str:
-    """12345678 as 12.3M: at most four signs."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= limit:
-            return f"{number / limit:.3g}{unit}"
-    return f"{number:.3g}"
 
 
 def day_name(day: float) -> str:
@@ -61,12 +43,12 @@ def bars(
     width = max(1, math.ceil((values[-1][0] - values[0][0] + 1) / _MOST_BARS))
     places, heights = zip(*_coarser(values, width), strict=True)
     named = {"day": day_name, "power": power_name, "number": short}[kind]
-    with figures.figure(_WIDTH, _HEIGHT) as figure:
+    with figures.figure(WIDTH, HEIGHT) as figure:
         axes = figure.subplots()
         if kind == "power":
             starts = [2.0 ** (place - 1) for place in places]
             drawn = axes.bar(starts, heights, starts, align="edge", color=colour, linewidth=0)
-            _logarithmic(axes, 2)
+            logarithmic(axes, 2)
         else:
             starts = [place - 0.45 for place in places]
             wide = width - 0.1
@@ -81,13 +63,6 @@ def bars(
         axes.grid(visible=False, axis="x")
         axes.set(xlabel=x_title if width == 1 else f"{x_title}, {width} a bar", ylabel=y_title)
         return Picture(title, figures.svg(figure, title))
-
-
-def _logarithmic(axes: "Axes", base: int) -> None:
-    axes.set_xscale("log", base=base)
-    axes.locator_params("x", numticks=7)
-    axes.xaxis.set_major_formatter(lambda value, _: short(value))
-    axes.minorticks_off()
 
 
 def _span(place: float, width: int, named: Callable[[float], str]) -> str:
@@ -105,32 +80,13 @@ def _coarser(values: Sequence[tuple[float, float]], width: int) -> Sequence[tupl
     return sorted(sums.items())
 
 
-def curve(
-    title: str, points: Sequence[tuple[float, float]], colour: str, x_title: str, y_title: str
-) -> Picture:
-    """A share (0 to 1) over a rank (from 1), on a logarithmic axis."""
-    if not points:
-        return Picture(title, "")
-    with figures.figure(_WIDTH, _HEIGHT) as figure:
-        axes = figure.subplots()
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=2)
-        for rank, share in points:
-            [point] = axes.plot(rank, share, "o", color=colour, markersize=5, clip_on=False)
-            point.set_gid(f"{rank:,.0f}: {share:.1%}")
-        _logarithmic(axes, 10)
-        axes.yaxis.set_major_formatter("{x:.0%}")
-        axes.set(ylim=(0, 1), xlabel=x_title, ylabel=y_title)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        return Picture(title, figures.svg(figure, title))
-
-
 def shares(title: str, rows: Sequence[tuple[str, float, str]]) -> Picture:
     """Labelled horizontal bars of (label, share from 0 to 1, colour), each with its number."""
     if not rows:
         return Picture(title, "")
     labels, parts, colours = zip(*rows, strict=True)
     places = range(len(rows))
-    with figures.figure(_WIDTH, 14 + 24 * len(rows)) as figure:
+    with figures.figure(WIDTH, 14 + 24 * len(rows)) as figure:
         axes = figure.subplots()
         axes.barh(places, 1.0, 0.6, color=figures.INK, alpha=0.1, linewidth=0)
         axes.barh(places, parts, 0.6, color=colours, linewidth=0)
@@ -148,7 +104,7 @@ def parts(title: str, rows: Sequence[tuple[str, float, str]]) -> Picture:
     whole = sum(size for _, size, _ in rows)
     if not whole:
         return Picture(title, "")
-    with figures.figure(_WIDTH, 56 + 24 * len(rows)) as figure:
+    with figures.figure(WIDTH, 56 + 24 * len(rows)) as figure:
         axes = figure.subplots()
         left = 0.0
         for text, size, colour in rows:

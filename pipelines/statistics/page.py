@@ -1,19 +1,17 @@
 """Statistics as one self-contained HTML page with pictures, for people."""
 
 import datetime
-import importlib.resources
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
-from pipelines.statistics.charts import Picture, bars, curve, day_name, parts, shares
+from pipelines.statistics.charts import bars, day_name, parts, shares
 from pipelines.statistics.feature_statistics import DAY, FeatureStatistics, Statistics
 from sitn_tf import figures, schema
-
-if TYPE_CHECKING:
-    from jinja2 import Template
+from sitn_tf.figures import Picture
+from sitn_tf.page import Section, Table, page
+from sitn_tf.pictures import Line, curves
 
 _COLOURS = dict(zip(schema.DOMAINS, figures.SERIES, strict=False))
+_RECORDS_HEAD = ["stage and split", "records", "of (UTC)"]
 _BOTH = figures.SERIES[2]
 _ID_FEATURES = {
     schema.SOURCE_HISTORY.name: schema.SOURCE,
@@ -22,66 +20,37 @@ _ID_FEATURES = {
 }
 
 
-class Section(NamedTuple):
-    """A heading, a sentence, and pictures side by side."""
-
-    title: str
-    note: str
-    pictures: Sequence[Picture]
-
-
-def template() -> "Template":
-    """The page without its numbers; texts put into it are escaped."""
-    import jinja2
-
-    text = importlib.resources.files(__package__).joinpath("page.html").read_text("utf-8")
-    return jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    ).from_string(text)
-
-
 def render(statistics: Statistics, manifest: schema.Manifest) -> str:
     """The whole page."""
-    return template().render(
-        dataset=manifest.dataset_hash[:12],
-        records=_records(manifest),
-        lines=[
-            [what, *(f"{n:,}" for n in (counts["total"], counts["used"],
-                                        sum(counts["filtered"].values()),
-                                        sum(counts["rejected"].values())))]
-            for what, counts in manifest.lines.items()
-        ],
-        rules=[
-            [what, kind, rule, f"{count:,}"]
-            for what, counts in manifest.lines.items()
-            for kind in ("filtered", "rejected")
-            for rule, count in counts[kind].items()
-        ],
-        sections=[
+    return page(
+        f"Data set {manifest.dataset_hash[:12]}",
+        "What is in the records, and where the lines of the logs went.",
+        [
+            _records(manifest),
+            _lines(manifest),
             _users(statistics),
-            Section("Clicks by day", "Days in UTC.",
-                    _bars_by_domain(statistics.clicks_by_day, "day", "clicks", "day")),
-            Section(
-                "Clicks of a user",
+            Section("Clicks by day", body=[
+                "Days in UTC.",
+                *_bars_by_domain(statistics.clicks_by_day, "day", "clicks", "day"),
+            ]),
+            Section("Clicks of a user", body=[
                 "How many users have how many clicks in the whole log; bars span powers of two.",
-                _bars_by_domain(statistics.clicks_per_user, "clicks of a user", "users", "power"),
-            ),
-            Section(
-                "Popularity in the training period",
+                *_bars_by_domain(statistics.clicks_per_user, "clicks of a user", "users", "power"),
+            ]),
+            Section("Popularity in the training period", body=[
                 "Share of all clicks that the most popular items have together.",
-                [
-                    curve(f"{domain} domain", [(rank, share) for rank, _, share in points],
-                          _COLOURS[domain], "items, the most popular first", "share of clicks")
-                    for domain, points in statistics.popularity.items()
-                ],
-            ),
+                curves(
+                    "both domains",
+                    [
+                        Line(domain, [rank for rank, _, _ in points], [s for _, _, s in points])
+                        for domain, points in statistics.popularity.items()
+                    ],
+                    "items, the most popular first", "share of clicks", log_x=True, share=True,
+                ),
+            ]),
             _lengths(statistics, manifest),
             _coverage(statistics, manifest),
-        ],
-        features=[
-            [key, f"{feature.records:,}", f"{feature.lengths.mean:.2f}", _share_empty(feature),
-             _range(key, feature), _known(feature)]
-            for key, feature in sorted(statistics.features.items())
+            _features(statistics),
         ],
     )  # fmt: skip
 
@@ -97,7 +66,7 @@ def _bars_by_domain(
     ]
 
 
-def _records(manifest: schema.Manifest) -> list[list[str]]:
+def _records(manifest: schema.Manifest) -> Section:
     """Records by stage and split, and the period of each split."""
     edges = [manifest.split.get(name) for name in ("train_until", "validation_until")]
     moments = [str(datetime.datetime.fromtimestamp(e, datetime.UTC))[:19] for e in edges if e]
@@ -111,10 +80,31 @@ def _records(manifest: schema.Manifest) -> list[list[str]]:
         for split, period in zip(schema.STAGE2_SPLITS, periods, strict=True)
         if split in manifest.records[stage]
     ]
-    return rows + [
+    rows += [
         [f"{schema.STAGE1}, {split}", f"{count:,}", "users before the training cutoff"]
         for split, count in manifest.records[schema.STAGE1].items()
     ]
+    return Section("Records", body=[Table("By stage and split", _RECORDS_HEAD, rows)])
+
+
+def _lines(manifest: schema.Manifest) -> Section:
+    """How many lines each log has, and why some are not used."""
+    lines = [
+        [what, *(f"{n:,}" for n in (counts["total"], counts["used"],
+                                    sum(counts["filtered"].values()),
+                                    sum(counts["rejected"].values())))]
+        for what, counts in manifest.lines.items()
+    ]  # fmt: skip
+    rules = [
+        [what, kind, rule, f"{count:,}"]
+        for what, counts in manifest.lines.items()
+        for kind in ("filtered", "rejected")
+        for rule, count in counts[kind].items()
+    ]
+    tables = [Table("By log", ["log", "total", "used", "filtered", "rejected"], lines)]
+    if rules:
+        tables.append(Table("Not used", ["log", "", "rule or reason", "lines"], rules))
+    return Section("Lines", body=tables)
 
 
 def _users(statistics: Statistics) -> Section:
@@ -122,8 +112,8 @@ def _users(statistics: Statistics) -> Section:
     both = users["both"]
     return Section(
         "Users",
-        "Only users of both domains can carry anything from one to the other.",
-        [
+        body=[
+            "Only users of both domains can carry anything from one to the other.",
             parts(
                 "overlap of users",
                 [
@@ -158,7 +148,7 @@ def _lengths(statistics: Statistics, manifest: schema.Manifest) -> Section:
                      "clicks in the history", "records")
             )  # fmt: skip
     note = f"Histories are cut to the latest {manifest.max_history} clicks."
-    return Section("Lengths of histories", note, pictures)
+    return Section("Lengths of histories", body=[note, *pictures])
 
 
 def _coverage(statistics: Statistics, manifest: schema.Manifest) -> Section:
@@ -188,7 +178,19 @@ def _coverage(statistics: Statistics, manifest: schema.Manifest) -> Section:
     ]
     if described:
         pictures.append(shares("items that the item files describe", described))
-    return Section("Coverage", "Shares of requests, of ids in them, and of items.", pictures)
+    return Section(
+        "Coverage", body=["Shares of requests, of ids in them, and of items.", *pictures]
+    )
+
+
+def _features(statistics: Statistics) -> Section:
+    rows = [
+        [key, f"{feature.records:,}", f"{feature.lengths.mean:.2f}", _share_empty(feature),
+         _range(key, feature), _known(feature)]
+        for key, feature in sorted(statistics.features.items())
+    ]  # fmt: skip
+    head = ["feature", "records", "values a record", "empty", "values", "unknown items"]
+    return Section("Features", body=[Table("By stage and split", head, rows)])
 
 
 def _share_empty(feature: FeatureStatistics) -> str:

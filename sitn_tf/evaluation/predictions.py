@@ -1,42 +1,18 @@
 """A scorer and a split of requests → labels and probabilities, candidate by candidate."""
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from sitn_tf import schema
-from sitn_tf.data import TF_DTYPES, Batch
+from sitn_tf.data import TF_DTYPES, Batch, user_hash
 from sitn_tf.errors import InputError
+from sitn_tf.evaluation.kept_predictions import Predictions
 from sitn_tf.models.scorer import Scorer
 
 EVALUATION_BATCH = 512
 """Requests of a split scored at once."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """Every real candidate of a split, in the order of its records.
-
-    Attributes:
-      request: `[N]` int64, number of the record.
-      candidate: `[N]` int64, item id.
-      label: `[N]` int64.
-      logged_score: `[N]` float32, the log's own score, or None where the log has none.
-      logit: `[N]` float32.
-    """
-
-    request: np.ndarray
-    candidate: np.ndarray
-    label: np.ndarray
-    logged_score: np.ndarray | None
-    logit: np.ndarray
-
-    @property
-    def probability(self) -> np.ndarray:
-        """`[N]` float64."""
-        return 1.0 / (1.0 + np.exp(-self.logit.astype(np.float64)))
 
 
 def scoring_graph(scorer: Scorer) -> Callable[[Batch], tf.Tensor]:
@@ -88,20 +64,28 @@ def collect(batches: tf.data.Dataset, score: Callable[[Batch], tf.Tensor]) -> Pr
             "build the data set from longer logs, or with a larger validation_fraction or "
             "test_fraction",
         )
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    request, candidate, label, logged, logit = columns
-    has_scores = len(logged) == len(label)
-    return Predictions(request, candidate, label, logged if has_scores else None, logit)
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    logged = columns.pop("logged_score")
+    has_scores = len(logged) == len(columns["label"])
+    return Predictions(logged_score=logged if has_scores else None, **columns)
 
 
-def _flatten(batch: Batch, logits: np.ndarray, first_request: int) -> tuple[np.ndarray, ...]:
+def _flatten(batch: Batch, logits: np.ndarray, first_request: int) -> dict[str, np.ndarray]:
+    """The fields of `Predictions`, of one batch; no logged score where the batch has none."""
     candidates = batch[schema.CANDIDATES.name].numpy()
     real = candidates != schema.PAD_ID
     logged = batch[schema.LOGGED_SCORES.name].numpy()
-    return (
-        first_request + np.nonzero(real)[0],
-        candidates[real],
-        batch[schema.LABELS.name].numpy()[real],
-        logged[real] if logged.shape == real.shape else np.zeros(0, np.float32),
-        logits[real],
-    )
+    return {
+        "request": first_request + np.nonzero(real)[0],
+        "candidate": candidates[real],
+        "label": batch[schema.LABELS.name].numpy()[real],
+        "logged_score": logged[real] if logged.shape == real.shape else np.zeros(0, np.float32),
+        "logit": logits[real],
+        "user": user_hash(batch).numpy(),
+        "source_length": _lengths(batch, schema.SOURCE_HISTORY),
+        "target_length": _lengths(batch, schema.TARGET_HISTORY),
+    }
+
+
+def _lengths(batch: Batch, history: schema.Feature) -> np.ndarray:
+    return np.count_nonzero(batch[history.name].numpy() != schema.PAD_ID, axis=1)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from sitn_tf import checkpoints, config, data, evaluate, runs, schema, train, trained_models
 from sitn_tf.errors import InputError
+from sitn_tf.evaluation import kept_predictions, metrics
 from sitn_tf.evaluation.predictions import predict
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.models.registry import make_pretrainer, make_scorer
@@ -260,6 +261,22 @@ def test_evaluate_writes_metrics_and_prints_the_references(workdir, capsys):
     metrics = json.loads((workdir / "stage2" / "metrics.json").read_text())
     assert set(evaluate.COLUMNS) <= set(metrics["test"])
     assert f"{metrics['test']['unclicked']:.2%} of the candidates have no click" in printed
+
+
+def test_kept_predictions_are_those_of_the_metrics(workdir, small, capsys):
+    run_dir = workdir / "stage2"
+    commands.run_main(evaluate, f"--run_dir={run_dir}", "--keep_predictions")
+    assert f"{run_dir}/metrics.json and predictions-test.npz" in capsys.readouterr().out
+    kept = kept_predictions.read(run_dir, schema.TEST)
+    told = json.loads((run_dir / "metrics.json").read_text())[schema.TEST]
+    found = metrics.click_metrics(kept.label, kept.probability, kept.request)
+    assert found == {name: told[name] for name in found}
+    (batch,) = data.read_split(small, schema.STAGE2, schema.TEST, 1000)
+    for name in ("source", "target"):
+        ragged = tf.RaggedTensor.from_tensor(batch[f"{name}_history"], padding=0)
+        np.testing.assert_array_equal(getattr(kept, f"{name}_length"), ragged.row_lengths())
+    np.testing.assert_array_equal(kept.candidate, batch["candidates"].numpy().ravel())
+    assert len(set(kept.user)) == len(set(batch["user_id"].numpy()))
 
 
 def test_candidates_without_a_click_are_counted_and_those_of_which_more_is_known():

@@ -1,0 +1,101 @@
+"""What a run gains over others, overall and by slice: run directories → Markdown and HTML.
+
+    python -m sitn_tf.report --run_dir=RUN/stage2 --run_dir=OTHER/stage2 [--run_dir=...]
+
+The first run is judged, such as SITN; each other is what it is compared with, such as SITN from
+scratch or without the source histories. Gains in AUC have intervals by a paired bootstrap of users,
+by length of both histories and by popularity of the clicked item, with an alarm where another run
+is better. Runs whose evaluation kept its predictions are not scored again.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from sitn_tf import cli, evaluate, markdown, quiet, schema, whole_files
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation import kept_predictions, transfer, transfer_sections
+from sitn_tf.page import page
+
+FLAGS = flags.FlagValues()
+_RUN_DIRS = flags.DEFINE_multi_string(
+    "run_dir", [], "A stage-2 run directory; the first is judged.", flag_values=FLAGS
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Data set directory; that of the run if not given.", flag_values=FLAGS
+)
+_SPLIT = flags.DEFINE_string("split", schema.TEST, "Split to compare on.", flag_values=FLAGS)
+_OUTPUT = flags.DEFINE_string(
+    "output", "report", "Path of the two files, without .md and .html.", flag_values=FLAGS
+)
+_BRIEF = flags.DEFINE_bool(
+    "brief", False, "Print what each section answers, not its tables.", flag_values=FLAGS
+)
+
+
+def main(_: list[str]) -> None:
+    """Compares the runs, writes both files and prints the Markdown."""
+    run_dirs = [pathlib.Path(run_dir) for run_dir in _RUN_DIRS.value]
+    compared = compare(run_dirs, _DATA_DIR.value, _SPLIT.value)
+    files = write(compared, pathlib.Path(_OUTPUT.value))
+    if _BRIEF.value:
+        for section in transfer_sections.sections(compared):
+            print(f"{section.title}: {section.answer}")
+    else:
+        print(files[0].read_text())
+    print(f"wrote {files[0]} and {files[1]}")
+    print(
+        "next, whether other seeds say the same: python -m sitn_tf.experiments --study=transfer "
+        f"--data_dir={_DATA_DIR.value or compared.judged.info.data_dir} --workdir=STUDY --seeds=5"
+    )
+
+
+def compare(
+    run_dirs: Sequence[pathlib.Path],
+    data_dir: str | pathlib.Path | None = None,
+    split: str = schema.TEST,
+) -> transfer.Transfer:
+    """`transfer.compare`, after scoring the runs whose predictions of the split are not kept.
+
+    Raises:
+      InputError: fewer than two runs, a run that is not finished, runs of different data sets, or
+        no such split.
+    """
+    if len(run_dirs) < 2:
+        given = f"run_dir={run_dirs[0]} is one run" if run_dirs else "run_dir is missing"
+        raise InputError(
+            given, "name the run that is judged and at least one that it is compared with"
+        )
+    evaluate.check_split(split)
+    evaluate.check_one_data_set(run_dirs)
+    transfer.short_names(run_dirs)
+    for run_dir in run_dirs:
+        try:
+            kept_predictions.read(run_dir, split)
+        except InputError as missing:
+            print(f"scoring {run_dir}: {missing.message}", flush=True)
+            quiet.import_tensorflow()
+            evaluate.evaluate_run(run_dir, data_dir, split, keep_predictions=True)
+    return transfer.compare(run_dirs, split)
+
+
+def write(compared: transfer.Transfer, output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Writes `<output>.md` and `<output>.html`, and returns their paths."""
+    given = " ".join(f"--run_dir={run.run_dir}" for run in compared.runs)
+    command = f"python -m sitn_tf.report {given} --split={compared.split} --output={output}"
+    content = (
+        transfer_sections.title(compared),
+        transfer_sections.asked(compared),
+        transfer_sections.sections(compared),
+        transfer_sections.made_by(compared, command),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    files = output.with_name(f"{output.name}.md"), output.with_name(f"{output.name}.html")
+    whole_files.write_text(files[0], markdown.document(*content))
+    whole_files.write_text(files[1], page(*content))
+    return files
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)
