@@ -6,6 +6,7 @@ may define the same flag and still be imported into one process, and hands its
 """
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -40,6 +41,13 @@ def require(flag_values: flags.FlagValues, name: str) -> str:
     if not value:
         raise InputError(f"--{name} is missing")
     return value
+
+
+def command(flag_values: flags.FlagValues, module: str) -> str:
+    """The command that gives these flags: `python -m sitn_tf.train --stage=2`."""
+    given = [flag_values[name].serialize() for name in flag_values if flag_values[name].present]
+    words = [word for text in given for word in text.split("\n")]
+    return shlex.join(["python", "-m", module, *words])
 
 
 _SETTING = re.compile(r"(?<![\w./=-])([a-z]\w*\.[a-z]\w*=)")

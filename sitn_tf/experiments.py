@@ -1,4 +1,4 @@
-"""Trains the arms of a study over seeds: a data set directory → a table of differences.
+"""Trains the arms of a study over seeds: a data set directory → a table of differences and a page.
 
     python -m sitn_tf.experiments --study=transfer --data_dir=DATASET --workdir=STUDY
 
@@ -13,8 +13,9 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, schema
+from sitn_tf import cli, schema, whole_files
 from sitn_tf.errors import InputError
+from sitn_tf.studies import page
 from sitn_tf.studies.arms import read_study
 from sitn_tf.studies.runs import Study, run_study
 from sitn_tf.studies.tables import table
@@ -64,7 +65,10 @@ def main(_: list[str]) -> None:
     results, failed = run_study(study, _JOBS.value)
     print(table(results, list(arms), study.measure))
     if results:
-        print(f"wrote {study.results_file}")
+        shown = study.results_file.with_suffix(".html")
+        command = cli.command(FLAGS, "sitn_tf.experiments")
+        whole_files.write_text(shown, page.of_study(study, _STUDY.value, results, command))
+        print(f"wrote {study.results_file} and {shown}: open it in a browser")
     if failed:
         raise InputError("; ".join(failed))
     if study.stage == "2" and study.split != schema.TEST:

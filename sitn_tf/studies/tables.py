@@ -9,6 +9,7 @@ from scipy import stats
 
 from sitn_tf import schema
 from sitn_tf.evaluation import retrieval
+from sitn_tf.pictures import signed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,21 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     return mean, float(quantile * np.std(differences, ddof=1) / math.sqrt(n))
 
 
+def differences(results: Sequence[Result], arm: str, baseline: str) -> np.ndarray:
+    """`[seeds]`: an arm's scores minus the baseline's, over the seeds that both have, ascending."""
+    ours, theirs = ({r.seed: r.score for r in results if r.arm == name} for name in (arm, baseline))
+    return np.array([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+
+
 def table(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
-    """Markdown: an arm a row, with its difference to the first arm over the shared seeds.
+    """Markdown of `rows`."""
+    titles, *body = rows(results, arms, measure)
+    lines = [titles, ["---"] * len(titles), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def rows(results: Sequence[Result], arms: Sequence[str], measure: str) -> list[list[str]]:
+    """Titles, then an arm a row, with its difference to the first arm over the shared seeds.
 
     Beside these the means of what else is known of the runs; columns that say nothing of any arm
     are left out.
@@ -56,8 +70,6 @@ def table(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
     Args:
       measure: what the results' scores are.
     """
-    by_arm = {arm: {r.seed: r for r in results if r.arm == arm} for arm in arms}
-    baseline = by_arm[arms[0]]
     titles = [
         "arm",
         "seeds",
@@ -69,19 +81,19 @@ def table(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
         "best epoch",
         "seconds",
     ]
-    rows = []
+    lines = [titles]
     for arm in arms:
-        runs = list(by_arm[arm].values())
+        runs = [r for r in results if r.arm == arm]
         if not runs:
-            rows.append([arm, "0", "not run", *[""] * (len(titles) - 3)])
+            lines.append([arm, "0", "not run", *[""] * (len(titles) - 3)])
             continue
         scores = np.array([r.score for r in runs])
         spread = f" ± {np.std(scores, ddof=1):.4f}" if len(scores) > 1 else ""
-        shared = sorted(by_arm[arm].keys() & baseline.keys())
-        mean, half = interval(np.array([by_arm[arm][s].score - baseline[s].score for s in shared]))
+        shared = differences(results, arm, arms[0])
+        mean, half = interval(shared)
         margin = "" if math.isnan(half) else f" ± {half:.4f}"
-        difference = "" if arm == arms[0] or not shared else f"{mean:+.4f}{margin}"
-        rows.append(
+        difference = "" if arm == arms[0] or not len(shared) else f"{signed(mean)}{margin}"
+        lines.append(
             [
                 arm,
                 str(len(scores)),
@@ -94,9 +106,8 @@ def table(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
                 _by_stage(".0f", [r.seconds for r in runs]),
             ]
         )
-    said = [n for n in range(len(titles)) if n < 4 or any(row[n] for row in rows)]
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(line[n] for n in said)} |" for line in lines)
+    said = [n for n in range(len(titles)) if n < 4 or any(line[n] for line in lines[1:])]
+    return [[line[n] for n in said] for line in lines]
 
 
 def _mean(form: str, values: Iterable[float | None]) -> str:

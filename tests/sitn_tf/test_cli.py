@@ -1,4 +1,6 @@
-"""What a command says of an error that its library raised."""
+"""What a command says of an error that its library raised, and of itself."""
+
+import shlex
 
 from absl import flags
 
@@ -34,3 +36,15 @@ def test_a_setting_in_the_remedy_is_shown_with_set():
     assert str(cli.in_flags(error, command_flags("set"))) == (
         "stage2.min_lift=9 is much: give --set stage2.min_lift=0, or --nooverwrite"
     )
+
+
+def test_a_command_is_repeated_with_the_flags_it_was_given():
+    values = flags.FlagValues()
+    flags.DEFINE_string("study", "a", "", flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "", flag_values=values)
+    flags.DEFINE_multi_string("set", [], "", flag_values=values)
+    given = ["x", "--study=my study", "--set=a.b=1", "--set", "c.d=2"]
+    cli.parse(values, given)
+    again = shlex.split(cli.command(values, "sitn_tf.x"))
+    assert again[:3] == ["python", "-m", "sitn_tf.x"]
+    assert sorted(again[3:]) == ["--set=a.b=1", "--set=c.d=2", "--study=my study"]

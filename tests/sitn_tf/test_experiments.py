@@ -151,6 +151,9 @@ def test_a_study_trains_what_the_command_trains(small, tmp_path, capfd):
     assert "[1/2] fails, seed 0: failed (error: stage2.log_q=True" in said
     assert re.search(r"\[2/2\] mean, seed 0: validation AUC 0\.\d+, \d+ s, 0 min left", said)
     assert "| fails | 0 | not run" in said
+    shown = (workdir / "results-validation.html").read_text()
+    assert "sitn_tf.experiments" in shown
+    assert "validation AUC" in shown
     settings = [f"--set={setting}" for setting in mean["settings"]]
     run_main(train, *flags, "--stage=2", f"--workdir={tmp_path}", "--seed=0", *settings)
     assert_same_outcome(workdir / "mean/0/stage2", tmp_path / "stage2")

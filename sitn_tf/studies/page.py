@@ -1,0 +1,225 @@
+"""Results of a study → the page that a team shows: answer, tables, pictures, how it was made."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sitn_tf import runs
+from sitn_tf.figures import Picture
+from sitn_tf.page import MadeBy, Section, Table, page
+from sitn_tf.pictures import Interval, Line, curves, intervals, signed
+from sitn_tf.studies.runs import Study
+from sitn_tf.studies.tables import Result, differences, interval, rows
+
+HISTORY_OF = {"1": "recall", "2": "auc"}
+"""By stage, the entry of its history that says how good the model is."""
+
+_MEASURES = {
+    "gauc": ("GAUC", max),
+    "log_loss": ("log loss", min),
+    "normalised_entropy": ("normalised entropy", min),
+    "calibration_error": ("calibration error", min),
+    "recall": ("stage 1's recall@10", max),
+}
+"""Beside the study's own: what each is called, and which of its values is the best."""
+
+_CURVES = 5
+"""Of arms beside the baseline's in one picture: more can hardly be told apart."""
+
+Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
+"""By arm, of each seed, an entry an epoch."""
+
+
+def of_study(study: Study, name: str, results: Sequence[Result], command: str) -> str:
+    """The page of what is finished of a study.
+
+    Args:
+      name: of the study.
+      command: that ran it.
+    """
+    histories: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in study.arms}
+    versions: list[str] = []
+    finished = {(result.arm, result.seed) for result in results}
+    for run in study.runs():
+        run_dir = run.stage1 if study.stage == "1" else run.stage2
+        if (run.arm, run.seed) in finished and run_dir is not None:
+            histories[run.arm].append(runs.read_json(run_dir / runs.HISTORY_FILE, []))
+            versions.append(", ".join(map(" ".join, runs.read_info(run_dir).versions.items())))
+    settings = {
+        arm: " ".join([*described.settings, *([] if described.pretrain else ["without stage 1"])])
+        for arm, described in study.arms.items()
+    }
+    facts = {
+        "data set": study.data_dir,
+        "preset and settings": " ".join([study.preset, *study.settings]),
+        "seeds": ", ".join(map(str, sorted({result.seed for result in results}))),
+        "training": f"{_minutes(results)} in all; a stage 1 that runs share counts in each",
+        "versions": "; ".join(dict.fromkeys(versions)),
+    }
+    return render(
+        name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
+        MadeBy([command], facts),
+    )  # fmt: skip
+
+
+def render(
+    name: str,
+    results: Sequence[Result],
+    arms: Mapping[str, str],
+    measure: str,
+    histories: Histories,
+    history: str,
+    made_by: MadeBy,
+) -> str:
+    """The page of plain numbers.
+
+    Args:
+      name: of the study.
+      arms: by name, the baseline first, what is told of its settings.
+      measure: what the results' scores are.
+      histories: see `Histories`; history: what to draw of the entries.
+    """
+    baseline, *others = arms
+    head, *body = rows(results, list(arms), measure)
+    return page(
+        f"Study {name}",
+        f"What do the arms come to in {measure}, beside the baseline {baseline}?",
+        [
+            Section(
+                "Result",
+                answer(results, list(arms), measure),
+                [
+                    "Differences are paired by seed. Their 95 % intervals are Student's t's, not "
+                    "corrected for the number of arms: of twenty, one lies off zero by chance.",
+                    Table("Means over seeds", head, body),
+                    _forest(results, baseline, others, measure),
+                ],
+            ),
+            _measures(results, list(arms)),
+            _training(histories, baseline, others, history),
+            Section(
+                "Arms",
+                f"The baseline is {baseline}; an arm has the study's settings but for its own.",
+                [Table("What an arm changes", ["arm", "settings"],
+                       [[arm, told or "nothing"] for arm, told in arms.items()])],
+            ),
+        ],
+        made_by,
+    )  # fmt: skip
+
+
+def answer(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
+    """One sentence: whether an arm is above the baseline, which, and by how much.
+
+    Args:
+      arms: the baseline first.
+    """
+    baseline, *others = arms
+    found = {arm: differences(results, arm, baseline) for arm in others}
+    compared = {arm: interval(values) for arm, values in found.items() if len(values)}
+    if not compared:
+        return f"Nothing is to be compared yet: {baseline} and another arm need a seed in common."
+    best = max(compared, key=lambda arm: compared[arm][0])
+    mean, half = compared[best]
+    if np.isnan(half):
+        return (
+            f"By one seed the best arm is {best}, {signed(mean)} from {baseline} in {measure}: "
+            "more seeds would show whether that is more than chance."
+        )
+    above = [arm for arm, (mean, half) in compared.items() if mean - half > 0]
+    below = [arm for arm, (mean, half) in compared.items() if mean + half < 0]
+    rest = len(compared) - len(above) - len(below)
+    counts = (
+        f"(of {len(compared)} arms: {len(above)} above it, {len(below)} below, {rest} undecided)"
+    )
+    if not above:
+        return f"No arm is above {baseline} in {measure} {counts}."
+    best = max(above, key=lambda arm: compared[arm][0])
+    mean, half = compared[best]
+    return f"{best} is {mean:.4f} ± {half:.4f} above {baseline} in {measure} {counts}."
+
+
+def _forest(
+    results: Sequence[Result], baseline: str, others: Sequence[str], measure: str
+) -> Picture:
+    gains = []
+    for arm in others:
+        mean, half = interval(differences(results, arm, baseline))
+        gains.append(Interval(arm, mean, mean - half, mean + half))
+    return intervals(f"Difference to {baseline}", gains, f"difference of {measure}")
+
+
+def _measures(results: Sequence[Result], arms: Sequence[str]) -> Section:
+    """Means and spreads of the other metrics and of stage 1's retrieval, an arm a row."""
+    table, best_of = [["arm"], *([arm] for arm in arms)], dict[str, list[str]]()
+    for name, (called, best) in _MEASURES.items():
+        values = {arm: _known(results, arm, name) for arm in arms}
+        means = {arm: float(np.mean(known)) for arm, known in values.items() if known}
+        if means:
+            best_of.setdefault(best(means, key=means.__getitem__), []).append(called)
+            for row, cell in zip(table, [called, *map(_spread, values.values())], strict=True):
+                row.append(cell)
+    said = "; ".join(f"{arm} in {', '.join(called)}" for arm, called in best_of.items())
+    shown = Table("Mean ± standard deviation over seeds", table[0], table[1:])
+    return Section("Other measures", f"Best by their means: {said or 'none yet'}.", [shown])
+
+
+def _known(results: Sequence[Result], arm: str, name: str) -> list[float]:
+    of_arm = [
+        {**result.metrics, "recall": result.recall} for result in results if result.arm == arm
+    ]
+    return [value for metrics in of_arm if not np.isnan(value := metrics.get(name, np.nan))]
+
+
+def _spread(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}" if values else ""
+
+
+def _training(histories: Histories, baseline: str, others: Sequence[str], history: str) -> Section:
+    """A curve of each arm, the baseline's in every picture."""
+    measure = history.upper() if history == "auc" else history
+    lines = {arm: line for arm in [baseline, *others] if (line := _line(arm, histories, history))}
+    best = {arm: int(np.nanargmax(line.y)) for arm, line in lines.items()}
+    said = "; ".join(
+        f"{arm} {lines[arm].y[at]:.4f} at epoch {lines[arm].x[at]}"
+        for arm, at in sorted(best.items(), key=lambda place: -lines[place[0]].y[place[1]])[:3]
+    )
+    first, named = lines.pop(baseline, None), list(lines.values())
+    parts = [named[at : at + _CURVES] for at in range(0, len(named), _CURVES)] or [[]]
+    pictures = [
+        curves(
+            f"Validation {measure}: {', '.join(line.name for line in part) or baseline}",
+            [first, *part] if first else part,
+            "epoch",
+            f"validation {measure}",
+        )
+        for part in parts
+    ]
+    return Section(
+        "Training",
+        f"Highest means on validation data: {said or 'none yet'}.",
+        [
+            "Means over seeds, as far as all seeds were trained, with a band from the lowest seed "
+            "to the highest.",
+            *pictures,
+        ],
+    )
+
+
+def _line(arm: str, histories: Histories, history: str) -> Line | None:
+    """Over seeds, as far as the shortest of them goes."""
+    seeds = [entries for entries in histories.get(arm, ()) if entries]
+    if not seeds:
+        return None
+    by_epoch = zip(*seeds, strict=False)
+    values = np.array([[entry.get(history, np.nan) for entry in epoch] for epoch in by_epoch])
+    band = (values.min(axis=1), values.max(axis=1)) if len(seeds) > 1 else ()
+    epochs = [entry["epoch"] for entry in seeds[0][: len(values)]]
+    return Line(arm, epochs, values.mean(axis=1), *band)
+
+
+def _minutes(results: Sequence[Result]) -> str:
+    minutes = sum(sum(result.seconds.values()) for result in results) / 60
+    return f"{minutes / 60:.1f} h" if minutes >= 100 else f"{minutes:.0f} min"
