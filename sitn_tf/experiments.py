@@ -15,7 +15,7 @@ from absl import flags
 
 from sitn_tf import cli, schema
 from sitn_tf.errors import InputError
-from sitn_tf.studies.arms import read_study
+from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.runs import Study, run_study
 from sitn_tf.studies.tables import table
 

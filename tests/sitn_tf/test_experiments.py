@@ -11,7 +11,7 @@ import pytest
 
 from sitn_tf import config, experiments, train
 from sitn_tf.errors import InputError
-from sitn_tf.studies import arms, runs, tables
+from sitn_tf.studies import catalogue, runs, tables
 from sitn_tf.studies.tables import Result
 from tests.commands import run_main
 from tests.sitn_tf.training.resuming import assert_same_outcome
@@ -47,20 +47,27 @@ def test_the_table_pairs_seeds_and_says_what_is_not_run():
     assert alone[2] == "| base | 1 | 0.3000 |  |"
 
 
-@pytest.mark.parametrize("study", arms.STUDIES)
+@pytest.mark.parametrize("study", catalogue.STUDIES)
 def test_every_arm_is_a_valid_configuration(study):
-    for arm in arms.STUDIES[study].values():
+    for arm in catalogue.STUDIES[study].values():
         config.override(config.default(), arm.settings)
 
 
+def test_table_2_has_every_model_but_the_control():
+    table2 = catalogue.STUDIES["table2"]
+    assert list(table2)[0] == "sitn"
+    assert sorted(table2) == sorted(config.SECTIONS.keys() - {"mean_pool"})
+    assert [name for name, arm in table2.items() if arm.pretrain] == ["sitn", "semi"]
+
+
 def test_errors_name_the_remedy(tmp_path):
-    with pytest.raises(InputError, match=r"^study=nothing is neither one of: transfer, gaps"):
-        arms.read_study("nothing", [])
+    with pytest.raises(InputError, match=r"^study=nothing is neither one of: table2, table3"):
+        catalogue.read_study("nothing", [])
     with pytest.raises(InputError, match=r"^arms=i2j is not one of: from_scratch, i2i, i2i_i2c"):
-        arms.read_study("transfer", ["i2j"])
+        catalogue.read_study("transfer", ["i2j"])
     (tmp_path / "study.json").write_text("[]")
     with pytest.raises(InputError, match="is not a JSON object of arms"):
-        arms.read_study(str(tmp_path / "study.json"), [])
+        catalogue.read_study(str(tmp_path / "study.json"), [])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,7 @@ def test_errors_name_the_remedy(tmp_path):
 def test_mistakes_in_a_study_are_named(tmp_path, described, message):
     (tmp_path / "study.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match=message):
-        arms.read_study(str(tmp_path / "study.json"), [])
+        catalogue.read_study(str(tmp_path / "study.json"), [])
 
 
 def test_nothing_is_written_for_a_study_that_cannot_run(small, tmp_path):
@@ -171,12 +178,14 @@ def test_arms_start_from_one_stage_1_which_is_that_of_the_command(small, tmp_pat
 
 def test_a_model_without_a_stage_1_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match=r"model\.name=din has no stage 1, which an arm"):
-        runs.Study("data", tmp_path, arms.STUDIES["transfer"], settings=["model.name=din"])
+        runs.Study("data", tmp_path, catalogue.STUDIES["transfer"], settings=["model.name=din"])
 
 
 def test_each_measure_has_its_own_results(tmp_path):
     def written(**chosen):
-        return runs.Study("data", tmp_path, arms.STUDIES["transfer"], **chosen).results_file.name
+        return runs.Study(
+            "data", tmp_path, catalogue.STUDIES["transfer"], **chosen
+        ).results_file.name
 
     assert written() == "results-validation.json"
     assert written(split="test") == "results-test.json"
