@@ -13,11 +13,11 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, schema
+from sitn_tf import cli, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.runs import Study, run_study
-from sitn_tf.studies.tables import table
+from sitn_tf.studies.tables import main_table, other_measures
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -62,9 +62,13 @@ def main(_: list[str]) -> None:
         settings=_SET.value,
     )
     results, failed = run_study(study, _JOBS.value)
-    print(table(results, list(arms), study.measure))
+    parts = [main_table(results, list(arms), study.measure), other_measures(results, list(arms))]
+    shown = "\n\n".join(filter(None, parts))
+    print(shown)
     if results:
-        print(f"wrote {study.results_file}")
+        page = study.results_file.with_suffix(".md")
+        whole_files.write_text(page, shown + "\n")
+        print(f"wrote {page} and {study.results_file.name}")
     if failed:
         raise InputError("; ".join(failed))
     if study.stage == "2" and study.split != schema.TEST:
