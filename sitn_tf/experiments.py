@@ -15,6 +15,7 @@ from absl import flags
 
 from sitn_tf import cli, schema, whole_files
 from sitn_tf.errors import InputError
+from sitn_tf.studies import readings
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.runs import Study, run_study
 from sitn_tf.studies.tables import main_table, other_measures
@@ -60,9 +61,12 @@ def main(_: list[str]) -> None:
         split=_SPLIT.value,
         preset=_PRESET.value,
         settings=_SET.value,
+        name=_STUDY.value,
     )
     results, failed = run_study(study, _JOBS.value)
     parts = [main_table(results, list(arms), study.measure), other_measures(results, list(arms))]
+    if study.reading() is not None:
+        parts.append(readings.describe(readings.read(workdir)))
     shown = "\n\n".join(filter(None, parts))
     print(shown)
     if results:
