@@ -1,4 +1,4 @@
-"""Trains the arms of a study over seeds: a data set directory → a table of differences and a page.
+"""Trains the arms of a study over seeds: a data set directory → a table of differences.
 
     python -m sitn_tf.experiments --study=transfer --data_dir=DATASET --workdir=STUDY
 
@@ -15,10 +15,10 @@ from absl import flags
 
 from sitn_tf import cli, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.studies import page
-from sitn_tf.studies.arms import read_study
+from sitn_tf.studies import page, readings
+from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.runs import Study, run_study
-from sitn_tf.studies.tables import table
+from sitn_tf.studies.tables import main_rows, markdown, other_rows
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -61,14 +61,22 @@ def main(_: list[str]) -> None:
         split=_SPLIT.value,
         preset=_PRESET.value,
         settings=_SET.value,
+        name=_STUDY.value,
     )
     results, failed = run_study(study, _JOBS.value)
-    print(table(results, list(arms), study.measure))
+    tables = [main_rows(results, list(arms), study.measure), other_rows(results, list(arms))]
+    parts = [*map(markdown, tables)]
+    if study.reading() is not None:
+        parts.append(readings.describe(readings.read(workdir)))
+    shown = "\n\n".join(filter(None, parts))
+    print(shown)
     if results:
-        shown = study.results_file.with_suffix(".html")
+        whole_files.write_text(study.results_file.with_suffix(".md"), shown + "\n")
+        shown_page = study.results_file.with_suffix(".html")
         command = cli.command(FLAGS, "sitn_tf.experiments")
-        whole_files.write_text(shown, page.of_study(study, _STUDY.value, results, command))
-        print(f"wrote {study.results_file} and {shown}: open it in a browser")
+        whole_files.write_text(shown_page, page.of_study(study, study.name, results, command))
+        names = f"{study.results_file.name} and {study.results_file.stem}.md"
+        print(f"wrote {shown_page}, {names}: open the page in a browser")
     if failed:
         raise InputError("; ".join(failed))
     if study.stage == "2" and study.split != schema.TEST:

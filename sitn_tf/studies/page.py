@@ -10,7 +10,8 @@ from sitn_tf.figures import Picture
 from sitn_tf.page import MadeBy, Section, Table, page
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
 from sitn_tf.studies.runs import Study
-from sitn_tf.studies.tables import Result, differences, interval, rows
+from sitn_tf.studies.significance import interval
+from sitn_tf.studies.tables import Result, differences, main_rows, other_rows
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
@@ -81,7 +82,7 @@ def render(
       histories: see `Histories`; history: what to draw of the entries.
     """
     baseline, *others = arms
-    head, *body = rows(results, list(arms), measure)
+    head, *body = main_rows(results, list(arms), measure)
     return page(
         f"Study {name}",
         f"What do the arms come to in {measure}, beside the baseline {baseline}?",
@@ -91,7 +92,8 @@ def render(
                 answer(results, list(arms), measure),
                 [
                     "Differences are paired by seed. Their 95 % intervals are Student's t's, not "
-                    "corrected for the number of arms: of twenty, one lies off zero by chance.",
+                    "corrected for the number of arms: of twenty, one lies off zero by chance. "
+                    "Holm's p-values are.",
                     Table("Means over seeds", head, body),
                     _forest(results, baseline, others, measure),
                 ],
@@ -151,17 +153,16 @@ def _forest(
 
 
 def _measures(results: Sequence[Result], arms: Sequence[str]) -> Section:
-    """Means and spreads of the other metrics and of stage 1's retrieval, an arm a row."""
-    table, best_of = [["arm"], *([arm] for arm in arms)], dict[str, list[str]]()
+    """Means and spreads of all else that is known of an arm, and which arm has the best."""
+    best_of = dict[str, list[str]]()
     for name, (called, best) in _MEASURES.items():
-        values = {arm: _known(results, arm, name) for arm in arms}
-        means = {arm: float(np.mean(known)) for arm, known in values.items() if known}
+        known = {arm: _known(results, arm, name) for arm in arms}
+        means = {arm: float(np.mean(values)) for arm, values in known.items() if values}
         if means:
             best_of.setdefault(best(means, key=means.__getitem__), []).append(called)
-            for row, cell in zip(table, [called, *map(_spread, values.values())], strict=True):
-                row.append(cell)
     said = "; ".join(f"{arm} in {', '.join(called)}" for arm, called in best_of.items())
-    shown = Table("Mean ± standard deviation over seeds", table[0], table[1:])
+    titles, *body = other_rows(results, arms) or [[]]
+    shown = Table("Mean ± standard deviation over seeds", titles, body)
     return Section("Other measures", f"Best by their means: {said or 'none yet'}.", [shown])
 
 
@@ -170,11 +171,6 @@ def _known(results: Sequence[Result], arm: str, name: str) -> list[float]:
         {**result.metrics, "recall": result.recall} for result in results if result.arm == arm
     ]
     return [value for metrics in of_arm if not np.isnan(value := metrics.get(name, np.nan))]
-
-
-def _spread(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{spread}" if values else ""
 
 
 def _training(histories: Histories, baseline: str, others: Sequence[str], history: str) -> Section:

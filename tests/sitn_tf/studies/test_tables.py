@@ -1,0 +1,63 @@
+from sitn_tf.studies.tables import RACE, Result, main_rows, markdown, other_rows
+
+KNOWN = {
+    "metrics": {"gauc": 0.6, "log_loss": 0.3, "normalised_entropy": 0.8, "calibration_error": 0.02},
+    "epoch": {"stage1": 7, "stage2": 2},
+    "seconds": {"stage1": 30.4, "stage2": 4.6, RACE: 2.0},
+    "parameters": 1234,
+}
+
+
+def test_the_main_table_pairs_seeds_and_says_what_is_not_run():
+    results = [
+        Result("base", 0, 0.70),
+        Result("base", 1, 0.72),
+        Result("other", 1, 0.73),
+        Result("other", 0, 0.71),
+        Result("third", 0, 0.71),
+    ]
+    rows = main_rows(results, ["base", "other", "third", "fourth"], "AUC")
+    rows = markdown(rows).splitlines()
+    assert rows[0] == (
+        "| arm | seeds | AUC, mean ± sd | minus base, 95 % interval | p, paired t-test | p, Holm |"
+    )
+    assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |  |"
+    # Differences of 0.01 twice, but for rounding: no spread.
+    assert rows[3].startswith("| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | < 0.0001 |")
+    assert rows[4] == "| third | 1 | 0.7100 | +0.0100 |  |  |"
+    assert rows[5] == "| fourth | 0 | not run |  |  |  |"
+    alone = main_rows([Result("base", 0, 0.3)], ["base"], "recall")
+    assert markdown(alone).splitlines() == [
+        "| arm | seeds | recall, mean ± sd |",
+        "| --- | --- | --- |",
+        "| base | 1 | 0.3000 |",
+    ]
+
+
+def test_arms_are_corrected_for_each_other():
+    """Differences 1, 2, 3 have p = 0.0742; of two arms that have it, each has twice that."""
+    differences = {"base": (0, 0, 0), "a": (1, 2, 3), "b": (-3, -1, -2)}
+    results = [Result(arm, seed, d) for arm, of in differences.items() for seed, d in enumerate(of)]
+    table = markdown(main_rows(results, list(differences), "AUC"))
+    assert table.count("| 0.0742 | 0.1484 |") == 2
+
+
+def test_other_measures_are_means_with_their_spread():
+    results = [
+        Result("base", 0, 0.70, metrics={"gauc": 0.5}),
+        Result("base", 1, 0.72, metrics={"gauc": 0.7}),
+        Result("other", 0, 0.71, 0.5, 0.1, **KNOWN),
+        Result("other", 1, 0.73, 0.5, 0.1, **KNOWN),
+    ]
+    rows = markdown(other_rows(results, ["base", "other", "third"])).splitlines()
+    assert rows[0] == (
+        "| arm | GAUC | log loss | normalised entropy | calibration error | parameters | seconds | "
+        "each | best epochs | lift |"
+    )
+    assert rows[2].startswith("| base | 0.6000 ± 0.1414 |  |")
+    # Odds of 1 are nine times those of 1 to 9.
+    assert rows[3] == (
+        "| other | 0.6000 ± 0.0000 | 0.3000 ± 0.0000 | 0.8000 ± 0.0000 | 0.0200 ± 0.0000 | 1,234 | "
+        "37 ± 0 | 30 + 5 + 2 | 7.0 + 2.0 | 9.0 ± 0.0 |"
+    )
+    assert len(rows) == 4
