@@ -114,6 +114,12 @@ class Job:
     )
     seed: int = option(0, "of everything that is sampled", at_least(0))
     shards: int = option(16, "parts the users are divided into; more need less memory", at_least(1))
+    shuffle: str = option(
+        "auto",
+        "how events come to their user's shard: files, beam (the batches themselves), or auto: "
+        "files on Beam's local runners, beam on all others",
+        one_of("auto", "files", "beam"),
+    )
     block_bytes: int = option(16 << 20, "of a log parsed at once", at_least(1))
     source_requests: bool = option(
         False, "also requests of the source domain, for models that learn from both"

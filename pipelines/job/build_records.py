@@ -8,7 +8,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import facts
-from pipelines.job import item_steps, parse_steps, preconditions, shard_steps, title_model
+from pipelines.job import item_steps, parse_steps, preconditions, shard_steps, shuffle, title_model
 from pipelines.job.inputs import Input
 from pipelines.job.summary import CutoffFacts, Fact, LineFacts, Summary
 from pipelines.job.workspace import Work
@@ -44,7 +44,7 @@ class BuildRecords(beam.PTransform):
         work = self.work
         parsed = self._units(pipeline, "Logs", LOG) | "ParseLog" >> beam.FlatMap(
             parse_steps.parse_log, work
-        ).with_outputs(parse_steps.COUNTS, main="parts")
+        ).with_outputs(parse_steps.COUNTS, main="events")
         described = self._units(pipeline, "ItemFiles", ITEMS) | "ParseItems" >> beam.FlatMap(
             parse_steps.parse_items, work
         ).with_outputs(parse_steps.COUNTS, main="files")
@@ -63,12 +63,10 @@ class BuildRecords(beam.PTransform):
             >> beam.Map(preconditions.decide_cutoffs, beam.pvalue.AsDict(log_counts), work.job)
         )
         cutoffs = decided | "Cutoffs" >> beam.Map(lambda both: both[0])
-        carried = pipeline | "CarriedEvents" >> beam.Create(work.carried.events)
         raw_items = pipeline | "CarriedItems" >> beam.Create(work.carried.items)
         in_order = (
-            (parsed["parts"], carried)
-            | "AllEvents" >> beam.Flatten()
-            | "ByShard" >> beam.GroupByKey()
+            parsed["events"]
+            | "Shuffle" >> shuffle.ByShard(work)
             | "Sort" >> beam.Map(shard_steps.sort_shard, beam.pvalue.AsSingleton(cutoffs), work)
         )
         shared = (

@@ -9,7 +9,16 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipelines.job import assembly, beam_errors, extension, inputs, progress, staging, title_model
+from pipelines.job import (
+    assembly,
+    beam_errors,
+    extension,
+    inputs,
+    progress,
+    shuffle,
+    staging,
+    title_model,
+)
 from pipelines.job.build_records import BuildRecords
 from pipelines.job.workspace import Work
 from pipelines.logs import files
@@ -34,9 +43,13 @@ def build_dataset(
     """
     options = PipelineOptions([]) if options is None else options
     check_runner(options)
-    # a job that extends goes on keeping events: the next day will want them
-    keep = job.keep_events or bool(job.extends)
-    job = dataclasses.replace(job, keep_events=keep, output=job.output.rstrip("/"))
+    job = dataclasses.replace(
+        job,
+        # a job that extends goes on keeping events: the next day will want them
+        keep_events=job.keep_events or bool(job.extends),
+        output=job.output.rstrip("/"),
+        shuffle=shuffle.settled(job.shuffle, _runner(options)),
+    )
     staging.clear_leftovers(job.output)
     pipeline = _new_pipeline(options)
     files.check_reachable("output", job.output)

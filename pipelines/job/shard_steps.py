@@ -11,6 +11,7 @@ import apache_beam as beam
 import numpy as np
 
 from pipelines import facts
+from pipelines.job import shuffle
 from pipelines.job.summary import ShardFacts, SortedShard, WrittenFile
 from pipelines.job.workspace import Work
 from pipelines.logs import files
@@ -27,17 +28,20 @@ from sitn_tf import schema
 
 
 def sort_shard(
-    element: tuple[int, Iterable[shards.Part]], cutoffs: request_rules.Cutoffs, work: Work
+    element: tuple[int, Iterable[shuffle.Moved]], cutoffs: request_rules.Cutoffs, work: Work
 ) -> SortedShard:
     """First pass over a shard: sorted, without duplicates, items of the training period counted."""
-    shard, parts = element[0], list(element[1])
+    shard, moved = element
     job = work.job
+    loading = {
+        domain: shards.Loading(job.formats[domain].schema, job.max_user_events)
+        for domain in schema.DOMAINS
+    }
+    for domain, batch in shuffle.batches(moved, job):
+        loading[domain].add(batch)
     tables, filtered, event_paths, count_paths = {}, {}, {}, {}
     for domain in schema.DOMAINS:
-        of_domain = [p for p in parts if p.domain == domain]
-        tables[domain], filtered[domain] = shards.load(
-            of_domain, job.formats[domain].schema, job.max_user_events
-        )
+        tables[domain], filtered[domain] = loading.pop(domain).finish()
         event_paths[domain] = work.place(f"sorted-{domain}-{shard}")
         files.write_table(event_paths[domain], tables[domain])
     users, events = shards.coded(tables)

@@ -102,7 +102,7 @@ class Logs:
         events = {}
         for domain in schema.DOMAINS:
             table, dropped = shards.load(
-                self._parts[domain, number],
+                (events for _, events in shards.in_files(self._parts[domain, number])),
                 self.job.formats[domain].schema,
                 self.job.max_user_events,
             )
