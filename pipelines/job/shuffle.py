@@ -17,13 +17,15 @@ import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 
 from pipelines.job.workspace import Work
+from pipelines.logs import files
 from pipelines.options import Job
-from pipelines.records import shards
+from pipelines.records import shards, vocabulary
 from sitn_tf import beam_runner
 
 FILES, BEAM = "files", "beam"
 WINDOW_BYTES = 64 << 20
 """Of events, as Arrow holds them, that a worker's thread divides by shard at once."""
+MOST_BUCKETS = 64
 
 _ON_ONE_MACHINE = (
     beam_runner.LOCAL, "BundleBasedDirectRunner", "InteractiveRunner", "PrismRunner",
@@ -132,6 +134,37 @@ class _Send(beam.DoFn):
         for domain in sorted(held):
             for shard, batch in shards.by_shard(pa.concat_tables(held.pop(domain)), self._shards):
                 yield from ((shard, (domain, m)) for m in shards.messages(batch))
+
+
+Counts: TypeAlias = str | bytes
+"""Item counts of one shard: a file or an Arrow message."""
+
+
+def divide_counts(
+    counted: pa.Table, domain: str, shard: int, work: Work
+) -> Iterator[tuple[tuple[str, int], Counts]]:
+    """A shard's item counts, ((domain, bucket), Counts), the same way as the events.
+
+    Through files all are one bucket. Through Beam there are up to MOST_BUCKETS, by item, so that no
+    worker has to merge what all shards say of all items.
+    """
+    if work.job.shuffle == FILES:
+        path = work.place(f"counts-{domain}-{shard}")
+        files.write_table(path, counted)
+        yield (domain, 0), path
+        return
+    buckets = min(work.job.shards, MOST_BUCKETS)
+    none = pa.RecordBatch.from_pylist([], vocabulary.COUNTS)  # a domain has counts, if of no item
+    divided = shards.by_shard(counted, buckets, vocabulary.ITEM) if len(counted) else [(0, none)]
+    for bucket, batch in divided:
+        yield from (((domain, bucket), message) for message in shards.messages(batch))
+
+
+def read_counts(counts: Counts) -> pa.Table:
+    """What `divide_counts` made Counts of."""
+    if isinstance(counts, bytes):
+        return shards.of_message(counts, vocabulary.COUNTS)
+    return files.read_table_batches(counts)
 
 
 def batches(moved: Iterable[Moved], job: Job) -> Iterator[tuple[str, pa.Table]]:

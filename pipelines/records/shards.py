@@ -7,6 +7,7 @@ loaded of them is the same. Memory is bounded by a shard, never by the log.
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from pipelines.logs import files, log_format
 from pipelines.records import column_hashes
 
+Array = TypeVar("Array", int, np.ndarray)
 COMPACT_ROWS = 2_000_000
 """Rows loaded before duplicates and what a user has too much of are dropped."""
 
@@ -74,11 +76,21 @@ def shard_of_users(users: pa.Array, shards: int) -> np.ndarray:
     return of_distinct.astype(np.int64)[encoded.indices.to_numpy()]
 
 
-def by_shard(events: pa.Table, shards: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """(shard, its events) of each user shard that a table has events of, in order of shards."""
+def group_of(shard: Array, shards: int, groups: int) -> Array:
+    """Of user shards, in [0, shards), the group of neighbours whose records are in one file."""
+    return shard * groups // shards
+
+
+def by_shard(
+    events: pa.Table, shards: int, column: str = log_format.USER
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(shard, its rows) of each shard that a table has rows of, in order of shards.
+
+    Rows are divided by a column of strings: events by their user.
+    """
     if not len(events):
         return
-    shard = shard_of_users(events[log_format.USER].combine_chunks(), shards)
+    shard = shard_of_users(events[column].combine_chunks(), shards)
     order = np.argsort(shard, kind="stable")
     table = events.take(pa.array(order)).combine_chunks()
     bounds = np.searchsorted(shard[order], np.arange(shards + 1))
@@ -102,7 +114,7 @@ def spill(
 def messages(batch: pa.RecordBatch) -> Iterator[bytes]:
     """A batch as Arrow IPC messages without its schema, each of MESSAGE_BYTES or of one row."""
     message = batch.serialize()
-    if message.size <= MESSAGE_BYTES or batch.num_rows == 1:
+    if message.size <= MESSAGE_BYTES or batch.num_rows <= 1:
         yield message.to_pybytes()
         return
     half = batch.num_rows // 2

@@ -94,11 +94,12 @@ class Logs:
                 for shard, part in shards.spill(
                     block.events, self.job.shards, str(path), domain, order
                 ):
-                    self._parts[domain, shard].append(part)
+                    group = shards.group_of(shard, self.job.shards, self.job.groups)
+                    self._parts[domain, group].append(part)
         return counts
 
     def shard(self, number: int) -> "ShardOfLogs":
-        """The events of a user shard."""
+        """The events of a group of user shards."""
         events = {}
         for domain in schema.DOMAINS:
             table, dropped = shards.load(

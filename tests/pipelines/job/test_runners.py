@@ -1,5 +1,6 @@
 """The same data whatever runs the job, and whole or not at all whatever stops it."""
 
+import collections
 import contextlib
 import os
 import pathlib
@@ -17,13 +18,14 @@ import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import build_dataset
+from pipelines import build_dataset, verify
 from pipelines.job import inputs, parse_steps, progress, shard_steps, shuffle
 from pipelines.job import run as job_run
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.logs.log_format import LogFormat
-from pipelines.records import shards
+from pipelines.options import Job
+from pipelines.records import shards, stage_records
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
@@ -102,6 +104,44 @@ def test_blocks_and_order_of_files_do_not_matter(folder, in_memory):
         flags(folder, folder / "blocks", "--block_bytes=700", "--shuffle=beam")
     )
     assert manifest.dataset_hash == in_memory.dataset_hash
+
+
+def contents(data_dir, manifest):
+    """The bytes of each stage and split, file after file."""
+    found = collections.defaultdict(bytes)
+    for name in sorted(manifest.shards):
+        found[name.split("-")[:-3][0], name.split("-")[1]] += (data_dir / name).read_bytes()
+    return found
+
+
+def test_shards_share_files_and_long_files_are_divided(folder, in_memory, tmp_path, monkeypatch):
+    """The same records in the same order in other files, and verification knows whose they are."""
+    monkeypatch.setattr(shard_steps, "MOST_BYTES", 25_000)
+    monkeypatch.setattr(stage_records, "CHUNK", 20)
+    output = tmp_path / "out"
+    manifest = build_dataset.run(flags(folder, output, "--record_files=2", "--shuffle=beam"))
+    assert contents(output, manifest).keys() == contents(folder / "in_memory", in_memory).keys()
+    assert manifest.options["record_files"] == 2
+    of_train = sorted(output.glob(schema.shard_glob("stage2", "train")))
+    assert len(of_train) > 2
+    assert all(path.stat().st_size <= 25_000 for path in of_train)
+    assert len(list(output.glob(schema.shard_glob("stage1", "train")))) == 2
+    assert contents(output, manifest) == contents(folder / "in_memory", in_memory)
+    assert verify.Verifier(str(output)).verify(with_logs=True).wrong == {}
+
+
+def test_files_are_of_the_size_of_what_is_expected():
+    def job(**options):
+        return Job(logs={}, output="out", **options)
+
+    gib = 1 << 30
+    assert shard_steps.count_groups(5 * gib, job(shards=16)) == 16
+    assert shard_steps.count_groups(gib, job(shards=400)) == 16
+    assert shard_steps.count_groups(5 * gib, job(shards=400)) == 40  # of 128 MiB
+    assert shard_steps.count_groups(500 * gib, job(shards=400)) == 400
+    assert shard_steps.count_groups(5 * gib, job(shards=400, record_files=7)) == 7
+    groups = [shards.group_of(shard, 10, 4) for shard in range(10)]
+    assert groups == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
 
 
 def free_port():
