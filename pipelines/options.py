@@ -126,6 +126,11 @@ class Job:
         at_least(0),
     )
     block_bytes: int = option(16 << 20, "of a log parsed at once", at_least(1))
+    worker_memory: int = option(
+        3072,
+        "MiB that a thread of a worker on a cluster has; jobs that need more don't start",
+        at_least(1),
+    )
     source_requests: bool = option(
         False, "also requests of the source domain, for models that learn from both"
     )

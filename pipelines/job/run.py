@@ -14,6 +14,7 @@ from pipelines.job import (
     beam_errors,
     extension,
     inputs,
+    launch,
     progress,
     shuffle,
     staging,
@@ -58,6 +59,7 @@ def build_dataset(
     model = title_model.find(job.title_model) if job.title_model else None
     carried = extension.load(job, model)
     to_read = inputs.plan(job)
+    launch.announce(job, _runner(options), to_read, carried)
     with staging.staging(job.output) as root:
         width = inputs.vector_width(job, to_read, carried)
         work = Work(job, files.join(root, "work"), carried, width, model)

@@ -45,11 +45,16 @@ Moved: TypeAlias = shards.Part | tuple[str, bytes]
 """What goes through GroupByKey: a batch of a file, or (domain, Arrow message)."""
 
 
+def on_one_machine(runner: str) -> bool:
+    """Whether it is one of Beam's local runners, which hold in memory what they shuffle."""
+    return runner in _ON_ONE_MACHINE
+
+
 def settled(asked: str, runner: str) -> str:
     """FILES or BEAM, whatever was asked for, on a runner."""
     if asked != "auto":
         return asked
-    return FILES if runner in _ON_ONE_MACHINE else BEAM
+    return FILES if on_one_machine(runner) else BEAM
 
 
 class ByShard(beam.PTransform):
