@@ -114,7 +114,23 @@ class Job:
     )
     seed: int = option(0, "of everything that is sampled", at_least(0))
     shards: int = option(16, "parts the users are divided into; more need less memory", at_least(1))
+    shuffle: str = option(
+        "auto",
+        "how events come to their user's shard: files, beam (the batches themselves), or auto: "
+        "files on Beam's local runners, beam on all others",
+        one_of("auto", "files", "beam"),
+    )
+    record_files: int = option(
+        0,
+        "files of each split, at least; 0: one a shard or, of more than 16, some of about 128 MiB",
+        at_least(0),
+    )
     block_bytes: int = option(16 << 20, "of a log parsed at once", at_least(1))
+    worker_memory: int = option(
+        3072,
+        "MiB that a thread of a worker on a cluster has; jobs that need more don't start",
+        at_least(1),
+    )
     source_requests: bool = option(
         False, "also requests of the source domain, for models that learn from both"
     )
@@ -175,6 +191,11 @@ class Job:
     def request_domains(self) -> tuple[str, ...]:
         """The domains whose clicks or impressions become requests, the target first."""
         return (schema.TARGET, schema.SOURCE) if self.source_requests else (schema.TARGET,)
+
+    @property
+    def groups(self) -> int:
+        """Of neighbouring user shards whose records are together, where a manifest tells it."""
+        return min(self.shards, self.record_files or self.shards)
 
     def impressions(self, domain: str = schema.TARGET) -> bool:
         """Whether a domain's log holds impressions, clicked or not."""

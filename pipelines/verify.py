@@ -85,7 +85,7 @@ class Verifier:
             return None
 
     def _all_records(self, *, with_logs: bool) -> None:
-        """Checks all records, a user shard at a time."""
+        """Checks all records, a group of user shards at a time."""
         layout = self._layout()
         if self.findings.wrong.get("shard is whole"):
             return
@@ -93,7 +93,7 @@ class Verifier:
             logs = None
             if with_logs:
                 logs = self._attempt(_COMPARABLE, lambda: self._logs(pathlib.Path(folder)))
-            for number in range(self.job.shards):
+            for number in range(self.job.groups):
                 self._shard(number, layout.get(number, {}), logs)
             if logs is not None:
                 self._attempt(_COMPARABLE, logs.finish)
@@ -102,7 +102,7 @@ class Verifier:
         return log_agreement.Logs(self.root, self.manifest, self.job, self.findings, folder)
 
     def _layout(self) -> dict[int, dict[tuple[str, str], list[str]]]:
-        """By user shard, stage and split, the files: a file is of its first record's shard."""
+        """By group of user shards, stage and split, the files: of their first record's group."""
         layout: dict[int, dict[tuple[str, str], list[str]]] = {}
         for name, count in sorted(self.manifest.shards.items()):
             stage, split = name.split("/")[0], name.split("-")[1].split(".")[0]
@@ -119,8 +119,12 @@ class Verifier:
         return layout
 
     def _owner(self, record: Record) -> int:
-        user = pa.array([record[schema.USER_ID.name]])
-        return int(shards.shard_of_users(user, self.job.shards)[0])
+        return int(self._groups([record[schema.USER_ID.name]])[0])
+
+    def _groups(self, users: list[str]) -> np.ndarray:
+        """Of users, the group of user shards."""
+        shard = shards.shard_of_users(pa.array(users, pa.string()), self.job.shards)
+        return shards.group_of(shard, self.job.shards, self.job.groups)
 
     def _shard(
         self,
@@ -128,7 +132,7 @@ class Verifier:
         names: dict[tuple[str, str], list[str]],
         logs: log_agreement.Logs | None,
     ) -> None:
-        """Checks the records of one user shard, stage 2 first: it tells users' cutoffs."""
+        """Checks the records of a group of user shards, stage 2 first: it tells users' cutoffs."""
         alone = RecordChecks(self.manifest, self.job, self.findings)
         against = None if logs is None else logs.shard(number)
         checks: list[RecordChecks | log_agreement.ShardOfLogs] = [alone]
@@ -151,7 +155,7 @@ class Verifier:
     def _records(
         self, number: int, stage: str, names: dict[tuple[str, str], list[str]]
     ) -> Iterator[tuple[str, Record]]:
-        """Split and record of a stage's files, with where it is; all are to be of one shard."""
+        """Split and record of a stage's files, with where it is; all are to be of one group."""
         files = [(s, name) for s in schema.SPLITS[stage] for name in names.get((stage, s), [])]
         for split, name in files:
             users = []
@@ -164,7 +168,7 @@ class Verifier:
                 record["where"] = f"{name} record {place}"
                 users.append(record[schema.USER_ID.name])
                 yield split, record
-            fine = shards.shard_of_users(pa.array(users, pa.string()), self.job.shards) == number
+            fine = self._groups(users) == number
             self.findings.check_all("a user's records are in one shard", fine, _place_in(name))
 
     def _manifest(self) -> None:

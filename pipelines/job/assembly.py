@@ -66,7 +66,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         schema_hash=schema.schema_hash(),
         dataset_hash=manifest_entries.dataset_hash(checksums),
         inputs=[facts.without_none(entry) for entry in described],
-        options=facts.to_json(job),
+        options=facts.to_json(job) | {"record_files": max(g.groups for g in summary.groups)},
         split={"kind": job.split, **dataclasses.asdict(summary.cutoffs.cutoffs)},
         max_history=job.max_history,
         negatives=manifest_entries.negatives(job, vocabularies),
@@ -89,9 +89,9 @@ def write_statistics(root: str, summary: Summary, manifest: schema.Manifest) -> 
         # one in memory at a time: together they need more than all else the job does
         (
             facts.from_json(
-                feature_statistics.Statistics, json.loads(files.read_text(shard.statistics))
+                feature_statistics.Statistics, json.loads(files.read_text(group.statistics))
             )
-            for shard in summary.shards
+            for group in summary.groups
         ),
         {table.domain: table.popularity for table in summary.tables},
     )
@@ -160,16 +160,16 @@ def account(summary: Summary, carried: Carried) -> dict[str, Account]:
     """
     accounts: dict[str, Account] = {}
     for parsed in _with_all_domains(summary.lines):
-        later = _summed(shard.sorted.filtered.get(parsed.what, {}) for shard in summary.shards)
+        later = _summed(group.filtered.get(parsed.what, {}) for group in summary.groups)
         brought = sum(part.rows for _, part in carried.events if part.domain == parsed.what)
         accounts[parsed.what] = parsed.counts.account(later, brought)
     for what, domain in manifest_entries.REQUESTS.items():
-        asked = [shard for shard in summary.shards if domain in shard.requests]
+        asked = [group for group in summary.groups if domain in group.requests]
         if not asked:
             continue
-        filtered = _summed(shard.requests_filtered[domain] for shard in asked)
+        filtered = _summed(group.requests_filtered[domain] for group in asked)
         accounts[what] = Account(
-            total=sum(shard.requests[domain] for shard in asked),
+            total=sum(group.requests[domain] for group in asked),
             used=sum(f.records for f in summary.written(schema.STAGE_OF_REQUESTS[domain])),
             filtered=dict(sorted(filtered.items())),
             rejected={},

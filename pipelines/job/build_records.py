@@ -8,12 +8,13 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines import facts
-from pipelines.job import item_steps, parse_steps, preconditions, shard_steps, title_model
+from pipelines.job import item_steps, parse_steps, preconditions, shard_steps, shuffle, title_model
 from pipelines.job.inputs import Input
 from pipelines.job.summary import CutoffFacts, Fact, LineFacts, Summary
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.manifest_entries import ITEMS, LOG
+from pipelines.records.shards import group_of
 
 SUMMARY_FILE = "summary.json"
 _TITLES = 8192
@@ -44,7 +45,7 @@ class BuildRecords(beam.PTransform):
         work = self.work
         parsed = self._units(pipeline, "Logs", LOG) | "ParseLog" >> beam.FlatMap(
             parse_steps.parse_log, work
-        ).with_outputs(parse_steps.COUNTS, main="parts")
+        ).with_outputs(parse_steps.COUNTS, main="events")
         described = self._units(pipeline, "ItemFiles", ITEMS) | "ParseItems" >> beam.FlatMap(
             parse_steps.parse_items, work
         ).with_outputs(parse_steps.COUNTS, main="files")
@@ -63,21 +64,27 @@ class BuildRecords(beam.PTransform):
             >> beam.Map(preconditions.decide_cutoffs, beam.pvalue.AsDict(log_counts), work.job)
         )
         cutoffs = decided | "Cutoffs" >> beam.Map(lambda both: both[0])
-        carried = pipeline | "CarriedEvents" >> beam.Create(work.carried.events)
         raw_items = pipeline | "CarriedItems" >> beam.Create(work.carried.items)
-        in_order = (
-            (parsed["parts"], carried)
-            | "AllEvents" >> beam.Flatten()
-            | "ByShard" >> beam.GroupByKey()
-            | "Sort" >> beam.Map(shard_steps.sort_shard, beam.pvalue.AsSingleton(cutoffs), work)
+        sorted_events = (
+            parsed["events"]
+            | "Shuffle" >> shuffle.ByShard(work)
+            | "Sort"
+            >> beam.FlatMap(
+                shard_steps.sort_shard, beam.pvalue.AsSingleton(cutoffs), work
+            ).with_outputs(shard_steps.COUNTS, main="shards")
         )
+        in_order, counts = sorted_events["shards"], sorted_events[shard_steps.COUNTS]
         shared = (
             in_order
             | "SharedUsers" >> beam.Map(lambda s: s.shared_users)
             | "SumShared" >> beam.CombineGlobally(sum)
             | "CheckShared" >> beam.Map(preconditions.check_shared_users)
         )
-        counted = in_order | "CountFiles" >> beam.FlatMap(lambda s: sorted(s.counts.items()))
+        counted = (
+            counts
+            | "ByBucket" >> beam.GroupByKey()
+            | "MergeCounts" >> beam.Map(item_steps.merge_counts, work)
+        )
         all_items = (described["files"], raw_items) | "AllItems" >> beam.Flatten()
         vocabularies = (
             {"counts": counted, "raw": all_items}
@@ -98,12 +105,21 @@ class BuildRecords(beam.PTransform):
         item_tables = with_items | "ItemTable" >> beam.Map(
             item_steps.write_item_table, work, beam.pvalue.AsList(vectors), titles
         )
+        groups = beam.pvalue.AsSingleton(
+            in_order
+            | "RecordBytes" >> beam.Map(lambda s: s.record_bytes)
+            | "SumBytes" >> beam.CombineGlobally(sum)
+            | "Groups" >> beam.Map(shard_steps.count_groups, work.job)
+        )
         written = (
             in_order
-            | "Spread" >> beam.Reshuffle()
+            | "WithGroup"
+            >> beam.Map(lambda s, n, of: (group_of(s.shard, of, n), s), groups, work.job.shards)
+            | "ByGroup" >> beam.GroupByKey()
             | "Records"
             >> beam.ParDo(
                 shard_steps.WriteRecords(work),
+                groups,
                 beam.pvalue.AsDict(vocabularies),
                 beam.pvalue.AsSingleton(cutoffs),
                 beam.pvalue.AsSingleton(shared),

@@ -25,11 +25,11 @@ def keep(root: str, summary: Summary) -> None:
     folder = files.join(root, FOLDER)
     files.make_folder(folder)
     parts = []
-    for shard in summary.shards:
-        for domain, path in sorted(shard.sorted.events.items()):
-            name = f"{domain}-{shard.sorted.shard:05d}.arrow"
+    for shard in (shard for group in summary.groups for shard in group.kept):
+        for domain, path in sorted(shard.events.items()):
+            name = f"{domain}-{shard.shard:05d}.arrow"
             files.rename(path, files.join(folder, name))
-            parts.append([shard.sorted.shard, domain, name, shard.sorted.rows[domain]])
+            parts.append([shard.shard, domain, name, shard.rows[domain]])
     for table in summary.tables:
         files.rename(table.raw_items, files.join(folder, _items_file(table.domain)))
     if summary.vectors and summary.vectors.titles:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.job import shuffle
 from pipelines.job.summary import PlacedFile, TableFacts, VectorFacts
 from pipelines.job.workspace import Work
 from pipelines.logs import files
@@ -28,21 +29,26 @@ Element = tuple[str, dict[str, Iterable[str]]]
 """A domain, files of its item counts or of its vocabulary, and those of its raw items."""
 
 
+def merge_counts(
+    element: tuple[tuple[str, int], Iterable[shuffle.Counts]], work: Work
+) -> tuple[str, str]:
+    """The counts of a domain's items in one bucket, of many shards, to (domain, file of sums)."""
+    (domain, bucket), counts = element
+    path = work.place(f"counts-{domain}-of-{bucket}")
+    files.write_table(path, vocabulary.merged(map(shuffle.read_counts, counts)))
+    return domain, path
+
+
 def build_vocabulary(element: Element, work: Work) -> tuple[str, str]:
-    """A domain's item counts to (domain, file of the items in order of their ids)."""
+    """A domain's item counts, in a few files, to (domain, file of the items in order of ids)."""
     domain, paths = element
     counts: Iterable[pa.Table] = map(files.read_table_batches, sorted(paths["counts"]))
     if not work.job.min_item_count:
         raw = map(files.read_table_batches, sorted(paths["raw"]))
         described = (vocabulary.without_events(table[schema.ITEM]) for table in raw)
         counts = itertools.chain(counts, described)
-    merged: list[pa.Table] = []
-    for part in counts:
-        merged.append(part)
-        if len(merged) == 8:  # never more in memory than the vocabulary and a few parts
-            merged = [vocabulary.merge_counts(merged)]
     ordered = vocabulary.ordered(
-        vocabulary.merge_counts(merged),
+        vocabulary.merged(counts),
         work.job.min_item_count,
         work.carried.tokens(domain, schema.ITEM),
     )

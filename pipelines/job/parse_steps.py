@@ -1,6 +1,6 @@
-"""The first Beam steps: blocks of logs and item files to spilled events, raw items and counts.
+"""The first Beam steps: blocks of logs and item files to events, raw items and counts.
 
-Every step writes files of its own attempt and passes on their names; what is not passed
+What a step writes are files of its own attempt, whose names it passes on; what is not passed
 on is never read, so a bundle that fails and is run again does no harm.
 """
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import apache_beam as beam
 
+from pipelines.job.shuffle import BlockEvents
 from pipelines.job.workspace import Work
 from pipelines.logs import event_parser, files, line_blocks, line_counts, log_format, parsed
 from pipelines.logs.line_counts import LineCounts
-from pipelines.records import item_files, shards
+from pipelines.records import item_files
 
 COUNTS = "counts"
 _SHOWN_FIELDS = 20
@@ -21,18 +22,16 @@ _SHOWN_OF_NAME = 40
 
 
 def parse_log(element: tuple[str, line_blocks.Unit], work: Work) -> Iterator[Any]:
-    """(domain, unit of a log) to (shard, part), and line counts by domain on the side.
+    """(domain, unit of a log) to the events of its blocks, and line counts by domain on the side.
 
-    The unit's blocks are parsed, spilled and counted one at a time.
+    The unit's blocks are parsed, passed on and counted one at a time.
     """
     domain, unit = element
     job = work.job
     for position, block in event_parser.parse_unit(
         unit, job.formats[domain], job.block_bytes, domain
     ):
-        order = (unit.index, position)
-        path = work.place(f"parsed-{domain}-{unit.index}-{position}")
-        yield from shards.spill(block.events, job.shards, path, domain, order)
+        yield BlockEvents(domain, (unit.index, position), block.events)
         counts = _counted(work, domain, unit, position, block)
         clicked = block.events[log_format.CLICKED].to_numpy()
         times = block.events[log_format.TIME].to_numpy()[clicked]

@@ -43,7 +43,7 @@ def line(written: Sequence[tuple[str, int]], blocks: int, shards: int, seconds: 
     for prefix, what, expected in (
         ("parsed-", "blocks parsed", blocks),
         ("sorted-target-", "shards sorted", shards),
-        ("stage2-train-", "shards written", shards),
+        ("stage2-train-", "files of training records written", 0),
     ):
         sizes = [size for name, size in names if name.startswith(prefix)]
         if sizes:

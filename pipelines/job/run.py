@@ -9,7 +9,17 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from pipelines.job import assembly, beam_errors, extension, inputs, progress, staging, title_model
+from pipelines.job import (
+    assembly,
+    beam_errors,
+    extension,
+    inputs,
+    launch,
+    progress,
+    shuffle,
+    staging,
+    title_model,
+)
 from pipelines.job.build_records import BuildRecords
 from pipelines.job.workspace import Work
 from pipelines.logs import files
@@ -34,9 +44,13 @@ def build_dataset(
     """
     options = PipelineOptions([]) if options is None else options
     check_runner(options)
-    # a job that extends goes on keeping events: the next day will want them
-    keep = job.keep_events or bool(job.extends)
-    job = dataclasses.replace(job, keep_events=keep, output=job.output.rstrip("/"))
+    job = dataclasses.replace(
+        job,
+        # a job that extends goes on keeping events: the next day will want them
+        keep_events=job.keep_events or bool(job.extends),
+        output=job.output.rstrip("/"),
+        shuffle=shuffle.settled(job.shuffle, _runner(options)),
+    )
     staging.clear_leftovers(job.output)
     pipeline = _new_pipeline(options)
     files.check_reachable("output", job.output)
@@ -45,6 +59,7 @@ def build_dataset(
     model = title_model.find(job.title_model) if job.title_model else None
     carried = extension.load(job, model)
     to_read = inputs.plan(job)
+    launch.announce(job, _runner(options), to_read, carried)
     with staging.staging(job.output) as root:
         width = inputs.vector_width(job, to_read, carried)
         work = Work(job, files.join(root, "work"), carried, width, model)

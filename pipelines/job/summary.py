@@ -1,6 +1,7 @@
 """What a job's steps tell the assembly of the data set: facts of lines, tables and shards."""
 
 import dataclasses
+from collections import Counter
 
 from pipelines.logs.line_counts import LineCounts, TimeHistogram
 from pipelines.records.request_rules import Cutoffs
@@ -71,7 +72,7 @@ class VectorFacts:
 
 @dataclasses.dataclass(frozen=True)
 class WrittenFile:
-    """A TFRecord file of one shard, stage and split."""
+    """A TFRecord file of neighbouring shards, of one stage and split."""
 
     stage: str
     split: str
@@ -88,53 +89,58 @@ class SortedShard:
     Attributes:
       shard: its number.
       events, rows: by domain, files of sorted events and how many they hold.
-      counts: by domain, files of item counts.
       filtered: by domain, events filtered by rule.
       shared_users: users with clicks in both domains.
+      record_bytes: expected of its training records of stage 2.
     """
 
     shard: int
     events: dict[str, str]
     rows: dict[str, int]
-    counts: dict[str, str]
     filtered: dict[str, dict[str, int]]
     shared_users: int
+    record_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
-class ShardFacts:
-    """A shard after its second pass.
+class GroupFacts:
+    """Neighbouring shards after their second pass: one fact, however many they are.
 
     Attributes:
-      sorted: what the first pass made.
-      written: its records.
-      statistics: the file of its statistics: those of many shards are large.
+      group, groups: its number, of how many.
+      kept: the shards, where the job keeps their events.
+      filtered: by domain, events filtered by rule.
+      written: the records.
+      statistics: the file of their statistics: those of many are large.
       requests: by domain, how many; requests_filtered: by domain and rule.
     """
 
-    sorted: SortedShard
+    group: int
+    groups: int
+    kept: tuple[SortedShard, ...]
+    filtered: dict[str, Counter[str]]
     written: tuple[WrittenFile, ...]
     statistics: str
-    requests: dict[str, int]
-    requests_filtered: dict[str, dict[str, int]]
+    requests: Counter[str]
+    requests_filtered: dict[str, Counter[str]]
 
 
-Fact = LineFacts | CutoffFacts | VectorFacts | TableFacts | ShardFacts
+Fact = LineFacts | CutoffFacts | VectorFacts | TableFacts | GroupFacts
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """All facts of a job: logs before item files, domains and shards in order."""
+    """All facts of a job: logs before item files, domains and groups of shards in order."""
 
     lines: tuple[LineFacts, ...]
     cutoffs: CutoffFacts
     tables: tuple[TableFacts, ...]
-    shards: tuple[ShardFacts, ...]
+    groups: tuple[GroupFacts, ...]
     vectors: VectorFacts | None = None
 
     def written(self, stage: str) -> list[WrittenFile]:
         """The record files of a stage, in order of their shards."""
-        return [file for shard in self.shards for file in shard.written if file.stage == stage]
+        return [file for group in self.groups for file in group.written if file.stage == stage]
 
     @classmethod
     def of(cls, told: list[Fact]) -> "Summary":
@@ -142,11 +148,11 @@ class Summary:
         lines = (fact for fact in told if isinstance(fact, LineFacts))
         [cutoffs] = (fact for fact in told if isinstance(fact, CutoffFacts))
         tables = (fact for fact in told if isinstance(fact, TableFacts))
-        shards = (fact for fact in told if isinstance(fact, ShardFacts))
+        groups = (fact for fact in told if isinstance(fact, GroupFacts))
         return cls(
             tuple(sorted(lines, key=lambda fact: (fact.what not in schema.DOMAINS, fact.what))),
             cutoffs,
             tuple(sorted(tables, key=lambda fact: fact.domain)),
-            tuple(sorted(shards, key=lambda fact: fact.sorted.shard)),
+            tuple(sorted(groups, key=lambda fact: fact.group)),
             next((fact for fact in told if isinstance(fact, VectorFacts)), None),
         )

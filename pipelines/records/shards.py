@@ -1,10 +1,13 @@
-"""Events of many users to one shard's sorted events: what Beam's shuffle carries as files.
+"""Events of many users to one shard's sorted events: divided, carried and put together again.
 
-Parsing workers write the events of each user shard as batches of Arrow files, and only
-the files' names go through Beam. Memory is bounded by a shard, never by the log.
+A shard's events are carried as batches of Arrow files, of which only the names travel
+(`Part`), or as messages of Arrow batches (`messages`). They may come in any order: what is
+loaded of them is the same. Memory is bounded by a shard, never by the log.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +16,19 @@ import pyarrow.compute as pc
 from pipelines.logs import files, log_format
 from pipelines.records import column_hashes
 
+Array = TypeVar("Array", int, np.ndarray)
 COMPACT_ROWS = 2_000_000
 """Rows loaded before duplicates and what a user has too much of are dropped."""
+
+MESSAGE_BYTES = 1 << 20
+"""Of a message of events, where it has more than one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Part:
     """A batch of an Arrow file: events of one shard and domain.
 
-    `order` is where in the inputs they come from: parts are loaded in that order.
+    `order` is where in the inputs they come from: files are read in that order.
     """
 
     domain: str
@@ -29,6 +36,10 @@ class Part:
     batch: int
     rows: int
     order: tuple[int, int]
+
+    def read(self) -> pa.Table:
+        """The events."""
+        return files.read_table_batches(self.path, [self.batch])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,25 +76,55 @@ def shard_of_users(users: pa.Array, shards: int) -> np.ndarray:
     return of_distinct.astype(np.int64)[encoded.indices.to_numpy()]
 
 
+def group_of(shard: Array, shards: int, groups: int) -> Array:
+    """Of user shards, in [0, shards), the group of neighbours whose records are in one file."""
+    return shard * groups // shards
+
+
+def by_shard(
+    events: pa.Table, shards: int, column: str = log_format.USER
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(shard, its rows) of each shard that a table has rows of, in order of shards.
+
+    Rows are divided by a column of strings: events by their user.
+    """
+    if not len(events):
+        return
+    shard = shard_of_users(events[column].combine_chunks(), shards)
+    order = np.argsort(shard, kind="stable")
+    table = events.take(pa.array(order)).combine_chunks()
+    bounds = np.searchsorted(shard[order], np.arange(shards + 1))
+    for s in np.flatnonzero(np.diff(bounds)).tolist():
+        yield s, table.slice(bounds[s], bounds[s + 1] - bounds[s]).to_batches()[0]
+
+
 def spill(
     events: pa.Table, shards: int, path: str, domain: str, order: tuple[int, int]
 ) -> list[tuple[int, Part]]:
     """Writes a table of events by shard to one file; (shard, part) of each shard with events."""
-    if not len(events):
-        return []
-    shard = shard_of_users(events[log_format.USER].combine_chunks(), shards)
-    by_shard = np.argsort(shard, kind="stable")
-    table = events.take(pa.array(by_shard)).combine_chunks()
-    bounds = np.searchsorted(shard[by_shard], np.arange(shards + 1))
-    filled = np.flatnonzero(np.diff(bounds))
-    batches = [
-        table.slice(bounds[s], bounds[s + 1] - bounds[s]).to_batches()[0] for s in filled.tolist()
-    ]
-    files.write_table_batches(path, batches)
+    divided = list(by_shard(events, shards))
+    if divided:
+        files.write_table_batches(path, [batch for _, batch in divided])
     return [
-        (int(s), Part(domain, path, i, batches[i].num_rows, order))
-        for i, s in enumerate(filled.tolist())
+        (shard, Part(domain, path, place, batch.num_rows, order))
+        for place, (shard, batch) in enumerate(divided)
     ]
+
+
+def messages(batch: pa.RecordBatch) -> Iterator[bytes]:
+    """A batch as Arrow IPC messages without its schema, each of MESSAGE_BYTES or of one row."""
+    message = batch.serialize()
+    if message.size <= MESSAGE_BYTES or batch.num_rows <= 1:
+        yield message.to_pybytes()
+        return
+    half = batch.num_rows // 2
+    yield from messages(batch.slice(0, half))
+    yield from messages(batch.slice(half))
+
+
+def of_message(message: bytes, schema: pa.Schema) -> pa.Table:
+    """What `messages` made a message of."""
+    return pa.Table.from_batches([pa.ipc.read_record_batch(pa.py_buffer(message), schema)])
 
 
 def ranked(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, pa.Array]:
@@ -109,8 +150,12 @@ def sort_order(*keys: np.ndarray) -> np.ndarray:
 
 
 def compact(
-    events: pa.Table, max_user_events: int, *, encode: bool = False
-) -> tuple[pa.Table, dict[str, int]]:
+    events: pa.Table,
+    max_user_events: int,
+    times_given: np.ndarray | None = None,
+    *,
+    encode: bool = False,
+) -> tuple[pa.Table, np.ndarray]:
     """Sorts by (user, time, request, item), merges duplicates, keeps each user's latest.
 
     Rows alike in all four are one event, clicked if any was clicked.
@@ -118,13 +163,16 @@ def compact(
     Args:
       events: of one domain.
       max_user_events: kept of a user.
+      times_given: int64 [n], how many rows each of `events` stands for; 1 by default.
       encode: give users and items as dictionaries, which spares later steps their ranking.
 
     Returns:
-      The table and the number of rows filtered by rule.
+      The table and, int64 [its rows], how many rows each of its events stands for.
     """
+    if times_given is None:
+        times_given = np.ones(len(events), np.int64)
     if not len(events):
-        return events, {}
+        return events, times_given
     user, users = ranked(events[log_format.USER])
     item, items = ranked(events[log_format.ITEM])
     time = events[log_format.TIME].combine_chunks().to_numpy()
@@ -135,9 +183,7 @@ def compact(
     first = np.ones(len(order), bool)
     first[1:] = np.any([np.diff(key[order]) != 0 for key in keys], axis=0)
     starts = np.flatnonzero(first)
-    kept_users = user[order][starts]
-    recent = from_the_end(kept_users) < max_user_events
-    filtered = {"duplicate": len(order) - len(starts), "user_has_too_many": int((~recent).sum())}
+    recent = from_the_end(user[order][starts]) < max_user_events
     merged = _merged(events, order, starts)
     merged = merged if recent.all() else merged.filter(pa.array(recent))
     if encode:
@@ -148,7 +194,7 @@ def compact(
         ):
             column = pa.DictionaryArray.from_arrays(pa.array(codes[kept], pa.int32()), distinct)
             merged = merged.set_column(merged.column_names.index(name), name, column)
-    return merged.combine_chunks(), {rule: count for rule, count in filtered.items() if count}
+    return merged.combine_chunks(), np.add.reduceat(times_given[order], starts)[recent]
 
 
 def _merged(events: pa.Table, order: np.ndarray, starts: np.ndarray) -> pa.Table:
@@ -172,25 +218,67 @@ def from_the_end(groups: np.ndarray) -> np.ndarray:
     return last - np.arange(len(groups))
 
 
-def load(
-    parts: list[Part], schema: pa.Schema, max_user_events: int
-) -> tuple[pa.Table, dict[str, int]]:
-    """Reads and compacts the events of one domain of a shard, compacting while it grows."""
-    filtered: dict[str, int] = {}
-    loaded, rows = [schema.empty_table()], 0
+class Loading:
+    """The events of one domain of a shard, compacted while they come.
 
-    def compacted(*, encode: bool = False) -> pa.Table:
-        table, dropped = compact(pa.concat_tables(loaded), max_user_events, encode=encode)
-        for rule, count in dropped.items():
-            filtered[rule] = filtered.get(rule, 0) + count
+    Neither the events nor the counts depend on the order in which they come, nor on where it
+    is compacted: a user's latest events are the latest of all, and a row that was filtered is a
+    duplicate if its event is kept. At most COMPACT_ROWS rows, what is kept of those before and
+    one table are held at once, and twice that while compacting, however much one user has.
+    """
+
+    def __init__(self, schema: pa.Schema, max_user_events: int) -> None:
+        self._schema, self._most = schema, max_user_events
+        self._held, self._times_given = [schema.empty_table()], [np.empty(0, np.int64)]
+        self._rows = self._new = 0
+
+    def add(self, events: pa.Table) -> None:
+        """Takes some events; their columns may be dictionaries."""
+        self._held.append(events.cast(self._schema))
+        self._times_given.append(np.ones(len(events), np.int64))
+        self._rows += len(events)
+        self._new += len(events)
+        if self._new > COMPACT_ROWS:
+            self._compact()
+
+    def _compact(self, *, encode: bool = False) -> pa.Table:
+        table, times = compact(
+            pa.concat_tables(self._held),
+            self._most,
+            np.concatenate(self._times_given),
+            encode=encode,
+        )
+        self._held, self._times_given, self._new = [table], [times], 0
         return table
 
-    for part in sorted(parts, key=lambda p: p.order):
-        loaded.append(files.read_table_batches(part.path, [part.batch]).cast(schema))
-        rows += part.rows
-        if rows > COMPACT_ROWS:
-            loaded, rows = [compacted()], 0
-    return compacted(encode=True), filtered
+    def finish(self) -> tuple[pa.Table, dict[str, int]]:
+        """All events, sorted and encoded (see `compact`), and the number of rows filtered by rule.
+
+        Rows of an event that is kept, but for one, are duplicates; all others a user had too many.
+        """
+        table = self._compact(encode=True)
+        standing_for = int(self._times_given[0].sum())
+        filtered = {
+            "duplicate": standing_for - len(table),
+            "user_has_too_many": self._rows - standing_for,
+        }
+        return table, {rule: count for rule, count in filtered.items() if count}
+
+
+def load(
+    tables: Iterable[pa.Table], schema: pa.Schema, max_user_events: int
+) -> tuple[pa.Table, dict[str, int]]:
+    """All events of one domain of a shard, in any order (see `Loading`)."""
+    loading = Loading(schema, max_user_events)
+    for table in tables:
+        loading.add(table)
+    return loading.finish()
+
+
+def in_files(parts: Iterable[Part]) -> Iterator[tuple[str, pa.Table]]:
+    """(domain, events) of parts, files one after the other."""
+    for part in sorted(parts, key=lambda part: (part.domain, part.order)):
+        yield part.domain, part.read()
 
 
 def coded(tables: dict[str, pa.Table]) -> tuple[pa.Array, dict[str, Events]]:

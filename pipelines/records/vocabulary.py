@@ -1,6 +1,7 @@
 """Item counts of the training period to vocabularies: line i of the file has id i + 2."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from sitn_tf import schema
 
 ITEM, CLICKS, IMPRESSIONS = "item", "clicks", "impressions"
 COUNTS = pa.schema([(ITEM, pa.string()), (CLICKS, pa.int64()), (IMPRESSIONS, pa.int64())])
+_FEW_ROWS = 1 << 18
 
 
 def count_items(events: shards.Events, user_cutoff: np.ndarray) -> pa.Table:
@@ -32,6 +34,20 @@ def merge_counts(tables: list[pa.Table]) -> pa.Table:
         for name in (CLICKS, IMPRESSIONS)
     ]
     return pa.table([items, *sums], schema=COUNTS)
+
+
+def merged(tables: Iterable[pa.Table]) -> pa.Table:
+    """Sums the counts of the same item in any number of tables (COUNTS).
+
+    Merges whenever as many rows have come as are merged: no row is touched more than a few times,
+    and never more in memory than three times the distinct items, or a few small tables.
+    """
+    held, new = COUNTS.empty_table(), []
+    for table in tables:
+        new.append(table)
+        if sum(map(len, new)) > max(len(held), _FEW_ROWS):
+            held, new = merge_counts([held, *new]), []
+    return merge_counts([held, *new])
 
 
 def without_events(items: pa.ChunkedArray) -> pa.Table:
@@ -77,8 +93,15 @@ class Vocabulary:
         )
 
     def ids(self, items: pa.Array) -> np.ndarray:
-        """`ids_of` items [n]: int64 [n]."""
-        return ids_of(items, self.items)
+        """`ids_of` distinct items [n], which are far fewer than those known: int64 [n].
+
+        The known are looked up among the asked: no table of all that is known is made each time.
+        """
+        place = pc.index_in(self.items, value_set=items)
+        ids = np.full(len(items), schema.OOV_ID, np.int64)
+        known = np.flatnonzero(np.asarray(place.is_valid()))
+        ids[place.drop_null().to_numpy()] = known + schema.FIRST_ID
+        return ids
 
 
 def ids_of(tokens: pa.Array, known: pa.Array) -> np.ndarray:

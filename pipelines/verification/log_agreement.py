@@ -94,15 +94,16 @@ class Logs:
                 for shard, part in shards.spill(
                     block.events, self.job.shards, str(path), domain, order
                 ):
-                    self._parts[domain, shard].append(part)
+                    group = shards.group_of(shard, self.job.shards, self.job.groups)
+                    self._parts[domain, group].append(part)
         return counts
 
     def shard(self, number: int) -> "ShardOfLogs":
-        """The events of a user shard."""
+        """The events of a group of user shards."""
         events = {}
         for domain in schema.DOMAINS:
             table, dropped = shards.load(
-                self._parts[domain, number],
+                (events for _, events in shards.in_files(self._parts[domain, number])),
                 self.job.formats[domain].schema,
                 self.job.max_user_events,
             )

@@ -66,7 +66,8 @@ def chain(request, folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     split = f"--split={request.param}"
     manifests = [build(folder, "1", out / "d1", split, "--keep_events")]
-    manifests.append(build(folder, "2", out / "d2", split, f"--extends={out}/d1"))
+    manifests.append(build(folder, "2", out / "d2", split, f"--extends={out}/d1",
+                           "--shuffle=beam"))  # fmt: skip
     manifests.append(build(folder, "3", out / "d3", split, f"--extends={out}/d2"))
     manifests.append(build(folder, "all", out / "all", split))
     return out, manifests

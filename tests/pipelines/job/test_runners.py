@@ -1,5 +1,6 @@
 """The same data whatever runs the job, and whole or not at all whatever stops it."""
 
+import collections
 import contextlib
 import os
 import pathlib
@@ -13,14 +14,18 @@ import time
 import venv
 
 import apache_beam as beam
+import pyarrow as pa
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import build_dataset
-from pipelines.job import inputs, parse_steps, progress, shard_steps
+from pipelines import build_dataset, verify
+from pipelines.job import inputs, parse_steps, progress, shard_steps, shuffle
 from pipelines.job import run as job_run
 from pipelines.job.workspace import Work
 from pipelines.logs import files
+from pipelines.logs.log_format import LogFormat
+from pipelines.options import Job
+from pipelines.records import shards, stage_records
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
@@ -54,33 +59,89 @@ def in_memory(folder):
 
 
 def test_direct_runner_is_the_local_one(folder, in_memory):
-    manifest = build_dataset.run(flags(folder, folder / "direct", "--runner=DirectRunner"))
+    manifest = build_dataset.run(
+        flags(folder, folder / "direct", "--runner=DirectRunner", "--shuffle=beam")
+    )
     assert manifest.dataset_hash == in_memory.dataset_hash
+    assert manifest.lines == in_memory.lines
+    assert (in_memory.options["shuffle"], manifest.options["shuffle"]) == ("files", "beam")
 
 
 @pytest.mark.parametrize(
-    "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+    ("workers", "shuffle"),
+    [
+        pytest.param(1, "files", marks=pytest.mark.slow),
+        (2, "files"),
+        (2, "beam"),
+        pytest.param(3, "beam", marks=pytest.mark.slow),
+    ],
 )
-def test_processes_give_the_same(folder, in_memory, workers):
+def test_processes_give_the_same(folder, in_memory, tmp_path, workers, shuffle):
     manifest = build_dataset.run(
-        flags(folder, folder / f"workers{workers}", "--direct_running_mode=multi_processing",
-              f"--direct_num_workers={workers}")
+        flags(folder, tmp_path / "out", "--direct_running_mode=multi_processing",
+              f"--direct_num_workers={workers}", f"--shuffle={shuffle}")
     )  # fmt: skip
     assert manifest.dataset_hash == in_memory.dataset_hash
     assert manifest.lines == in_memory.lines
 
 
-def test_threads_give_the_same(folder, in_memory):
+SHUFFLES = pytest.mark.parametrize(
+    "shuffle", ["beam", pytest.param("files", marks=pytest.mark.slow)]
+)
+
+
+@SHUFFLES
+def test_threads_give_the_same(folder, in_memory, tmp_path, shuffle):
     manifest = build_dataset.run(
-        flags(folder, folder / "threads", "--direct_running_mode=multi_threading",
-              "--direct_num_workers=3")
+        flags(folder, tmp_path / "out", "--direct_running_mode=multi_threading",
+              "--direct_num_workers=3", f"--shuffle={shuffle}")
     )  # fmt: skip
     assert manifest.dataset_hash == in_memory.dataset_hash
 
 
 def test_blocks_and_order_of_files_do_not_matter(folder, in_memory):
-    manifest = build_dataset.run(flags(folder, folder / "blocks", "--block_bytes=700"))
+    manifest = build_dataset.run(
+        flags(folder, folder / "blocks", "--block_bytes=700", "--shuffle=beam")
+    )
     assert manifest.dataset_hash == in_memory.dataset_hash
+
+
+def contents(data_dir, manifest):
+    """The bytes of each stage and split, file after file."""
+    found = collections.defaultdict(bytes)
+    for name in sorted(manifest.shards):
+        found[name.split("-")[:-3][0], name.split("-")[1]] += (data_dir / name).read_bytes()
+    return found
+
+
+def test_shards_share_files_and_long_files_are_divided(folder, in_memory, tmp_path, monkeypatch):
+    """The same records in the same order in other files, and verification knows whose they are."""
+    monkeypatch.setattr(shard_steps, "MOST_BYTES", 25_000)
+    monkeypatch.setattr(stage_records, "CHUNK", 20)
+    output = tmp_path / "out"
+    manifest = build_dataset.run(flags(folder, output, "--record_files=2", "--shuffle=beam"))
+    assert contents(output, manifest).keys() == contents(folder / "in_memory", in_memory).keys()
+    assert manifest.options["record_files"] == 2
+    of_train = sorted(output.glob(schema.shard_glob("stage2", "train")))
+    assert len(of_train) > 2
+    assert all(path.stat().st_size <= 25_000 for path in of_train)
+    assert len(list(output.glob(schema.shard_glob("stage1", "train")))) == 2
+    assert contents(output, manifest) == contents(folder / "in_memory", in_memory)
+    assert verify.Verifier(str(output)).verify(with_logs=True).wrong == {}
+
+
+def test_files_are_of_the_size_of_what_is_expected():
+    def job(**options):
+        return Job(logs={}, output="out", **options)
+
+    gib = 1 << 30
+    assert shard_steps.count_groups(5 * gib, job(shards=16)) == 16
+    assert shard_steps.count_groups(gib, job(shards=400)) == 16
+    assert shard_steps.count_groups(5 * gib, job(shards=400)) == 40  # of 128 MiB
+    assert shard_steps.count_groups(500 * gib, job(shards=400)) == 400
+    assert shard_steps.count_groups(5 * gib, job(shards=400, record_files=7)) == 7
+    groups = [shards.group_of(shard, 10, 4) for shard in range(10)]
+    assert groups == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
 
 
 def free_port():
@@ -133,9 +194,12 @@ def portable(tmp_path):
             process.wait()
 
 
-def test_portable_runner_gives_the_same(folder, in_memory, portable):
-    manifest = build_dataset.run(flags(folder, folder / "portable", *portable))
+@SHUFFLES
+def test_portable_runner_gives_the_same(folder, in_memory, portable, tmp_path, shuffle):
+    asked = [] if shuffle == "beam" else [f"--shuffle={shuffle}"]  # beam is the default
+    manifest = build_dataset.run(flags(folder, tmp_path / "out", *portable, *asked))
     assert manifest.dataset_hash == in_memory.dataset_hash
+    assert manifest.options["shuffle"] == shuffle
 
 
 @pytest.mark.slow
@@ -145,8 +209,9 @@ def test_an_error_in_a_portable_worker_is_one_line(folder, tmp_path, portable):
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_retried_bundle_does_no_harm(folder, in_memory, monkeypatch, tmp_path):
-    """Every bundle of the three heavy steps is run twice; only the second run's output counts."""
+@pytest.mark.parametrize("how", ["files", "beam"])
+def test_a_retried_bundle_does_no_harm(folder, in_memory, monkeypatch, tmp_path, how):
+    """Every bundle of the heavy steps is run twice; only the second run's output counts."""
     job = build_dataset.run  # the flags are read afresh in each run
 
     def twice(method):
@@ -157,12 +222,45 @@ def test_a_retried_bundle_does_no_harm(folder, in_memory, monkeypatch, tmp_path)
         return process
 
     monkeypatch.setattr(parse_steps, "parse_log", twice(parse_steps.parse_log))
+    monkeypatch.setattr(shuffle, "spill", twice(shuffle.spill))
     monkeypatch.setattr(
         shard_steps.WriteRecords, "process", twice(shard_steps.WriteRecords.process)
     )
-    manifest = job(flags(folder, tmp_path / "out"))
+    manifest = job(flags(folder, tmp_path / "out", f"--shuffle={how}"))
     assert manifest.dataset_hash == in_memory.dataset_hash
     assert manifest.lines == in_memory.lines
+
+
+def test_events_travel_in_few_messages_and_once(monkeypatch):
+    """A bundle of 40 blocks in windows of about four; the first attempt ends half-way."""
+    monkeypatch.setattr(shuffle, "WINDOW_BYTES", 4000)
+    log = LogFormat().schema
+    blocks = [
+        shuffle.BlockEvents("source", (0, i), pa.Table.from_pylist(
+            [{"user": f"u{u}", "item": "i", "time": i, "clicked": True} for u in range(60)],
+            schema=log,
+        ))
+        for i in range(40)
+    ]  # fmt: skip
+    send = shuffle._Send(3)
+    for attempt in (blocks[:2], blocks):
+        send.start_bundle()
+        made = [one for block in attempt for one in send.process(block)]
+    made += [one.value for one in send.finish_bundle()]
+    windows = sum(block.events.nbytes for block in blocks) / 4000 + 1
+    assert len(made) <= 3 * windows < 40
+    events = [shards.of_message(message, log) for _, (_, message) in made]
+    assert sum(map(len, events)) == 40 * 60
+    assert all(
+        (shards.shard_of_users(table["user"].combine_chunks(), 3) == shard).all()
+        for (shard, _), table in zip(made, events, strict=True)
+    )
+
+
+def test_shuffle_by_runner():
+    assert shuffle.settled("auto", "FnApiRunner") == "files"
+    assert {shuffle.settled("auto", f"{name}Runner") for name in ("Flink", "Dataflow")} == {"beam"}
+    assert shuffle.settled("files", "FlinkRunner") == "files"
 
 
 def command(folder, output, *more):
@@ -235,7 +333,7 @@ def test_dataflow_flags_pass_through():
 
 def test_pipeline_travels_as_a_proto(folder, tmp_path):
     """What any remote runner gets: the whole job, and nothing that it can't import."""
-    job = build_dataset.job_of(flags(folder, tmp_path / "out"))
+    job = build_dataset.job_of(flags(folder, tmp_path / "out", "--shuffle=beam"))
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
     job_run.add_to(pipeline, Work(job, str(tmp_path)), inputs.plan(job))
     proto = pipeline.to_runner_api()
@@ -260,7 +358,7 @@ def test_dataflow_submission_without_sending(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
         client_type, "stage_file_with_retry", lambda self, *where, **more: staged.append(where)
     )
-    job = build_dataset.job_of(flags(folder, tmp_path / "out"))
+    job = build_dataset.job_of(flags(folder, tmp_path / "out", "--shuffle=beam"))
     options = build_dataset.beam_options([*dataflow_flags(), "--dry_run=True", "--no_auth"])
     pipeline = beam.Pipeline(options=options)
     work = Work(job, "gs://some-bucket/out.tmp/work")

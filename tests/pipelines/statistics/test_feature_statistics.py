@@ -99,8 +99,8 @@ def test_a_shard_passes_on_the_name_of_its_statistics_only(tmp_path, monkeypatch
     monkeypatch.setattr(assembly, "assemble", looked_at)
     build_dataset.run([*logs.two_logs(tmp_path), "--shards=2", f"--output={tmp_path}/out"])
     [summary] = summaries
-    assert len(summary.shards) == 2
-    assert all(len(json.dumps(facts.to_json(shard))) < 3000 for shard in summary.shards)
+    assert len(summary.groups) == 2
+    assert all(len(json.dumps(facts.to_json(group))) < 3000 for group in summary.groups)
 
 
 def test_json_says_the_same(built, listed):

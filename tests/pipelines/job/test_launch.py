@@ -1,0 +1,59 @@
+"""What a job on a cluster says before it starts, and when it does not start."""
+
+import dataclasses
+
+import pytest
+
+from pipelines.job import inputs, launch
+from pipelines.job.workspace import Carried
+from pipelines.logs.line_blocks import Unit
+from pipelines.options import Job
+from pipelines.records.shards import Part
+from sitn_tf.errors import InputError
+
+GB = 10**9
+JOB = Job(logs={}, output="gs://b/out", shards=2000, shuffle="beam")
+UNITS = [inputs.Input("source", "log", Unit("gs://b/s.jsonl", 0, "jsonl", False, i, i + 1,
+                                            file_bytes=8 * GB)) for i in range(500)]  # fmt: skip
+UNITS.append(
+    inputs.Input("target", "log", Unit("gs://b/t.gz", 0, "jsonl", True, 0, 9, file_bytes=GB // 5))
+)
+UNITS.append(
+    inputs.Input("target", "items", Unit("gs://b/i", 0, "csv", False, 0, 9, file_bytes=GB))
+)
+
+
+def test_what_is_said_and_where(capsys):
+    # 8 GB of 80 bytes a line and 0.2 GB of 16 gzipped ones; 200 MiB and six blocks of 16 MiB and
+    # three windows of 64 MiB, which is more than 56,250 events of 190 bytes
+    launch.announce(JOB, "FlinkRunner", UNITS, Carried())
+    assert capsys.readouterr().err == (
+        "FlinkRunner: 9.2 GB to read, 501 blocks (a gzipped file is one) of some 112,500,000 "
+        "lines, 2,000 shards of some 56,250 events; a worker needs some 488 MiB, and 60 bytes for "
+        "each item with an id\n"
+    )
+    launch.announce(dataclasses.replace(JOB, shards=1), "FnApiRunner", UNITS, Carried())
+    assert capsys.readouterr().err == ""
+
+
+def test_shards_that_do_not_fit(capsys):
+    few = dataclasses.replace(JOB, shards=4)
+    with pytest.raises(InputError) as caught:
+        launch.announce(few, "DataflowRunner", UNITS, Carried())
+    # 28,125,000 events of 190 bytes, and 200 MiB
+    assert str(caught.value) == (
+        "shards=4 does not fit: 4 shards of some 28,125,000 events; a worker needs some 5,296 MiB, "
+        "more than worker_memory=3072 allows: give shards=1875, one for every 60,000 lines"
+    )
+    assert "DataflowRunner" in capsys.readouterr().err
+    launch.announce(dataclasses.replace(few, worker_memory=5296), "DataflowRunner", UNITS,
+                    Carried())  # fmt: skip
+    carried = Carried(events=((0, Part("source", "p", 0, 60_000_000, (-1, 0))),))
+    with pytest.raises(InputError, match="shards=2875, one for"):
+        launch.announce(few, "DataflowRunner", UNITS, carried)
+
+
+def test_blocks_that_do_not_fit():
+    large = dataclasses.replace(JOB, block_bytes=1 << 30)
+    with pytest.raises(InputError, match=r"give smaller block_bytes, or the worker_memory that"):
+        launch.announce(large, "FlinkRunner", UNITS, Carried())
