@@ -357,13 +357,14 @@ class Stage2Config(TrainingConfig):
     race_steps: int = 4000
     # Of L_i2i, kept beside Eq. 9; by default KEPT_CONTRAST where it starts from a stage 1, else 0
     contrast_weight: float | None = None
+    contrast_decay_steps: int = 0  # over which that weight falls linearly to 0; 0: it stays
     log_q: bool = False  # correct logits for the popularity of sampled candidates
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _above(self, 0.0, "encoder_rate")
         _at_least(self, 0.0, "min_lift")
-        _at_least(self, 0, "race_steps")
+        _at_least(self, 0, "race_steps", "contrast_decay_steps")
         if self.contrast_weight is not None:
             _at_least(self, 0.0, "contrast_weight")
 

@@ -58,8 +58,7 @@ def examine(space: Clusters) -> dict[str, float]:
     `<domain>/dead`: share of clusters that are no user's first choice.
     `<domain>/entropy`: of the mean assignment, as a share of log K.
     `<domain>/cosine`: mean cosine among new clusters.
-    `apart`: distance of the two domains' mean instances, as a multiple of the spread.
-    `clusters_apart`: the same of new clusters.
+    `clusters_apart`: distance of the two domains' mean new clusters, as a multiple of the spread.
     `agreement`: share of users whose own cluster in one domain is among the top k that their
       instance of the other domain is nearest to; mean of both directions.
     `agreement_chance`: the same with the two domains' users paired at random.
@@ -69,8 +68,7 @@ def examine(space: Clusters) -> dict[str, float]:
         measures[f"{domain}/dead"] = dead_share(space.assignment[domain])
         measures[f"{domain}/entropy"] = relative_entropy(space.assignment[domain])
         measures[f"{domain}/cosine"] = mean_cosine(space.new[domain])
-    for name, vectors in (("apart", space.instances), ("clusters_apart", space.new)):
-        measures[name] = apart(vectors[schema.SOURCE], vectors[schema.TARGET])
+    measures["clusters_apart"] = apart(space.new[schema.SOURCE], space.new[schema.TARGET])
     both = [
         agreement(space.instances[other], space.instances[domain], space.new[domain], space.top_k)
         for domain, other in (schema.DOMAINS, schema.DOMAINS[::-1])

@@ -3,7 +3,7 @@
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import schema
+from sitn_tf import losses, schema
 from sitn_tf.config import Config
 from sitn_tf.data import Batch, has_both_histories, user_hash
 from sitn_tf.distributed.replicas import global_sum
@@ -18,6 +18,9 @@ from sitn_tf.sections import SitnConfig
 
 INSTANCE = "instance"
 CONTRASTED = "contrasted"
+
+KEPT = "i2i"
+"""Name of the loss of stage 1 that is kept beside the click loss."""
 
 CLOSED = -2.0
 """Start of a gate's bias: u^s counts for 0.12 of itself until it earns more."""
@@ -79,11 +82,15 @@ class Sitn(Scorer):
         in training that of the contrast, which is not of length 1 if sim is the dot product.
         """
         parts: Encoded = self.attentions[domain].project(encoded, mask)._asdict()
-        if self.options.match != "none":
-            parts[INSTANCE] = pool(encoded, mask, unit=True)
-        if training and self.contrast_weight:
-            unit = self.config.contrast.similarity == "cosine"
-            parts[CONTRASTED] = pool(encoded, mask, unit)
+        matched, contrasted = self.options.match != "none", training and self.contrast_weight
+        if not matched and not contrasted:
+            return parts
+        mean = pool(encoded, mask, unit=False)
+        if matched:
+            parts[INSTANCE] = losses.unit(mean)
+        if contrasted:
+            cosine = self.config.contrast.similarity == "cosine"
+            parts[CONTRASTED] = losses.unit(mean) if cosine else mean
         return parts
 
     def auxiliary_losses(
@@ -101,7 +108,7 @@ class Sitn(Scorer):
         weight = tf.cast(valid, rows.dtype)
         total = global_sum(tf.reduce_sum(weight))
         mean = tf.math.divide_no_nan(tf.reduce_sum(weight * rows), total)
-        return {"i2i": self.contrast_weight * mean}
+        return {KEPT: self.contrast_weight * mean}
 
     def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
         """What the candidates see of the histories, u_f of each domain: `[B, C, D]` each.

@@ -107,6 +107,8 @@ def _report_collapse(measured: dict[str, float], action: str, known: set[str]) -
 def held_out(model: Pretrainer, batches: tf.data.Dataset) -> dict[str, float]:
     """Cross-domain retrieval among all held-out users, and the clusters of the first of them.
 
+    Beside them `apart`, of the instances of all (`collapse.apart`).
+
     Users are ranked among `stage1.retrieval_users` at most, but each of them is.
 
     Returns:
@@ -116,6 +118,7 @@ def held_out(model: Pretrainer, batches: tf.data.Dataset) -> dict[str, float]:
     instances = encode_users(model, batches).instances
     source, target = (instances[domain] for domain in schema.DOMAINS)
     measured = dataclasses.asdict(retrieval.cross_domain_retrieval(source, target, users))
+    measured["apart"] = collapse.apart(source, target)
     first = {domain: of_users[:users] for domain, of_users in instances.items()}
     for space in model.i2c:
         clusters = collapse.clusters_of(space, first)

@@ -18,7 +18,8 @@ from sitn_tf.item_tables import ItemTable
 from sitn_tf.models.pretrainer import learned_ids
 from sitn_tf.models.registry import handed_over
 from sitn_tf.models.scorer import Scorer
-from sitn_tf.models.sitn import Sitn
+from sitn_tf.models.sitn import KEPT, Sitn
+from sitn_tf.optimizers.schedules import WarmUpThenDecay
 from sitn_tf.runs import NO_INIT
 from sitn_tf.sections import KEPT_CONTRAST
 from sitn_tf.training import train_loop
@@ -73,7 +74,7 @@ def run_stage2(
         stage.optimizer.slow_down(handed.learned, config.stage2.encoder_rate)
 
     def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
-        return scorer_losses(scorer, batch, log_q)
+        return scorer_losses(scorer, batch, log_q, left_of_contrast(config, step))
 
     validation, score = stage.validation(EVALUATION_BATCH), scoring_graph(scorer)
 
@@ -104,15 +105,30 @@ def kept_contrast(config: Config, start: str) -> float:
     return KEPT_CONTRAST if both and start != NO_INIT else 0.0
 
 
+def left_of_contrast(config: Config, step: tf.Tensor) -> tf.Tensor:
+    """max(1 - t / d, 0) of the weight of L_i2i at step t = 0, 1, ..., or all of it without d.
+
+    d is `stage2.contrast_decay_steps`.
+    """
+    steps = config.stage2.contrast_decay_steps
+    return WarmUpThenDecay(1.0, "linear" if steps else "constant", decay_steps=steps)(step)
+
+
 def scorer_losses(
-    scorer: Scorer, batch: data.Batch, log_q: tf.Tensor | None = None
+    scorer: Scorer,
+    batch: data.Batch,
+    log_q: tf.Tensor | None = None,
+    contrast_left: tf.Tensor | float = 1.0,
 ) -> train_loop.Losses:
     """A replica's share of the loss; beside it its parts, if there is more than the click loss.
 
     Args:
       log_q: see `mean_click_loss`.
+      contrast_left: what is left of the weight of L_i2i.
     """
     logits, auxiliary = scorer(batch, training=True, with_losses=True)
+    if KEPT in auxiliary:
+        auxiliary = {**auxiliary, KEPT: contrast_left * auxiliary[KEPT]}
     click = mean_click_loss(logits, batch, log_q, softmax=scorer.ranks_candidates)
     if scorer.learns_source:
         asked = data.source_requests(batch)

@@ -95,7 +95,10 @@ def test_the_contrast_kept_in_stage_2_is_equations_3_and_4(small):
     tau = chosen.contrast.temperature
     rows = reference.i2i(p_s, p_t, tau) + reference.i2i(p_t, p_s, tau)
     assert float(losses["i2i"]) == pytest.approx(0.5 * rows.mean(), rel=1e-4)
-    assert float(losses["loss"]) == pytest.approx(float(losses["click"] + losses["i2i"]), rel=1e-6)
+    fallen = stage2.scorer_losses(scorer, batch, contrast_left=0.25)
+    assert float(fallen["i2i"]) == pytest.approx(0.25 * float(losses["i2i"]), rel=1e-6)
+    for parts in (losses, fallen):
+        assert float(parts["loss"]) == pytest.approx(float(parts["click"] + parts["i2i"]), rel=1e-6)
 
 
 def test_a_contrast_in_stage_2_needs_the_source(small, tmp_path):
@@ -115,6 +118,15 @@ def test_the_contrast_is_kept_where_stage_2_starts_from_it():
         assert stage2.kept_contrast(other, "run/stage1") == 0.0
     given = config.override(chosen, ["stage2.contrast_weight=0.5"])
     assert [stage2.kept_contrast(given, start) for start in ("run/stage1", "none")] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("steps", "left"), [(0, [1.0, 1.0, 1.0, 1.0, 1.0]), (4, [1.0, 0.75, 0.5, 0.0, 0.0])]
+)
+def test_what_is_left_of_the_contrast_by_step(steps, left):
+    chosen = config.override(config.default(), [f"stage2.contrast_decay_steps={steps}"])
+    at = tf.constant([0, 1, 2, 4, 9], tf.int64)
+    np.testing.assert_allclose(stage2.left_of_contrast(chosen, at), left)
 
 
 @pytest.mark.parametrize(("min_steps", "epochs"), [(0, 2), (5, 3), (9, 4)])

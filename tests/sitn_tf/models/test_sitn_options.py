@@ -104,8 +104,9 @@ def _shared(model):
 
 
 def test_both_stages_train_them_and_hand_over_once(small, tmp_path, two_cpus):
-    changes = [*TOGETHER, "sitn.match=inputs", "stage2.contrast_weight=0.01", "model.dropout=0.1"]
-    epochs = ["stage1.epochs=1", "stage2.epochs=1"]
+    changes = [*TOGETHER, "sitn.match=inputs", "model.dropout=0.1"]
+    changes += ["stage2.contrast_weight=0.01", "stage2.contrast_decay_steps=2"]
+    epochs = ["stage1.epochs=1", "stage2.epochs=2"]
     chosen = config.override(config.tiny(), [*changes, *epochs])
     strategy = cpu_strategy(two_cpus[:1])
     init = tmp_path / "stage1"
@@ -126,6 +127,13 @@ def test_both_stages_train_them_and_hand_over_once(small, tmp_path, two_cpus):
     scored = predict(run.scorer, data.read_split(small, schema.STAGE2, schema.VALIDATION, 16))
     found = metrics.click_metrics(scored.label, scored.probability, scored.request)
     assert found["auc"] == pytest.approx(run.metrics["validation"]["auc"], abs=1e-6)
+    # An epoch is two steps, so in the second nothing is left of the contrast.
+    first, second = runs.read_json(tmp_path / "stage2" / runs.HISTORY_FILE, None)
+    assert first["steps"] == 2
+    assert first["i2i"] > second["i2i"] == 0.0
+    [_, judged] = runs.read_json(init / runs.HISTORY_FILE, None)
+    assert judged["apart"] > 0.0
+    assert "clusters_8/clusters_apart" in judged
 
 
 def test_they_are_served_as_they_were_trained(tmp_path):

@@ -60,7 +60,7 @@ def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind)
     settings = config.override(config.tiny(), ["stage2.batch_size=16"])
     original = stage2.scorer_losses
 
-    def poisoned(scorer, batch, log_q=None):
+    def poisoned(scorer, batch, *_):
         """Harmful where user 7 is in the batch."""
         loss = original(scorer, batch)["loss"]
         there = tf.reduce_any(batch["user_id"] == b"u7")
