@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from sitn_tf import cli, config, quiet, runs, schema
+from sitn_tf import cli, config, locks, quiet, runs, schema
 from sitn_tf.errors import InputError, first_line
 from sitn_tf.evaluation import retrieval
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from sitn_tf.training.train_loop import Loop
 
 FLAGS = flags.FlagValues()
@@ -116,20 +118,36 @@ def train(
       The best epoch's metrics.
 
     Raises:
-      InputError: a data set, a stage 1 or a run in `run_dir` that does not fit.
+      InputError: a data set, a stage 1 or a run in `run_dir` that does not fit; another process
+        trains there.
       StoppedError: SIGTERM or SIGINT came; the run is saved.
     """
-    import tensorflow as tf
     import tf_keras
 
     from sitn_tf.distributed.replicas import is_chief, make_strategy
-    from sitn_tf.training import race, stage1
 
     data_dir, run_dir = pathlib.Path(data_dir), pathlib.Path(run_dir)
     strategy = make_strategy(replicas)
     tf_keras.utils.set_random_seed(settings.seed)
     if not is_chief(strategy):
         run_dir = runs.shadow(run_dir)
+    with locks.held(locks.beside(run_dir), str(run_dir)):
+        return _train(stage, settings, data_dir, run_dir, init, strategy, loop)
+
+
+def _train(
+    stage: str,
+    settings: config.Config,
+    data_dir: pathlib.Path,
+    run_dir: pathlib.Path,
+    init: str | pathlib.Path,
+    strategy: "tf.distribute.Strategy",
+    loop: "Loop | None",
+) -> dict[str, float]:
+    import tensorflow as tf
+
+    from sitn_tf.training import race, stage1
+
     try:
         if stage == schema.STAGE1:
             return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
