@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from sitn_tf import cli, config, locks, quiet, runs, schema
-from sitn_tf.errors import InputError, first_line
+from sitn_tf.errors import InputError
 from sitn_tf.evaluation import retrieval
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 _LOG_STEPS = flags.DEFINE_integer(
     "log_steps", 50, "Steps between TensorBoard's points.", 1, flag_values=FLAGS
 )
+_SKIP_CORRUPT = flags.DEFINE_integer(
+    "skip_corrupt", 0, "Records of damaged shards to do without.", 0, flag_values=FLAGS
+)
 
 
 def main(_: list[str]) -> int | None:
@@ -82,7 +85,11 @@ def main(_: list[str]) -> int | None:
     from sitn_tf.training import signals, train_loop
 
     loop = train_loop.Loop(
-        _CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value, _OVERWRITE.value
+        checkpoint_steps=_CHECKPOINT_STEPS.value,
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
+        log_steps=_LOG_STEPS.value,
+        overwrite=_OVERWRITE.value,
+        skip_corrupt=_SKIP_CORRUPT.value,
     )
     finished = runs.is_finished(run_dir) and not loop.overwrite
     try:
@@ -144,21 +151,15 @@ def _train(
     strategy: "tf.distribute.Strategy",
     loop: "Loop | None",
 ) -> dict[str, float]:
-    import tensorflow as tf
-
+    from sitn_tf import shards
     from sitn_tf.training import race, stage1
 
-    try:
+    with shards.named(data_dir, (stage, schema.SOURCE_REQUESTS)):
         if stage == schema.STAGE1:
             return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
         if init != runs.NO_INIT:
             init = pathlib.Path(init).resolve()
         return race.run(settings, data_dir, run_dir, strategy, str(init), loop)
-    except tf.errors.DataLossError as error:
-        raise InputError(
-            f"{data_dir} is damaged ({first_line(error)})",
-            "see python -m pipelines.verify, and build it again",
-        ) from error
 
 
 def _conclude(
