@@ -104,7 +104,8 @@ def main(_: list[str]) -> None:
     else:
         print(f"wrote {made}")
     if _KEEP.value is not None:
-        removed = version_files.retain(servable, _KEEP.value)
+        with version_files.locked(servable):
+            removed = version_files.retain(servable, _KEEP.value)
         if removed:
             print(f"removed versions {', '.join(map(str, removed))}")
     print(f"next: python -m export.verify --servable={made}")

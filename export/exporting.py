@@ -47,7 +47,8 @@ def export(
 
     Raises:
       InputError: no finished stage-2 run, an existing version, a data set that a fit needs
-        and that is not there, or scores that drift too far from the newest version's.
+        and that is not there, scores that drift too far from the newest version's, or somebody
+        else who changes the servable.
     """
     run_dir, servable = pathlib.Path(run_dir), pathlib.Path(servable)
     options = options or ExportOptions()
@@ -56,6 +57,13 @@ def export(
             f"run_dir={run_dir} is not a directory",
             "train a run with python -m sitn_tf.train --stage=2",
         )
+    with version_files.locked(servable):
+        return _export(run_dir, servable, options, version)
+
+
+def _export(
+    run_dir: pathlib.Path, servable: pathlib.Path, options: ExportOptions, version: int | None
+) -> tuple[pathlib.Path, dict[str, Any]]:
     if version is not None:
         version_files.check_free(servable, version)
     run = load_scorer(run_dir)

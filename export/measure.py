@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from export import signatures
-from sitn_tf import data, schema
+from sitn_tf import data, schema, shards
 from sitn_tf.evaluation.predictions import Predictions, collect, predict
 from sitn_tf.models.scorer import Scorer
 
@@ -17,7 +17,8 @@ MAX_REQUESTS = 50_000
 
 def trained(scorer: Scorer, data_dir: pathlib.Path, split: str) -> Predictions:
     """With uncalibrated logits of the trained model."""
-    return predict(scorer, _requests(data_dir, split))
+    with shards.named(data_dir, [schema.STAGE2]):
+        return predict(scorer, _requests(data_dir, split))
 
 
 def served(traced: Any, data_dir: pathlib.Path, split: str) -> Predictions:
@@ -27,13 +28,14 @@ def served(traced: Any, data_dir: pathlib.Path, split: str) -> Predictions:
         answer = traced[signatures.SERVING_DEFAULT](examples=batch[signatures.EXAMPLES])
         return answer[signatures.LOGIT]
 
-    return collect(_requests(data_dir, split), score)
+    with shards.named(data_dir, [schema.STAGE2]):
+        return collect(_requests(data_dir, split), score)
 
 
 def _requests(data_dir: pathlib.Path, split: str) -> tf.data.Dataset:
     """The first requests of a split, parsed, and serialized as `signatures.EXAMPLES`."""
-    pattern = str(data_dir / schema.shard_glob(schema.STAGE2, split))
-    records = tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern))).take(MAX_REQUESTS)
+    files = shards.find(data_dir, schema.STAGE2, split)
+    records = tf.data.TFRecordDataset(files).take(MAX_REQUESTS)
     return records.batch(BATCH).map(
         lambda serialized: data.parse_stage2(serialized) | {signatures.EXAMPLES: serialized}
     )

@@ -6,6 +6,7 @@ assets.extra/checksums.sha256        that it is whole, as sha256sum has it
 SERVABLE/withdrawn.4/                  a version that was withdrawn
 SERVABLE/.unfinished.<...>/            an export under way
 SERVABLE/.highest                      the highest number of a version that was pruned
+SERVABLE/.lock                         whoever changes something is at it
 """
 
 import datetime
@@ -14,9 +15,10 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from sitn_tf import locks
 from sitn_tf.errors import InputError
 
 CHECKSUMS_FILE = "assets.extra/checksums.sha256"
@@ -25,6 +27,12 @@ WITHDRAWN = "withdrawn."
 HIGHEST_FILE = ".highest"
 """The highest number of a version that was pruned, so that it is given to no other."""
 UNFINISHED = ".unfinished."
+LOCK_FILE = ".lock"
+
+
+def locked(servable: pathlib.Path) -> AbstractContextManager[None]:
+    """Nobody else changes a servable meanwhile; raises InputError where somebody does."""
+    return locks.held(servable / LOCK_FILE, str(servable))
 
 
 def present(servable: pathlib.Path) -> list[int]:

@@ -13,6 +13,7 @@ that starts on a broken newest version does not start, though one that runs keep
 --check before a restart, then --rollback or --prune.
 """
 
+import contextlib
 import pathlib
 import time
 
@@ -126,6 +127,18 @@ def main(_: list[str]) -> int:
         raise InputError(
             f"{servable} holds no versions: export one with python -m export.export_model"
         )
+    changing = bool(_RESTORE.value or _ROLLBACK.value or _KEEP.value or _PRUNE.value)
+    with version_files.locked(servable) if changing else contextlib.nullcontext():
+        _change(servable)
+    if _CHECK.value:
+        quiet.import_tensorflow()
+        return _report(check(servable))
+    print(version_files.describe(servable))
+    return 0
+
+
+def _change(servable: pathlib.Path) -> None:
+    """Does what the flags ask and says what it did."""
     if _RESTORE.value is not None:
         version_files.restore(servable, _RESTORE.value)
     if _ROLLBACK.value:
@@ -137,11 +150,6 @@ def main(_: list[str]) -> int:
     if _PRUNE.value:
         quiet.import_tensorflow()
         print(f"removed {', '.join(prune(servable)) or 'none'}")
-    if _CHECK.value:
-        quiet.import_tensorflow()
-        return _report(check(servable))
-    print(version_files.describe(servable))
-    return 0
 
 
 def _report(flaws: dict[int, str | None]) -> int:

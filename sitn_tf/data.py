@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import tensorflow as tf
 
-from sitn_tf import schema
+from sitn_tf import schema, shards
 from sitn_tf.errors import InputError
 
 Batch = dict[str, tf.Tensor]
@@ -113,6 +113,7 @@ def read_split(
     shuffle_seed: int | None = None,
     by_length: bool = False,
     skip: int = 0,
+    lossy: bool = False,
 ) -> tf.data.Dataset:
     """Batches of one pass over a split, one of them possibly smaller.
 
@@ -121,12 +122,12 @@ def read_split(
       by_length: whether a batch holds requests of similar history lengths, so that little of
         it is padding; batches still come in the seed's order.
       skip: batches to leave out at the start; their records are read but not parsed.
+      lossy: whether to do without what is missing or damaged (sitn_tf/shards.py).
 
     Raises:
-      InputError: the split has no shards.
+      InputError: the split has no shards, or one of them is missing.
     """
-    pattern = pathlib.Path(data_dir) / schema.shard_glob(stage, split)
-    files = sorted(tf.io.gfile.glob(str(pattern)))
+    files = shards.find(data_dir, stage, split, lossy)
     if not files:
         raise InputError(
             f"{data_dir} has no {stage} records of the split {split!r}",
@@ -137,7 +138,7 @@ def read_split(
     if shuffle_seed is not None:
         records = records.shuffle(len(files), seed=shuffle_seed)
     records = records.interleave(
-        tf.data.TFRecordDataset,
+        _until_damaged if lossy else tf.data.TFRecordDataset,
         cycle_length=min(len(files), 16),
         block_length=16,
         num_parallel_calls=min(len(files), PARALLEL_CALLS),
@@ -159,6 +160,10 @@ def read_split(
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
+
+
+def _until_damaged(file: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(file).ignore_errors()
 
 
 def _batches_by_length(
@@ -189,7 +194,13 @@ def _batches_by_length(
 
 
 def read_epoch(
-    data_dir: str | pathlib.Path, stage: str, batch_size: int, seed: int, epoch: int, skip: int = 0
+    data_dir: str | pathlib.Path,
+    stage: str,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int = 0,
+    lossy: bool = False,
 ) -> tf.data.Dataset:
     """One pass over a stage's training split, in the order of this seed and epoch.
 
@@ -198,6 +209,7 @@ def read_epoch(
 
     Args:
       skip: batches to leave out at the start, for a pass that is continued.
+      lossy: see `read_split`.
     """
     return read_split(
         data_dir,
@@ -207,6 +219,7 @@ def read_epoch(
         shuffle_seed=seed * 1_000_003 + epoch,
         by_length=stage != schema.STAGE1,
         skip=skip,
+        lossy=lossy,
     )
 
 
@@ -217,6 +230,7 @@ def read_onwards(
     seed: int,
     batches: range,
     steps: int,
+    lossy: bool = False,
 ) -> tf.data.Dataset:
     """Some batches of an endless row of passes over a stage's training split.
 
@@ -225,7 +239,7 @@ def read_onwards(
       steps: batches in a pass.
     """
     first, skip = divmod(batches.start, steps)
-    read = read_epoch(data_dir, stage, batch_size, seed, first, skip)
+    read = read_epoch(data_dir, stage, batch_size, seed, first, skip, lossy)
     for later in range(first + 1, (batches.stop - 1) // steps + 1):
-        read = read.concatenate(read_epoch(data_dir, stage, batch_size, seed, later))
+        read = read.concatenate(read_epoch(data_dir, stage, batch_size, seed, later, lossy=lossy))
     return read.take(len(batches))

@@ -1,5 +1,7 @@
 """Errors of all three packages."""
 
+import re
+
 
 class InputError(ValueError):
     """An error that the caller can mend: one line naming the thing and the remedy.
@@ -19,6 +21,9 @@ class InputError(ValueError):
         self.remedy = remedy
 
 
+_OF_GRAPH = re.compile(r"\{\{\w+ \S*?\}\}\s*|\s*\[Op:\w+\]( name:.*)?$")
+
+
 def first_line(error: Exception) -> str:
-    """What an error says first, or its type where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says first, or its type where it says nothing; no names of graph nodes."""
+    return _OF_GRAPH.sub("", (str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -7,6 +7,7 @@ history.json  history.csv               one entry an epoch
 tensorboard/train/  .../validation/     event files
 initialization.json                     stage 2: variables restored and fresh
 race.json                               stage 2: how its start won, where starts raced
+skipped.json                            records done without, by damaged shard, if there are any
 metrics.json                            written last: its presence means finished
 vocabularies/  items/                   stage 2: copied, so that an export needs no more
 predictions-<split>.npz                 stage 2: where its evaluation keeps them
@@ -36,6 +37,7 @@ HISTORY_TABLE = "history.csv"
 METRICS_FILE = "metrics.json"
 INITIALIZATION_FILE = "initialization.json"
 RACE_FILE = "race.json"
+SKIPPED_FILE = "skipped.json"
 BEST = "checkpoints/best"
 LAST = "checkpoints/last"
 EVENTS = "tensorboard"

@@ -241,11 +241,6 @@ class Manifest:
         entry = self.vocabularies.get(vocabulary_name(domain, feature))
         return int(entry["size"]) if entry else FIRST_ID
 
-    def steps(self, stage: str, split: str, batch_size: int) -> int | None:
-        """Batches in one pass over a split, or None where the number of records is unknown."""
-        records = self.records.get(stage, {}).get(split)
-        return None if records is None else -(-records // batch_size)
-
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 

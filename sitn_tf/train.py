@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from sitn_tf import cli, config, quiet, runs, schema
-from sitn_tf.errors import InputError, first_line
+from sitn_tf import cli, config, locks, quiet, runs, schema
+from sitn_tf.errors import InputError
 from sitn_tf.evaluation import retrieval
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from sitn_tf.training.train_loop import Loop
 
 FLAGS = flags.FlagValues()
@@ -51,6 +53,9 @@ _CHECKPOINT_MINUTES = flags.DEFINE_float(
 _LOG_STEPS = flags.DEFINE_integer(
     "log_steps", 50, "Steps between TensorBoard's points.", 1, flag_values=FLAGS
 )
+_SKIP_CORRUPT = flags.DEFINE_integer(
+    "skip_corrupt", 0, "Records of damaged shards to do without.", 0, flag_values=FLAGS
+)
 
 
 def main(_: list[str]) -> int | None:
@@ -80,7 +85,11 @@ def main(_: list[str]) -> int | None:
     from sitn_tf.training import signals, train_loop
 
     loop = train_loop.Loop(
-        _CHECKPOINT_STEPS.value, _CHECKPOINT_MINUTES.value, _LOG_STEPS.value, _OVERWRITE.value
+        checkpoint_steps=_CHECKPOINT_STEPS.value,
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
+        log_steps=_LOG_STEPS.value,
+        overwrite=_OVERWRITE.value,
+        skip_corrupt=_SKIP_CORRUPT.value,
     )
     finished = runs.is_finished(run_dir) and not loop.overwrite
     try:
@@ -116,31 +125,41 @@ def train(
       The best epoch's metrics.
 
     Raises:
-      InputError: a data set, a stage 1 or a run in `run_dir` that does not fit.
+      InputError: a data set, a stage 1 or a run in `run_dir` that does not fit; another process
+        trains there.
       StoppedError: SIGTERM or SIGINT came; the run is saved.
     """
-    import tensorflow as tf
     import tf_keras
 
     from sitn_tf.distributed.replicas import is_chief, make_strategy
-    from sitn_tf.training import race, stage1
 
     data_dir, run_dir = pathlib.Path(data_dir), pathlib.Path(run_dir)
     strategy = make_strategy(replicas)
     tf_keras.utils.set_random_seed(settings.seed)
     if not is_chief(strategy):
         run_dir = runs.shadow(run_dir)
-    try:
+    with locks.held(locks.beside(run_dir), str(run_dir)):
+        return _train(stage, settings, data_dir, run_dir, init, strategy, loop)
+
+
+def _train(
+    stage: str,
+    settings: config.Config,
+    data_dir: pathlib.Path,
+    run_dir: pathlib.Path,
+    init: str | pathlib.Path,
+    strategy: "tf.distribute.Strategy",
+    loop: "Loop | None",
+) -> dict[str, float]:
+    from sitn_tf import shards
+    from sitn_tf.training import race, stage1
+
+    with shards.named(data_dir, (stage, schema.SOURCE_REQUESTS)):
         if stage == schema.STAGE1:
             return stage1.run_stage1(settings, data_dir, run_dir, strategy, loop)
         if init != runs.NO_INIT:
             init = pathlib.Path(init).resolve()
         return race.run(settings, data_dir, run_dir, strategy, str(init), loop)
-    except tf.errors.DataLossError as error:
-        raise InputError(
-            f"{data_dir} is damaged ({first_line(error)})",
-            "see python -m pipelines.verify, and build it again",
-        ) from error
 
 
 def _conclude(

@@ -51,9 +51,14 @@ def build_dataset(
         output=job.output.rstrip("/"),
         shuffle=shuffle.settled(job.shuffle, _runner(options)),
     )
-    staging.clear_leftovers(job.output)
     pipeline = _new_pipeline(options)
     files.check_reachable("output", job.output)
+    with staging.locked(job.output):
+        staging.clear_leftovers(job.output)
+        return _build(job, pipeline, _runner(options), overwrite)
+
+
+def _build(job: Job, pipeline: beam.Pipeline, runner: str, overwrite: bool) -> schema.Manifest:
     if not overwrite:
         staging.check_free(job.output)
     model = title_model.find(job.title_model) if job.title_model else None
@@ -66,7 +71,7 @@ def build_dataset(
         files.make_folder(work.folder)
         blocks = sum(entry.kind == LOG for entry in to_read)
         progressing = progress.printed(work.folder, blocks, job.shards)
-        with beam_errors.of_workers(), beam_errors.of_runner(_runner(options)), progressing:
+        with beam_errors.of_workers(), beam_errors.of_runner(runner), progressing:
             add_to(pipeline, work, to_read)
             pipeline.run().wait_until_finish()
         manifest = assembly.assemble(work, root, to_read)

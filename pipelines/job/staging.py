@@ -1,18 +1,18 @@
 """A data set directory that becomes visible only when whole, whatever stops its job."""
 
 import contextlib
-import json
 import os
+import pathlib
+import re
 import shutil
-import socket
 import uuid
 from collections.abc import Iterator
 
 from pipelines.logs import files
-from sitn_tf import schema
+from sitn_tf import locks, schema
 from sitn_tf.errors import InputError
 
-_OWNER_FILE = "owner.json"
+_STAMP = "[0-9a-f]{8}"
 
 
 def check_free(output: str) -> None:
@@ -28,6 +28,13 @@ def _already_there(output: str) -> InputError:
     return InputError(f"output={output} is there already: give overwrite=True or another")
 
 
+def _not_writable(output: str, error: OSError) -> InputError:
+    return InputError(
+        f"output={output} can't be written ({error.strerror or error}): "
+        "give a folder that you may write to"
+    )
+
+
 @contextlib.contextmanager
 def staging(output: str) -> Iterator[str]:
     """A folder beside the output that is gone afterwards, unless the process is killed.
@@ -38,16 +45,8 @@ def staging(output: str) -> Iterator[str]:
     root = f"{output}.tmp-{uuid.uuid4().hex[:8]}"
     try:
         files.make_folder(root)
-        files.write_json(
-            files.join(root, _OWNER_FILE), {"host": socket.gethostname(), "pid": os.getpid()}
-        )
     except OSError as error:
-        with contextlib.suppress(OSError):
-            files.delete_tree(root)
-        raise InputError(
-            f"output={output} can't be written ({error.strerror or error}): "
-            "give a folder that you may write to"
-        ) from error
+        raise _not_writable(output, error) from error
     try:
         yield root
     finally:
@@ -55,36 +54,35 @@ def staging(output: str) -> Iterator[str]:
             files.delete_tree(root)
 
 
+@contextlib.contextmanager
+def locked(output: str) -> Iterator[None]:
+    """No other job makes this output meanwhile; on an object store there are no locks.
+
+    Raises:
+      InputError: another one does, or it can't be written to.
+    """
+    with contextlib.ExitStack() as stack:
+        if files.is_local(output):
+            lock = locks.held(locks.beside(pathlib.Path(output)), f"output={output}")
+            try:
+                stack.enter_context(lock)
+            except OSError as error:
+                raise _not_writable(output, error) from error
+        yield
+
+
 def clear_leftovers(output: str) -> None:
-    """Removes what killed runs for this output left behind, and puts back what one replaced."""
+    """Removes what killed jobs left behind and puts back what one replaced; see `locked`."""
     if not files.is_local(output):
         return
     folder = os.path.dirname(os.path.abspath(output))
-    name = os.path.basename(output)
-    for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    name = re.escape(os.path.basename(output))
+    for entry in sorted(os.listdir(folder)):
         path = os.path.join(folder, entry)
-        if entry.startswith(f"{name}.tmp-") and _is_abandoned(path):
+        if re.fullmatch(rf"{name}\.old-{_STAMP}", entry) and not os.path.exists(output):
+            os.rename(path, output)
+        elif re.fullmatch(rf"{name}\.(old|tmp)-{_STAMP}", entry):
             shutil.rmtree(path, ignore_errors=True)
-        elif entry.startswith(f"{name}.old-"):
-            if os.path.exists(output):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.rename(path, output)
-
-
-def _is_abandoned(path: str) -> bool:
-    """Whether the process that owned a staging folder is gone; if unknown, it is not."""
-    try:
-        with open(os.path.join(path, _OWNER_FILE)) as file:
-            owner = json.load(file)
-        if owner["host"] != socket.gethostname():
-            return False
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return False
-    return False
 
 
 def publish(root: str, output: str, manifest: schema.Manifest, *, overwrite: bool) -> None:
@@ -97,7 +95,6 @@ def publish(root: str, output: str, manifest: schema.Manifest, *, overwrite: boo
     Raises:
       InputError: the name is taken and not to be overwritten.
     """
-    files.delete_file(files.join(root, _OWNER_FILE))
     if not overwrite:
         check_free(output)
     if files.is_local(output):

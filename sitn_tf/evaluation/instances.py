@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from sitn_tf import data, losses, schema
+from sitn_tf import data, losses, schema, shards
 from sitn_tf.models.pretrainer import Pretrainer
 
 BATCH = 4096
@@ -35,7 +35,9 @@ def read_users(
     batch_size: int = BATCH,
 ) -> Users:
     """Encodes the first users of a stage-1 split, all if `most` is None."""
-    return encode_users(model, data.read_split(data_dir, schema.STAGE1, split, batch_size), most)
+    with shards.named(data_dir, [schema.STAGE1]):
+        batches = data.read_split(data_dir, schema.STAGE1, split, batch_size)
+        return encode_users(model, batches, most)
 
 
 def encode_users(model: Pretrainer, batches: tf.data.Dataset, most: int | None = None) -> Users:

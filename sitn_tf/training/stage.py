@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from sitn_tf import data, runs, schema
-from sitn_tf.config import Config
+from sitn_tf import data, runs, schema, shards, whole_files
+from sitn_tf.config import Config, sections_of
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.optimizers.ftrl import beside_ftrl
@@ -22,6 +22,7 @@ class Stage:
       config: of the run.
       data_dir: data set directory.
       strategy: within whose scope variables are made; one device if None.
+      skip_corrupt: how many records may be lost in damaged shards.
 
     Attributes:
       settings: the stage's section of the configuration.
@@ -31,10 +32,11 @@ class Stage:
       model: the pre-trainer of stage 1, the scorer of stage 2.
       optimizer: without slots yet.
       learns_source: whether a step has source requests beside it.
+      skipped: records done without, by shard.
 
     Raises:
-      InputError: no (whole) data set, a model without a stage 1, a schedule without an end, or a
-        model of both domains and no source requests.
+      InputError: no (whole) data set, more of it damaged than may be, a model without a stage 1,
+        a schedule without an end, or a model of both domains and no source requests.
     """
 
     def __init__(
@@ -43,13 +45,18 @@ class Stage:
         config: Config,
         data_dir: pathlib.Path,
         strategy: tf.distribute.Strategy | None = None,
+        skip_corrupt: int = 0,
     ) -> None:
         self.name, self.config, self.data_dir = name, config, data_dir
         self.settings: TrainingConfig = getattr(config, name)
         self.manifest = schema.read_manifest(data_dir)
         self.tables = runs.read_tables(data_dir, self.manifest, config)
-        self.records = self.manifest.records.get(name, {}).get(schema.TRAIN)
-        self.steps = self.manifest.steps(name, schema.TRAIN, self.settings.batch_size)
+        self.lossy, self.skipped = bool(skip_corrupt), {}
+        if skip_corrupt:
+            self.skipped = shards.skipped(data_dir, self.manifest, self._read(), skip_corrupt)
+        self.records = self._records(name)
+        size = self.settings.batch_size
+        self.steps = None if self.records is None else -(-self.records // size)
         make_model = make_pretrainer if name == schema.STAGE1 else make_scorer
         self.strategy = strategy or tf.distribute.get_strategy()
         with self.strategy.scope():
@@ -64,13 +71,15 @@ class Stage:
     def batches(self, epoch: int, skip: int) -> tf.data.Dataset:
         """An epoch's pass over the training data, in its order, without the first `skip`."""
         size, seed = self.settings.batch_size, self.config.seed
-        read = data.read_epoch(self.data_dir, self.name, size, seed, epoch, skip)
+        read = data.read_epoch(self.data_dir, self.name, size, seed, epoch, skip, self.lossy)
         if not self.learns_source:
             return read
         assert self.steps is not None
         size, steps = self.source_steps()
         ahead = range((epoch - 1) * self.steps + skip, epoch * self.steps)
-        asked = data.read_onwards(self.data_dir, schema.SOURCE_REQUESTS, size, seed, ahead, steps)
+        asked = data.read_onwards(
+            self.data_dir, schema.SOURCE_REQUESTS, size, seed, ahead, steps, self.lossy
+        )
         return tf.data.Dataset.zip(read, asked).map(data.with_source_requests)
 
     def source_steps(self) -> tuple[int, int]:
@@ -81,7 +90,7 @@ class Stage:
         Raises:
           InputError: the data set has none, or fewer than a step's.
         """
-        records = self.manifest.records.get(schema.SOURCE_REQUESTS, {}).get(schema.TRAIN, 0)
+        records = self._records(schema.SOURCE_REQUESTS) or 0
         name = self.config.model.name
         if not records or not self.steps:
             raise InputError(
@@ -98,7 +107,28 @@ class Stage:
 
     def validation(self, batch_size: int) -> tf.data.Dataset:
         """The records that the stage is judged by."""
-        return data.read_split(self.data_dir, self.name, schema.VALIDATION, batch_size)
+        return data.read_split(
+            self.data_dir, self.name, schema.VALIDATION, batch_size, lossy=self.lossy
+        )
+
+    def check_read(self, records: int) -> None:
+        """Raises InputError where a pass over the training data gave fewer or more than it has.
+
+        A shard that is cut off between two records has none that is damaged.
+        """
+        if self.records is not None and records != self.records:
+            what = f"an epoch of {self.name} gave {records:,} of {self.records:,} records"
+            raise shards.refuse(self.data_dir, self._read(), what)
+
+    def _read(self) -> tuple[str, ...]:
+        """The stages whose records a run of this one reads."""
+        asked = self.name == schema.STAGE2 and "joint" in sections_of(self.config.model.name)
+        return (self.name, schema.SOURCE_REQUESTS) if asked else (self.name,)
+
+    def _records(self, stage: str) -> int | None:
+        records = self.manifest.records.get(stage, {}).get(schema.TRAIN)
+        lost = shards.of_split(self.skipped, stage, schema.TRAIN)
+        return None if records is None else records - lost
 
     def prepare(self, run_dir: pathlib.Path, init: str, overwrite: bool) -> None:
         """`runs.prepare` of this stage's run.
@@ -110,6 +140,16 @@ class Stage:
             self.name, str(self.data_dir), self.manifest.dataset_hash, init, runs.versions()
         )
         runs.prepare(run_dir, self.config, self.manifest, info, overwrite)
+        if self.skipped:
+            lost = sum(self.skipped.values())
+            whole_files.write_json(
+                run_dir / runs.SKIPPED_FILE, {"records": lost, "shards": self.skipped}
+            )
+            print(
+                f"warning: {lost:,} records of {len(self.skipped)} damaged shards are done "
+                f"without: see {run_dir / runs.SKIPPED_FILE}",
+                flush=True,
+            )
 
 
 def without(variables: Iterable[tf.Variable], some: Sequence[tf.Variable]) -> list[tf.Variable]:

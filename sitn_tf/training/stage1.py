@@ -28,7 +28,7 @@ def run_stage1(
 ) -> dict[str, float]:
     """Trains stage 1 into `run_dir` and returns the best epoch's metrics."""
     loop = loop or train_loop.Loop()
-    stage = Stage(schema.STAGE1, config, data_dir, strategy)
+    stage = Stage(schema.STAGE1, config, data_dir, strategy, loop.skip_corrupt)
     model: Pretrainer = stage.model
     trained = model.trained_variables()
     stage.prepare(run_dir, runs.NO_INIT, loop.overwrite)

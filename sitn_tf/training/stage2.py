@@ -51,7 +51,7 @@ def run_stage2(
         )
     offer = examine(config, data_dir, init)
     loop = loop or train_loop.Loop()
-    stage = Stage(schema.STAGE2, config, data_dir, strategy)
+    stage = Stage(schema.STAGE2, config, data_dir, strategy, loop.skip_corrupt)
     scorer: Scorer = stage.model
     log_q = None
     if config.stage2.log_q:

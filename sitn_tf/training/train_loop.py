@@ -67,7 +67,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """How a run is kept and watched; nothing here changes what it ends with.
+    """How a run is kept and watched; of whole data, nothing here changes what it ends with.
 
     Attributes:
       checkpoint_steps: steps between checkpoints within an epoch; 0 for none by steps.
@@ -76,6 +76,7 @@ class Loop:
       overwrite: begin anew where there is a run, once its settings are found good.
       until_steps: steps after which to stop for the time being, at the end of an epoch and without
         finishing the run; 0: never.
+      skip_corrupt: how many records to do without where shards are damaged.
     """
 
     checkpoint_steps: int = 0
@@ -83,6 +84,7 @@ class Loop:
     log_steps: int = 50
     overwrite: bool = False
     until_steps: int = 0
+    skip_corrupt: int = 0
 
 
 def fit(run_dir: pathlib.Path, stage: Stage, task: Task, loop: Loop) -> dict[str, Any]:
@@ -288,6 +290,7 @@ class _Fit:
             raise InputError(
                 "the training split holds no records", "build the data set from longer logs"
             )
+        stage.check_read(progress.records)
 
     def _save_is_due(self, waiting: int) -> bool:
         every, minutes = self.loop.checkpoint_steps, self.loop.checkpoint_minutes

@@ -298,4 +298,14 @@ def test_an_export_that_does_not_answer_from_its_files_is_no_version(
     monkeypatch.setattr(verify, "check", spoilt_before)
     with pytest.raises(InputError, match=FLAWS[how] if how != "cut" else "does not load"):
         export(run_dir, tmp_path / "servable", ExportOptions(goldens=64))
-    assert not any((tmp_path / "servable").iterdir())
+    assert not (tmp_path / "servable").exists()
+
+
+@pytest.mark.parametrize("flag", ["--rollback", "--restore=4", "--keep=1", "--prune"])
+def test_nobody_changes_what_somebody_else_is_changing(folder, flag):
+    with (
+        version_files.locked(folder),
+        pytest.raises(InputError, match=rf"{folder} is being written by process"),
+    ):
+        run_main(versions, f"--servable={folder}", flag)
+    assert version_files.present(folder) == [1, 2, 3]

@@ -26,7 +26,7 @@ from pipelines.logs import files
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import Job
 from pipelines.records import shards, stage_records
-from sitn_tf import schema
+from sitn_tf import locks, schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
 
@@ -292,18 +292,21 @@ def test_killed_anywhere_leaves_none_and_can_be_run_again(folder, in_memory, tmp
 
 
 def test_killed_while_replacing_puts_the_old_one_back(folder, tmp_path):
-    (tmp_path / "out.old-1234").mkdir()
-    (tmp_path / "out.old-1234" / "mine").write_text("precious")
+    (tmp_path / "out.old-0123abcd").mkdir()
+    (tmp_path / "out.old-0123abcd" / "mine").write_text("precious")
     with pytest.raises(InputError, match="is there already"):
         build_dataset.run(flags(folder, tmp_path / "out"))
     assert (tmp_path / "out" / "mine").read_text() == "precious"
 
 
 def test_a_running_job_is_left_alone(folder, tmp_path):
-    staging = tmp_path / "out.tmp-1234"
+    staging = tmp_path / "out.tmp-0123abcd"
     staging.mkdir()
-    files.write_json(str(staging / "owner.json"), {"host": socket.gethostname(), "pid": 1})
-    build_dataset.run(flags(folder, tmp_path / "out"))
+    with (
+        locks.held(tmp_path / ".out.lock", "output"),
+        pytest.raises(InputError, match=rf"output={tmp_path}/out is being written by process"),
+    ):
+        build_dataset.run(flags(folder, tmp_path / "out"))
     assert staging.exists()
 
 

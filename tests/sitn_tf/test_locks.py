@@ -1,0 +1,83 @@
+"""One writer at a time, whatever became of the last one."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from sitn_tf import locks
+from sitn_tf.errors import InputError
+
+HOLD = """
+import pathlib, sys, time
+from sitn_tf import locks
+with locks.held(pathlib.Path(sys.argv[1]), "x"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A process that holds the lock."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_is_told_who_holds_it(tmp_path, other):
+    with (
+        pytest.raises(
+            InputError,
+            match=rf"^workdir=RUN is being written by process {other.pid} on .* since 20.*"
+            rf"\(-c {re.escape(str(tmp_path))}/lock\): wait until it has ended",
+        ),
+        locks.held(tmp_path / "lock", "workdir=RUN"),
+    ):
+        pass
+
+
+def test_a_killed_holder_is_no_obstacle(tmp_path, other):
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert (tmp_path / "lock").exists()
+    with locks.held(tmp_path / "lock", "x"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_made_for_it_go_unless_something_is_in_them(tmp_path):
+    with locks.held(tmp_path / "a" / "b" / "lock", "x"):
+        (tmp_path / "a" / "mine").touch()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine"]
+
+
+def test_without_flock_the_file_is_the_lock_and_a_dead_holder_is_no_obstacle(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(locks.errno.EOPNOTSUPP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    lock = tmp_path / "lock"
+    with (
+        locks.held(lock, "x"),
+        pytest.raises(InputError, match=f"x is being written by process {os.getpid()} "),
+        locks.held(lock, "x"),
+    ):
+        pass
+    assert not lock.exists()
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    lock.write_text(json.dumps(locks._self() | {"pid": dead.pid}))
+    with locks.held(lock, "x"):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    lock.write_text(json.dumps(locks._self() | {"pid": dead.pid, "host": "elsewhere"}))
+    with pytest.raises(InputError, match="on elsewhere since"), locks.held(lock, "x"):
+        pass
