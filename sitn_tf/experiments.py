@@ -13,12 +13,12 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, schema, whole_files
+from sitn_tf import cli, markdown, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.studies import page, readings
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.runs import Study, run_study
-from sitn_tf.studies.tables import main_rows, markdown, other_rows
+from sitn_tf.studies.tables import main_table, other_table
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -64,11 +64,11 @@ def main(_: list[str]) -> None:
         name=_STUDY.value,
     )
     results, failed = run_study(study, _JOBS.value)
-    tables = [main_rows(results, list(arms), study.measure), other_rows(results, list(arms))]
-    parts = [*map(markdown, tables)]
+    tables = [main_table(results, list(arms), study.measure), other_table(results, list(arms))]
+    parts = [markdown.table(table) for table in tables if table.rows]
     if study.reading() is not None:
         parts.append(readings.describe(readings.read(workdir)))
-    shown = "\n\n".join(filter(None, parts))
+    shown = "\n\n".join(parts)
     print(shown)
     if results:
         whole_files.write_text(study.results_file.with_suffix(".md"), shown + "\n")

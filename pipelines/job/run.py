@@ -64,7 +64,7 @@ def _build(job: Job, pipeline: beam.Pipeline, runner: str, overwrite: bool) -> s
     model = title_model.find(job.title_model) if job.title_model else None
     carried = extension.load(job, model)
     to_read = inputs.plan(job)
-    launch.announce(job, _runner(options), to_read, carried)
+    launch.announce(job, runner, to_read, carried)
     with staging.staging(job.output) as root:
         width = inputs.vector_width(job, to_read, carried)
         work = Work(job, files.join(root, "work"), carried, width, model)

@@ -11,7 +11,7 @@ from sitn_tf.page import MadeBy, Section, Table, page
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
 from sitn_tf.studies.runs import Study
 from sitn_tf.studies.significance import interval
-from sitn_tf.studies.tables import Result, differences, main_rows, other_rows
+from sitn_tf.studies.tables import Result, differences, main_table, other_table
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
@@ -82,7 +82,6 @@ def render(
       histories: see `Histories`; history: what to draw of the entries.
     """
     baseline, *others = arms
-    head, *body = main_rows(results, list(arms), measure)
     return page(
         f"Study {name}",
         f"What do the arms come to in {measure}, beside the baseline {baseline}?",
@@ -94,7 +93,7 @@ def render(
                     "Differences are paired by seed. Their 95 % intervals are Student's t's, not "
                     "corrected for the number of arms: of twenty, one lies off zero by chance. "
                     "Holm's p-values are.",
-                    Table("Means over seeds", head, body),
+                    main_table(results, list(arms), measure),
                     _forest(results, baseline, others, measure),
                 ],
             ),
@@ -161,9 +160,8 @@ def _measures(results: Sequence[Result], arms: Sequence[str]) -> Section:
         if means:
             best_of.setdefault(best(means, key=means.__getitem__), []).append(called)
     said = "; ".join(f"{arm} in {', '.join(called)}" for arm, called in best_of.items())
-    titles, *body = other_rows(results, arms) or [[]]
-    shown = Table("Mean ± standard deviation over seeds", titles, body)
-    return Section("Other measures", f"Best by their means: {said or 'none yet'}.", [shown])
+    answer = f"Best by their means: {said or 'none yet'}."
+    return Section("Other measures", answer, [other_table(results, arms)])
 
 
 def _known(results: Sequence[Result], arm: str, name: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""Results of a study → differences paired by seed, and tables of text."""
+"""Results of a study → differences paired by seed, and tables."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ import numpy as np
 from sitn_tf import schema
 from sitn_tf.evaluation import retrieval
 from sitn_tf.evaluation.comparison import holm
+from sitn_tf.page import Table
 from sitn_tf.pictures import signed
 from sitn_tf.studies.significance import interval, paired_t_test
 
@@ -47,8 +48,8 @@ def differences(results: Sequence[Result], arm: str, baseline: str) -> np.ndarra
     return np.array([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
 
 
-def main_rows(results: Sequence[Result], arms: Sequence[str], measure: str) -> list[list[str]]:
-    """Titles, then an arm a row, with its difference to the first arm over the shared seeds.
+def main_table(results: Sequence[Result], arms: Sequence[str], measure: str) -> Table:
+    """An arm a row, with its difference to the first arm over the shared seeds.
 
     Beside it the p-value of the paired t-test, and Holm's correction of it over all arms.
 
@@ -69,11 +70,11 @@ def main_rows(results: Sequence[Result], arms: Sequence[str], measure: str) -> l
             shown.append(signed(mean) + ("" if math.isnan(half) else f" ± {half:.4f}"))
             shown += [_p(p) for p in p_values[arm]]
         rows.append(shown if scores else [arm, "0", "not run"])
-    return _without_empty_columns(titles, rows)
+    return _filled("Means over seeds", titles, rows)
 
 
-def other_rows(results: Sequence[Result], arms: Sequence[str]) -> list[list[str]]:
-    """Titles, then an arm that was run a row, with mean ± sd of what else is known of its runs.
+def other_table(results: Sequence[Result], arms: Sequence[str]) -> Table:
+    """An arm that was run a row, with mean ± sd of what else is known of its runs.
 
     Seconds are those of stage 1 + stage 2, and + the starts that lost a race.
     """
@@ -94,27 +95,16 @@ def other_rows(results: Sequence[Result], arms: Sequence[str]) -> list[list[str]
                 _spread(".1f", [retrieval.lift(r.recall, r.chance) for r in runs]),
             ]
         )
-    return _without_empty_columns(titles, [row for row in rows if any(row[1:])])
+    caption = "Mean ± standard deviation over seeds"
+    return _filled(caption, titles, [row for row in rows if any(row[1:])])
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table of titles and rows; "" of none."""
-    if not rows:
-        return ""
-    titles, *body = rows
-    lines = [titles, ["---"] * len(titles), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _without_empty_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Titles and rows without the columns that are empty in all rows; nothing where all are.
-
-    Args:
-      rows: of cells; the last ones may be missing.
-    """
-    filled = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
-    said = [n for n in range(len(titles)) if any(row[n] for row in filled)]
-    return [[line[n] for n in said] for line in (titles, *filled)] if said else []
+def _filled(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Rows, whose last cells may be missing, without the columns that are empty in all of them."""
+    whole = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
+    said = [n for n in range(len(titles)) if any(row[n] for row in whole)]
+    head, *body = [[line[n] for n in said] for line in (titles, *whole)]
+    return Table(caption, head, body)
 
 
 def _spread(form: str, values: Sequence[float | None]) -> str:

@@ -22,7 +22,6 @@ from pipelines import build_dataset, verify
 from pipelines.job import inputs, parse_steps, progress, shard_steps, shuffle
 from pipelines.job import run as job_run
 from pipelines.job.workspace import Work
-from pipelines.logs import files
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import Job
 from pipelines.records import shards, stage_records

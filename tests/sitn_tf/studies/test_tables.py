@@ -1,4 +1,5 @@
-from sitn_tf.studies.tables import RACE, Result, main_rows, markdown, other_rows
+from sitn_tf import markdown
+from sitn_tf.studies.tables import RACE, Result, main_table, other_table
 
 KNOWN = {
     "metrics": {"gauc": 0.6, "log_loss": 0.3, "normalised_entropy": 0.8, "calibration_error": 0.02},
@@ -16,8 +17,8 @@ def test_the_main_table_pairs_seeds_and_says_what_is_not_run():
         Result("other", 0, 0.71),
         Result("third", 0, 0.71),
     ]
-    rows = main_rows(results, ["base", "other", "third", "fourth"], "AUC")
-    rows = markdown(rows).splitlines()
+    rows = main_table(results, ["base", "other", "third", "fourth"], "AUC")
+    rows = markdown.table(rows).splitlines()
     assert rows[0] == (
         "| arm | seeds | AUC, mean ± sd | minus base, 95 % interval | p, paired t-test | p, Holm |"
     )
@@ -26,10 +27,10 @@ def test_the_main_table_pairs_seeds_and_says_what_is_not_run():
     assert rows[3].startswith("| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | < 0.0001 |")
     assert rows[4] == "| third | 1 | 0.7100 | +0.0100 |  |  |"
     assert rows[5] == "| fourth | 0 | not run |  |  |  |"
-    alone = main_rows([Result("base", 0, 0.3)], ["base"], "recall")
-    assert markdown(alone).splitlines() == [
+    alone = main_table([Result("base", 0, 0.3)], ["base"], "recall")
+    assert markdown.table(alone).splitlines() == [
         "| arm | seeds | recall, mean ± sd |",
-        "| --- | --- | --- |",
+        "| --- | ---: | ---: |",
         "| base | 1 | 0.3000 |",
     ]
 
@@ -38,7 +39,7 @@ def test_arms_are_corrected_for_each_other():
     """Differences 1, 2, 3 have p = 0.0742; of two arms that have it, each has twice that."""
     differences = {"base": (0, 0, 0), "a": (1, 2, 3), "b": (-3, -1, -2)}
     results = [Result(arm, seed, d) for arm, of in differences.items() for seed, d in enumerate(of)]
-    table = markdown(main_rows(results, list(differences), "AUC"))
+    table = markdown.table(main_table(results, list(differences), "AUC"))
     assert table.count("| 0.0742 | 0.1484 |") == 2
 
 
@@ -49,7 +50,7 @@ def test_other_measures_are_means_with_their_spread():
         Result("other", 0, 0.71, 0.5, 0.1, **KNOWN),
         Result("other", 1, 0.73, 0.5, 0.1, **KNOWN),
     ]
-    rows = markdown(other_rows(results, ["base", "other", "third"])).splitlines()
+    rows = markdown.table(other_table(results, ["base", "other", "third"])).splitlines()
     assert rows[0] == (
         "| arm | GAUC | log loss | normalised entropy | calibration error | parameters | seconds | "
         "each | best epochs | lift |"
