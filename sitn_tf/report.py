@@ -63,7 +63,7 @@ def compare(
         no such split.
     """
     if len(run_dirs) < 2:
-        given = f"run_dir={run_dirs[0]} is one run" if run_dirs else "run_dir is missing"
+        given = f"run_dir={run_dirs[0]} is one run" if run_dirs else "no run_dir is given"
         raise InputError(
             given, "name the run that is judged and at least one that it is compared with"
         )

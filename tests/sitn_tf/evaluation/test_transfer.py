@@ -1,0 +1,141 @@
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from sitn_tf import config, schema, whole_files
+from sitn_tf.errors import InputError
+from sitn_tf.evaluation import slices, transfer, transfer_sections
+from sitn_tf.page import Alarm, Table
+from tests.sitn_tf import compared_runs
+
+LENGTHS = compared_runs.scored(0.0, 0).target_length
+HURT = (LENGTHS >= 5) & (LENGTHS < 10)
+"""Requests at which the judged run is worse."""
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    root = tmp_path_factory.mktemp("compared")
+    judged, other = (np.where(HURT, 0.2, 2.0), np.full(len(HURT), 1.0))
+    run_dirs = [
+        compared_runs.write(root / "sitn" / "stage2", compared_runs.scored(judged, 1), (), "one"),
+        compared_runs.write(root / "none" / "stage2", compared_runs.scored(other, 2)),
+    ]
+    return transfer.compare(run_dirs, schema.TEST)
+
+
+def _reversed(compared):
+    return transfer.compare([run.run_dir for run in compared.runs][::-1], schema.TEST)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/sitn/0/stage2", "a/din/0/stage2"], ["sitn", "din"]),
+        (["a/sitn/0/stage2", "a/din/1/stage2"], ["sitn/0", "din/1"]),
+        (["stage2", "other/stage2"], ["stage2", "other/stage2"]),
+        (["x/y", "x/z", "x/y/z"], ["y", "z", "y/z"]),
+        (["/a", "/b/../c"], ["a", "c"]),
+    ],
+)
+def test_runs_are_named_by_what_tells_them_apart(paths, names):
+    assert transfer.short_names([pathlib.Path(path) for path in paths]) == names
+
+
+def test_a_run_is_not_compared_with_itself():
+    with pytest.raises(InputError, match=r"run_dir=a/\.\./b is given twice: name each run once"):
+        transfer.short_names([pathlib.Path(path) for path in ("b", "c", "a/../b")])
+
+
+def test_a_slice_that_is_hurt_is_found_behind_a_gain(compared):
+    assert compared.overall.gains[0].low > 0
+    (harm,) = (h for h in transfer.harms(compared) if "target history" in h.where)
+    assert harm.where == "length of the target history 5–9"
+    assert harm.comparison.requests == HURT.sum()
+    assert harm.sure
+    assert harm.gain.high < 0
+    assert "keep it" in harm.remedy
+    assert "--set model.request_features=source_length,target_length, or" in harm.remedy
+
+
+def test_a_loss_overall_comes_first_with_what_to_do_instead(compared):
+    first, *others = transfer.harms(_reversed(compared))
+    assert first.where == "all requests"
+    assert first.remedy == "serve sitn"
+    assert others
+    assert {harm.remedy for harm in others} == {"serve sitn"}
+
+
+def test_no_harm_is_told_as_such(compared):
+    same = dataclasses.replace(
+        compared, **dict(zip(("overall", "by_slice"), _numbers(compared, 0, 0), strict=True))
+    )
+    assert transfer.harms(same) == []
+    hurt = transfer_sections.sections(same)[1]
+    told = transfer.judged_slices(same)
+    assert hurt.answer == f"No slice is hurt: none of {told} intervals lies below 0."
+
+
+def _numbers(compared, *chosen):
+    scored = [compared.runs[n].predictions for n in chosen]
+    by_slice = [(s, slices.compare_slices(scored, s)) for s, _ in compared.by_slice]
+    return slices.compare_all(scored), by_slice
+
+
+def test_slices_that_tell_nothing_are_shown(compared):
+    sections = {s.title: s for s in transfer_sections.sections(compared)}
+    by_target = _table(sections["By length of the target history"])
+    assert [row[0] for row in by_target.rows] == ["0", "1–4", "5–9", "10+"]
+    assert by_target.rows[0][1:4] == ["12", "2.0%", "12"]
+    assert by_target.rows[0][-1].endswith(" (few users)")
+    assert by_target.rows[2][-1].startswith("−0.")
+    by_source = _table(sections["By length of the source history"])
+    assert [row[1] for row in by_source.rows] == ["300", "0", "300", "0"]
+    assert by_source.rows[1][-3:] == ["–", "–", "no request"]
+    assert "newest 12 items" in by_source.caption
+
+
+def test_an_alarm_is_a_sentence_with_its_remedy(compared):
+    hurt = transfer_sections.sections(compared)[1]
+    alarms = [item.text for item in hurt.body if isinstance(item, Alarm)]
+    assert len(alarms) == len(transfer.harms(compared))
+    assert any(
+        text.startswith("sitn is worse than none at length of the target history 5–9 (")
+        and "This holds after Holm's correction. Remedy: overall it gains" in text
+        for text in alarms
+    )
+    assert "by chance" in hurt.body[-1]
+
+
+def _table(section):
+    return next(item for item in section.body if isinstance(item, Table))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "raced", "remedy"),
+    [
+        ((), ("model.name=mean_pool",), False, "train and serve that model: --set model.name=mean"),
+        ((), ("model.use_source=false",), False, "leave .*: --set model.use_source=false, or let "),
+        ((), (), False, r"start from scratch: --init=none, or let .* --set stage2.race_steps=1000"),
+        ((), (), True, r"start from scratch: --init=none \(the race of starts saw nothing"),
+        (("model.use_source=false",), (), False, "start from scratch"),
+    ],
+)
+def test_a_remedy_names_what_the_other_run_is_without(compared, ours, theirs, raced, remedy):
+    judged, other = (
+        dataclasses.replace(run, config=config.override(config.tiny(), settings))
+        for run, settings in zip(compared.runs, (ours, theirs), strict=True)
+    )
+    judged = dataclasses.replace(judged, race={"starts": {}} if raced else None)
+    found = transfer.instead(judged, other)
+    assert re.match(remedy, found)
+
+
+def test_predictions_of_another_split_are_not_compared(compared, tmp_path):
+    run_dir = compared_runs.write(tmp_path / "run", compared.judged.predictions)
+    whole_files.write_json(run_dir / "metrics.json", {})
+    with pytest.raises(InputError, match=r"metrics\.json says None"):
+        transfer.compare([compared.judged.run_dir, run_dir], schema.TEST)
