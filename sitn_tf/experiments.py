@@ -13,12 +13,12 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, schema, whole_files
+from sitn_tf import cli, markdown, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.studies import page
-from sitn_tf.studies.arms import read_study
+from sitn_tf.page import page
+from sitn_tf.studies.catalogue import read_study
+from sitn_tf.studies.page import of_study
 from sitn_tf.studies.runs import Study, run_study
-from sitn_tf.studies.tables import table
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -63,12 +63,14 @@ def main(_: list[str]) -> None:
         settings=_SET.value,
     )
     results, failed = run_study(study, _JOBS.value)
-    print(table(results, list(arms), study.measure))
+    command = cli.command(FLAGS, "sitn_tf.experiments")
+    title, asked, sections, made_by = of_study(study, _STUDY.value, results, command)
+    print(markdown.document(title, asked, sections[:2]))
     if results:
-        shown = study.results_file.with_suffix(".html")
-        command = cli.command(FLAGS, "sitn_tf.experiments")
-        whole_files.write_text(shown, page.of_study(study, _STUDY.value, results, command))
-        print(f"wrote {study.results_file} and {shown}: open it in a browser")
+        files = [study.results_file.with_suffix(suffix) for suffix in (".md", ".html")]
+        for file, written in zip(files, (markdown.document, page), strict=True):
+            whole_files.write_text(file, written(title, asked, sections, made_by))
+        print(f"wrote {study.results_file}, {files[0].name} and {files[1].name}")
     if failed:
         raise InputError("; ".join(failed))
     if study.stage == "2" and study.split != schema.TEST:

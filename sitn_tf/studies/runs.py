@@ -4,6 +4,7 @@
 <workdir>/<arm>/<seed>/log.txt      what was said while it was trained
 <workdir>/stage1/<settings>/<seed>  a stage 1: one for all arms that differ only in what comes after
 <workdir>/results-<split>.json      what all of them came to
+<workdir>/results-<split>.md        the same in tables
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.studies import workers
 from sitn_tf.studies.arms import AS_IT_IS, Arm
-from sitn_tf.studies.tables import Result
+from sitn_tf.studies.tables import RACE, Result
 
 LOG_FILE = "log.txt"
 
@@ -164,7 +165,9 @@ class Run:
             chance=held_out.get("chance", math.nan),
             metrics=split,
             epoch={stage: int(entry["epoch"]) for stage, entry in best.items()},
-            seconds={stage: _seconds(run_dir) for stage, run_dir in there.items()},
+            seconds={stage: _seconds(run_dir) for stage, run_dir in there.items()}
+            | _lost_seconds(self.stage2),
+            parameters=_parameters(self.stage2) if split else None,
         )
 
 
@@ -320,3 +323,19 @@ def _metrics(run_dir: pathlib.Path) -> dict[str, dict[str, float]]:
 def _seconds(run_dir: pathlib.Path) -> float:
     history = runs.read_json(run_dir / runs.HISTORY_FILE, [])
     return float(sum(entry.get("seconds", 0.0) for entry in history))
+
+
+def _lost_seconds(run_dir: pathlib.Path) -> dict[str, float]:
+    """Seconds of the starts that lost to the run's in a race, if there was one."""
+    raced = runs.read_json(run_dir / runs.RACE_FILE, None)
+    if raced is None:
+        return {}
+    return {RACE: raced["seconds"] - raced["starts"][raced["winner"]]["seconds"]}
+
+
+def _parameters(run_dir: pathlib.Path) -> int:
+    """Numbers that are trained, from the run's list of `name [shape]` of its variables."""
+    listed = runs.read_json(run_dir / runs.INITIALIZATION_FILE, {})
+    started = ("restored", "restored_in_part", "untrained", "fresh")
+    shapes = [json.loads(v[v.rindex("[") :]) for how in started for v in listed.get(how, [])]
+    return sum(math.prod(shape) for shape in shapes)

@@ -1,15 +1,20 @@
-"""Results of a study → differences paired by seed, and a Markdown table."""
+"""Results of a study → differences paired by seed, and tables of them."""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from sitn_tf import schema
 from sitn_tf.evaluation import retrieval
+from sitn_tf.page import Table
 from sitn_tf.pictures import signed
+from sitn_tf.studies.significance import holm, interval, paired_t_test
+
+RACE = "race"
+"""Among a run's seconds: of the starts that lost their race."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +26,9 @@ class Result:
       recall, chance: of stage 1's held-out retrieval, NaN without a stage 1.
       metrics: all of the split's, by name; none without a stage 2.
       epoch: the best one, by stage.
-      seconds: of the training steps of all epochs, by stage; a shared stage 1 counts in each run.
+      seconds: of the training steps of all epochs, by stage, and of a RACE; a shared stage 1 counts
+        in each run.
+      parameters: trainable numbers of the scorer, None without a stage 2.
     """
 
     arm: str
@@ -32,94 +39,117 @@ class Result:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     epoch: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    parameters: int | None = None
 
 
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """Mean and half-width of the 95 % interval of Student's t; NaN for one difference.
+class Comparison(NamedTuple):
+    """An arm and the baseline over the seeds that both have.
 
-    Args:
-      differences: `[seeds]`, of an arm and the baseline with the same seed.
+    Attributes:
+      mean, half: of the differences, with the 95 % interval's half-width.
+      p, corrected: of the paired t-test, and Holm's correction of it over all arms.
+
+    All but the mean are NaN for one seed.
     """
-    n = len(differences)
-    mean = float(np.mean(differences)) if n else math.nan
-    if n < 2:
-        return mean, math.nan
-    quantile = stats.t.ppf(0.975, df=n - 1)
-    return mean, float(quantile * np.std(differences, ddof=1) / math.sqrt(n))
+
+    mean: float
+    half: float
+    p: float
+    corrected: float
 
 
-def differences(results: Sequence[Result], arm: str, baseline: str) -> np.ndarray:
-    """`[seeds]`: an arm's scores minus the baseline's, over the seeds that both have, ascending."""
-    ours, theirs = ({r.seed: r.score for r in results if r.arm == name} for name in (arm, baseline))
-    return np.array([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+def comparisons(results: Sequence[Result], arms: Sequence[str]) -> dict[str, Comparison]:
+    """The arms that share a seed with the first one, by name."""
+    scores = {arm: {r.seed: r.score for r in results if r.arm == arm} for arm in arms}
+    baseline = scores[arms[0]]
+    shared = {
+        arm: np.array([s - baseline[seed] for seed, s in sorted(scores[arm].items())
+                       if seed in baseline])
+        for arm in arms[1:] if scores[arm].keys() & baseline.keys()
+    }  # fmt: skip
+    tests = [paired_t_test(differences) for differences in shared.values()]
+    return {
+        arm: Comparison(*interval(differences), p, corrected)
+        for (arm, differences), p, corrected in zip(shared.items(), tests, holm(tests), strict=True)
+    }
 
 
-def table(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
-    """Markdown of `rows`."""
-    titles, *body = rows(results, arms, measure)
-    lines = [titles, ["---"] * len(titles), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def rows(results: Sequence[Result], arms: Sequence[str], measure: str) -> list[list[str]]:
-    """Titles, then an arm a row, with its difference to the first arm over the shared seeds.
-
-    Beside these the means of what else is known of the runs; columns that say nothing of any arm
-    are left out.
+def main_table(results: Sequence[Result], arms: Sequence[str], measure: str) -> Table:
+    """An arm a row, with its `Comparison` to the first.
 
     Args:
       measure: what the results' scores are.
     """
-    titles = [
-        "arm",
-        "seeds",
-        f"{measure}, mean ± sd",
-        f"minus {arms[0]}, 95 % interval",
-        "GAUC",
-        "log loss",
-        "lift",
-        "best epoch",
-        "seconds",
-    ]
-    lines = [titles]
+    compared = comparisons(results, arms)
+    titles = ["arm", "seeds", f"{measure}, mean ± sd", f"minus {arms[0]}, 95 % interval"]
+    titles += ["p, paired t-test", "p, Holm"]
+    rows = []
+    for arm in arms:
+        scores = [r.score for r in results if r.arm == arm]
+        shown = [arm, str(len(scores)), _spread(".4f", scores) or "not run"]
+        if arm in compared:
+            mean, half, *p_values = compared[arm]
+            shown.append(signed(mean) + ("" if math.isnan(half) else f" ± {half:.4f}"))
+            shown += [_p(p) for p in p_values]
+        rows.append(shown)
+    return _filled("Means over seeds", titles, rows)
+
+
+def other_measures(results: Sequence[Result], arms: Sequence[str]) -> Table:
+    """An arm that was run a row, with mean ± sd of what else is known of its runs.
+
+    Seconds are those of stage 1 + stage 2, and + the starts that lost a race.
+    """
+    titles = ["arm", "GAUC", "log loss", "normalised entropy", "calibration error"]
+    titles += ["parameters", "seconds", "each", "best epochs", "lift"]
+    rows = []
     for arm in arms:
         runs = [r for r in results if r.arm == arm]
-        if not runs:
-            lines.append([arm, "0", "not run", *[""] * (len(titles) - 3)])
-            continue
-        scores = np.array([r.score for r in runs])
-        spread = f" ± {np.std(scores, ddof=1):.4f}" if len(scores) > 1 else ""
-        shared = differences(results, arm, arms[0])
-        mean, half = interval(shared)
-        margin = "" if math.isnan(half) else f" ± {half:.4f}"
-        difference = "" if arm == arms[0] or not len(shared) else f"{signed(mean)}{margin}"
-        lines.append(
+        metrics = ("gauc", "log_loss", "normalised_entropy", "calibration_error")
+        rows.append(
             [
                 arm,
-                str(len(scores)),
-                f"{np.mean(scores):.4f}{spread}",
-                difference,
-                _mean(".4f", (r.metrics.get("gauc") for r in runs)),
-                _mean(".4f", (r.metrics.get("log_loss") for r in runs)),
-                _mean(".1f", (retrieval.lift(r.recall, r.chance) for r in runs)),
-                _by_stage(".1f", [r.epoch for r in runs]),
+                *(_spread(".4f", [r.metrics.get(name) for r in runs]) for name in metrics),
+                _spread(",.0f", [r.parameters for r in runs]),
+                _spread(".0f", [sum(r.seconds.values()) or None for r in runs]),
                 _by_stage(".0f", [r.seconds for r in runs]),
+                _by_stage(".1f", [r.epoch for r in runs]),
+                _spread(".1f", [retrieval.lift(r.recall, r.chance) for r in runs]),
             ]
         )
-    said = [n for n in range(len(titles)) if n < 4 or any(line[n] for line in lines[1:])]
-    return [[line[n] for n in said] for line in lines]
+    return _filled("Mean ± standard deviation over seeds", titles, [r for r in rows if any(r[1:])])
 
 
-def _mean(form: str, values: Iterable[float | None]) -> str:
-    """Of the values that are there, "" if none is."""
+def _filled(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table without the columns that are empty in all rows.
+
+    Args:
+      rows: of cells; the last ones may be missing.
+    """
+    filled = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
+    said = [n for n in range(len(titles)) if any(row[n] for row in filled)]
+    return Table(caption, [titles[n] for n in said], [[row[n] for n in said] for row in filled])
+
+
+def _spread(form: str, values: Sequence[float | None]) -> str:
+    """Mean ± sd of the values that are there; the sd of counts only where they differ."""
     known = [value for value in values if value is not None and not math.isnan(value)]
-    return f"{np.mean(known):{form}}" if known else ""
+    if not known:
+        return ""
+    alone = len(known) == 1 or (isinstance(known[0], int) and len(set(known)) == 1)
+    return f"{np.mean(known):{form}}" + ("" if alone else f" ± {np.std(known, ddof=1):{form}}")
 
 
 def _by_stage(form: str, values: Sequence[Mapping[str, float]]) -> str:
-    """Means of stage 1 + stage 2, of those that are there."""
-    means = [
-        _mean(form, (value.get(stage) for value in values))
-        for stage in (schema.STAGE1, schema.STAGE2)
+    """Means of stage 1 + stage 2 + races, of those that are there."""
+    parts = [
+        [value[stage] for value in values if stage in value]
+        for stage in (schema.STAGE1, schema.STAGE2, RACE)
     ]
-    return " + ".join(filter(None, means))
+    return " + ".join(f"{np.mean(part):{form}}" for part in parts if part)
+
+
+def _p(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"

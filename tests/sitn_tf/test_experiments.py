@@ -1,66 +1,40 @@
 import json
-import math
 import re
 import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
 from sitn_tf import config, experiments, train
 from sitn_tf.errors import InputError
-from sitn_tf.studies import arms, runs, tables
-from sitn_tf.studies.tables import Result
+from sitn_tf.studies import catalogue, runs
 from tests.commands import run_main
 from tests.sitn_tf.training.resuming import assert_same_outcome
 
 
-def test_interval_golden():
-    # 1, 2, 3: mean 2, standard deviation 1, t(2) = 4.302653 over sqrt 3.
-    mean, half = tables.interval(np.array([1.0, 2.0, 3.0]))
-    assert (mean, half) == (2.0, pytest.approx(4.302653 / math.sqrt(3)))
-    assert math.isnan(tables.interval(np.array([1.0]))[1])
-
-
-def test_the_table_pairs_seeds_and_says_what_is_not_run():
-    known = {
-        "metrics": {"gauc": 0.6, "log_loss": 0.3},
-        "epoch": {"stage1": 7, "stage2": 2},
-        "seconds": {"stage1": 30.4, "stage2": 4.6},
-    }
-    results = [
-        Result("base", 0, 0.70, epoch={"stage2": 3}),
-        Result("base", 1, 0.72, epoch={"stage2": 4}),
-        Result("other", 0, 0.71, 0.5, 0.1, **known),
-        Result("other", 1, 0.73, 0.5, 0.1, **known),
-    ]
-    rows = tables.table(results, ["base", "other", "third"], "AUC").splitlines()
-    assert rows[0].endswith("95 % interval | GAUC | log loss | lift | best epoch | seconds |")
-    assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |  |  | 3.5 |  |"
-    # Odds of 1 are nine times those of 1 to 9.
-    cells = "0.6000 | 0.3000 | 9.0 | 7.0 + 2.0 | 30 + 5 |"
-    assert rows[3] == f"| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | {cells}"
-    assert rows[4] == "| third | 0 | not run |  |  |  |  |  |  |"
-    alone = tables.table([Result("base", 0, 0.3)], ["base"], "recall").splitlines()
-    assert alone[2] == "| base | 1 | 0.3000 |  |"
-
-
-@pytest.mark.parametrize("study", arms.STUDIES)
+@pytest.mark.parametrize("study", catalogue.STUDIES)
 def test_every_arm_is_a_valid_configuration(study):
-    for arm in arms.STUDIES[study].values():
+    for arm in catalogue.STUDIES[study].values():
         config.override(config.default(), arm.settings)
 
 
+def test_table_2_has_every_model_but_the_control():
+    table2 = catalogue.STUDIES["table2"]
+    assert next(iter(table2)) == "sitn"
+    assert sorted(table2) == sorted(config.SECTIONS.keys() - {"mean_pool"})
+    assert [name for name, arm in table2.items() if arm.pretrain] == ["sitn", "semi"]
+
+
 def test_errors_name_the_remedy(tmp_path):
-    with pytest.raises(InputError, match=r"^study=nothing is neither one of: transfer, gaps"):
-        arms.read_study("nothing", [])
+    with pytest.raises(InputError, match=r"^study=nothing is neither one of: table2, table3"):
+        catalogue.read_study("nothing", [])
     with pytest.raises(InputError, match=r"^arms=i2j is not one of: from_scratch, i2i, i2i_i2c"):
-        arms.read_study("transfer", ["i2j"])
+        catalogue.read_study("transfer", ["i2j"])
     (tmp_path / "study.json").write_text("[]")
     with pytest.raises(InputError, match="is not a JSON object of arms"):
-        arms.read_study(str(tmp_path / "study.json"), [])
+        catalogue.read_study(str(tmp_path / "study.json"), [])
 
 
 @pytest.mark.parametrize(
@@ -77,7 +51,7 @@ def test_errors_name_the_remedy(tmp_path):
 def test_mistakes_in_a_study_are_named(tmp_path, described, message):
     (tmp_path / "study.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match=message):
-        arms.read_study(str(tmp_path / "study.json"), [])
+        catalogue.read_study(str(tmp_path / "study.json"), [])
 
 
 def test_nothing_is_written_for_a_study_that_cannot_run(small, tmp_path):
@@ -174,12 +148,14 @@ def test_arms_start_from_one_stage_1_which_is_that_of_the_command(small, tmp_pat
 
 def test_a_model_without_a_stage_1_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match=r"model\.name=din has no stage 1, which an arm"):
-        runs.Study("data", tmp_path, arms.STUDIES["transfer"], settings=["model.name=din"])
+        runs.Study("data", tmp_path, catalogue.STUDIES["transfer"], settings=["model.name=din"])
 
 
 def test_each_measure_has_its_own_results(tmp_path):
     def written(**chosen):
-        return runs.Study("data", tmp_path, arms.STUDIES["transfer"], **chosen).results_file.name
+        return runs.Study(
+            "data", tmp_path, catalogue.STUDIES["transfer"], **chosen
+        ).results_file.name
 
     assert written() == "results-validation.json"
     assert written(split="test") == "results-test.json"
