@@ -1,4 +1,4 @@
-"""Trains the arms of a study over seeds: a data set directory → a table of differences.
+"""Trains the arms of a study over seeds: a data set directory → a table of differences and a page.
 
     python -m sitn_tf.experiments --study=transfer --data_dir=DATASET --workdir=STUDY
 
@@ -15,10 +15,11 @@ from absl import flags
 
 from sitn_tf import cli, markdown, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.studies import page, readings
+from sitn_tf.page import page
+from sitn_tf.studies import readings
 from sitn_tf.studies.catalogue import read_study
+from sitn_tf.studies.page import of_study
 from sitn_tf.studies.runs import Study, run_study
-from sitn_tf.studies.tables import main_table, other_table
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -64,19 +65,16 @@ def main(_: list[str]) -> None:
         name=_STUDY.value,
     )
     results, failed = run_study(study, _JOBS.value)
-    tables = [main_table(results, list(arms), study.measure), other_table(results, list(arms))]
-    parts = [markdown.table(table) for table in tables if table.rows]
+    command = cli.command(FLAGS, "sitn_tf.experiments")
+    title, asked, sections, made_by = of_study(study, results, command)
+    print(markdown.document(title, asked, sections[:2]))
     if study.reading() is not None:
-        parts.append(readings.describe(readings.read(workdir)))
-    shown = "\n\n".join(parts)
-    print(shown)
+        print(readings.describe(readings.read(workdir)))
     if results:
-        whole_files.write_text(study.results_file.with_suffix(".md"), shown + "\n")
-        shown_page = study.results_file.with_suffix(".html")
-        command = cli.command(FLAGS, "sitn_tf.experiments")
-        whole_files.write_text(shown_page, page.of_study(study, study.name, results, command))
-        names = f"{study.results_file.name} and {study.results_file.stem}.md"
-        print(f"wrote {shown_page}, {names}: open the page in a browser")
+        files = [study.results_file.with_suffix(suffix) for suffix in (".md", ".html")]
+        for file, written in zip(files, (markdown.document, page), strict=True):
+            whole_files.write_text(file, written(title, asked, sections, made_by))
+        print(f"wrote {study.results_file}, {files[0].name} and {files[1].name}")
     if failed:
         raise InputError("; ".join(failed))
     if study.stage == "2" and study.split != schema.TEST:

@@ -26,7 +26,7 @@ def document(
 
 def _item(item: str | Table | Picture | Code | Alarm) -> str:
     if isinstance(item, Table):
-        return f"{item.caption}\n\n{table(item)}"
+        return f"{item.caption}\n\n{_table(item)}"
     if isinstance(item, Picture):
         return f"*On the page: {item.title}.*" if item.svg else ""
     if isinstance(item, Code):
@@ -38,9 +38,9 @@ def _code(lines: Sequence[str]) -> str:
     return "\n".join(["```sh", *lines, "```"])
 
 
-def table(shown: Table) -> str:
+def _table(table: Table) -> str:
     """Columns of numbers are aligned to the right, as on the page."""
-    rules = ["---:" if kind == "number" else "---" for kind in shown.kinds]
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in (shown.head, *shown.rows)]
+    rules = ["---:" if kind == "number" else "---" for kind in table.kinds]
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in (table.head, *table.rows)]
     head, *rows = cells
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rules, *rows))

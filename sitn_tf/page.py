@@ -110,7 +110,8 @@ def page(title: str, asked: str, sections: Sequence[Section], made_by: MadeBy | 
 
 
 _NUMBER = re.compile(
-    r"""[+−-]?\d[\d.,]*([eE]-?\d+)?(\ ?[kMGs%×])?  # a number and its unit
+    r"""([<>]\ ?)?[+−-]?\d[\d.,]*([eE]-?\d+)?(\ ?[kMGs%×])?  # a number and its unit
+    (\ ?\+\ ?[\d.,]+)*                               # a sum's others
     (\ ?±\ ?[\d.,]+(\ ?%)?)?                        # its margin
     (\ ?[\[(]([^a-z]|to)*[\])])?                    # its interval
     """,

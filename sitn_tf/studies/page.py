@@ -7,23 +7,14 @@ import numpy as np
 
 from sitn_tf import runs
 from sitn_tf.figures import Picture
-from sitn_tf.page import MadeBy, Section, Table, page
+from sitn_tf.page import MadeBy, Section, Table
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
+from sitn_tf.studies import readings
 from sitn_tf.studies.runs import Study
-from sitn_tf.studies.significance import interval
-from sitn_tf.studies.tables import Result, differences, main_table, other_table
+from sitn_tf.studies.tables import Comparison, Result, comparisons, main_table, other_measures
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
-
-_MEASURES = {
-    "gauc": ("GAUC", max),
-    "log_loss": ("log loss", min),
-    "normalised_entropy": ("normalised entropy", min),
-    "calibration_error": ("calibration error", min),
-    "recall": ("stage 1's recall@10", max),
-}
-"""Beside the study's own: what each is called, and which of its values is the best."""
 
 _CURVES = 5
 """Of arms beside the baseline's in one picture: more can hardly be told apart."""
@@ -32,11 +23,17 @@ Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 """By arm, of each seed, an entry an epoch."""
 
 
-def of_study(study: Study, name: str, results: Sequence[Result], command: str) -> str:
+Content = tuple[str, str, list[Section], MadeBy]
+"""Of `page.page` and `markdown.document`."""
+
+SIGNIFICANT = 0.05
+"""P-values below it, after Holm's correction, are called above or below the baseline."""
+
+
+def of_study(study: Study, results: Sequence[Result], command: str) -> Content:
     """The page of what is finished of a study.
 
     Args:
-      name: of the study.
       command: that ran it.
     """
     histories: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in study.arms}
@@ -58,13 +55,15 @@ def of_study(study: Study, name: str, results: Sequence[Result], command: str) -
         "training": f"{_minutes(results)} in all; a stage 1 that runs share counts in each",
         "versions": "; ".join(dict.fromkeys(versions)),
     }
-    return render(
-        name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
+    if study.reading() is not None:
+        facts["test data"] = readings.describe(readings.read(study.workdir))
+    return content(
+        study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
         MadeBy([command], facts),
     )  # fmt: skip
 
 
-def render(
+def content(
     name: str,
     results: Sequence[Result],
     arms: Mapping[str, str],
@@ -72,7 +71,7 @@ def render(
     histories: Histories,
     history: str,
     made_by: MadeBy,
-) -> str:
+) -> Content:
     """The page of plain numbers.
 
     Args:
@@ -82,93 +81,72 @@ def render(
       histories: see `Histories`; history: what to draw of the entries.
     """
     baseline, *others = arms
-    return page(
-        f"Study {name}",
-        f"What do the arms come to in {measure}, beside the baseline {baseline}?",
-        [
-            Section(
-                "Result",
-                answer(results, list(arms), measure),
-                [
-                    "Differences are paired by seed. Their 95 % intervals are Student's t's, not "
-                    "corrected for the number of arms: of twenty, one lies off zero by chance. "
-                    "Holm's p-values are.",
-                    main_table(results, list(arms), measure),
-                    _forest(results, baseline, others, measure),
-                ],
-            ),
-            _measures(results, list(arms)),
-            _training(histories, baseline, others, history),
-            Section(
-                "Arms",
-                f"The baseline is {baseline}; an arm has the study's settings but for its own.",
-                [Table("What an arm changes", ["arm", "settings"],
-                       [[arm, told or "nothing"] for arm, told in arms.items()])],
-            ),
-        ],
-        made_by,
-    )  # fmt: skip
+    compared = comparisons(results, list(arms))
+    sections = [
+        Section(
+            "Result",
+            answer(compared, baseline, measure),
+            [
+                "Differences are paired by seed, with the 95 % interval of Student's t; p is that "
+                "of the paired t-test, then corrected for the number of arms.",
+                main_table(results, list(arms), measure),
+                _forest(compared, baseline, others, measure),
+            ],
+        ),
+        Section(
+            "Other measures",
+            f"What else was measured of {measure.split()[0]} data, and what training took.",
+            [
+                "Seconds are of the training steps alone: stage 1, stage 2, and starts that lost a "
+                "race. Lift is how far stage 1's retrieval is above chance, in odds.",
+                other_measures(results, list(arms)),
+            ],
+        ),
+        _training(histories, baseline, others, history),
+        Section(
+            "Arms",
+            f"The baseline is {baseline}; an arm has the study's settings but for its own.",
+            [Table("What an arm changes", ["arm", "settings"],
+                   [[arm, told or "nothing"] for arm, told in arms.items()])],
+        ),
+    ]  # fmt: skip
+    asked = f"What do the arms come to in {measure}, beside the baseline {baseline}?"
+    return f"Study {name}", asked, sections, made_by
 
 
-def answer(results: Sequence[Result], arms: Sequence[str], measure: str) -> str:
-    """One sentence: whether an arm is above the baseline, which, and by how much.
-
-    Args:
-      arms: the baseline first.
-    """
-    baseline, *others = arms
-    found = {arm: differences(results, arm, baseline) for arm in others}
-    compared = {arm: interval(values) for arm, values in found.items() if len(values)}
+def answer(compared: Mapping[str, Comparison], baseline: str, measure: str) -> str:
+    """One sentence: whether an arm is above the baseline, which, and by how much."""
     if not compared:
         return f"Nothing is to be compared yet: {baseline} and another arm need a seed in common."
-    best = max(compared, key=lambda arm: compared[arm][0])
-    mean, half = compared[best]
-    if np.isnan(half):
+    best = max(compared, key=lambda arm: compared[arm].mean)
+    if all(np.isnan(of.half) for of in compared.values()):
         return (
-            f"By one seed the best arm is {best}, {signed(mean)} from {baseline} in {measure}: "
-            "more seeds would show whether that is more than chance."
+            f"By one seed the best arm is {best}, {signed(compared[best].mean)} from {baseline} in "
+            f"{measure}: more seeds would show whether that is more than chance."
         )
-    above = [arm for arm, (mean, half) in compared.items() if mean - half > 0]
-    below = [arm for arm, (mean, half) in compared.items() if mean + half < 0]
-    rest = len(compared) - len(above) - len(below)
+    told = {arm: of for arm, of in compared.items() if of.corrected < SIGNIFICANT}
+    above = [arm for arm, of in told.items() if of.mean > 0]
     counts = (
-        f"(of {len(compared)} arms: {len(above)} above it, {len(below)} below, {rest} undecided)"
+        f"(of {len(compared)} arms: {len(above)} above it, {len(told) - len(above)} below, "
+        f"{len(compared) - len(told)} undecided)"
     )
     if not above:
         return f"No arm is above {baseline} in {measure} {counts}."
-    best = max(above, key=lambda arm: compared[arm][0])
-    mean, half = compared[best]
-    return f"{best} is {mean:.4f} ± {half:.4f} above {baseline} in {measure} {counts}."
+    best = max(above, key=lambda arm: told[arm].mean)
+    return (
+        f"{best} is {told[best].mean:.4f} ± {told[best].half:.4f} above {baseline} in {measure} "
+        f"{counts}."
+    )
 
 
 def _forest(
-    results: Sequence[Result], baseline: str, others: Sequence[str], measure: str
+    compared: Mapping[str, Comparison], baseline: str, others: Sequence[str], measure: str
 ) -> Picture:
     gains = []
     for arm in others:
-        mean, half = interval(differences(results, arm, baseline))
+        mean, half = compared[arm][:2] if arm in compared else (np.nan, np.nan)
         gains.append(Interval(arm, mean, mean - half, mean + half))
     return intervals(f"Difference to {baseline}", gains, f"difference of {measure}")
-
-
-def _measures(results: Sequence[Result], arms: Sequence[str]) -> Section:
-    """Means and spreads of all else that is known of an arm, and which arm has the best."""
-    best_of = dict[str, list[str]]()
-    for name, (called, best) in _MEASURES.items():
-        known = {arm: _known(results, arm, name) for arm in arms}
-        means = {arm: float(np.mean(values)) for arm, values in known.items() if values}
-        if means:
-            best_of.setdefault(best(means, key=means.__getitem__), []).append(called)
-    said = "; ".join(f"{arm} in {', '.join(called)}" for arm, called in best_of.items())
-    answer = f"Best by their means: {said or 'none yet'}."
-    return Section("Other measures", answer, [other_table(results, arms)])
-
-
-def _known(results: Sequence[Result], arm: str, name: str) -> list[float]:
-    of_arm = [
-        {**result.metrics, "recall": result.recall} for result in results if result.arm == arm
-    ]
-    return [value for metrics in of_arm if not np.isnan(value := metrics.get(name, np.nan))]
 
 
 def _training(histories: Histories, baseline: str, others: Sequence[str], history: str) -> Section:

@@ -1,8 +1,9 @@
-"""Results of a study → differences paired by seed, and tables."""
+"""Results of a study → differences paired by seed, and tables of them."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,38 +43,60 @@ class Result:
     parameters: int | None = None
 
 
-def differences(results: Sequence[Result], arm: str, baseline: str) -> np.ndarray:
-    """`[seeds]`: an arm's scores minus the baseline's, over the seeds that both have, ascending."""
-    ours, theirs = ({r.seed: r.score for r in results if r.arm == name} for name in (arm, baseline))
-    return np.array([ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())])
+class Comparison(NamedTuple):
+    """An arm and the baseline over the seeds that both have.
+
+    Attributes:
+      mean, half: of the differences, with the 95 % interval's half-width.
+      p, corrected: of the paired t-test, and Holm's correction of it over all arms.
+
+    All but the mean are NaN for one seed.
+    """
+
+    mean: float
+    half: float
+    p: float
+    corrected: float
+
+
+def comparisons(results: Sequence[Result], arms: Sequence[str]) -> dict[str, Comparison]:
+    """The arms that share a seed with the first one, by name."""
+    scores = {arm: {r.seed: r.score for r in results if r.arm == arm} for arm in arms}
+    baseline = scores[arms[0]]
+    shared = {
+        arm: np.array([s - baseline[seed] for seed, s in sorted(scores[arm].items())
+                       if seed in baseline])
+        for arm in arms[1:] if scores[arm].keys() & baseline.keys()
+    }  # fmt: skip
+    tests = np.array([paired_t_test(differences) for differences in shared.values()])
+    return {
+        arm: Comparison(*interval(differences), p, corrected)
+        for (arm, differences), p, corrected in zip(shared.items(), tests, holm(tests), strict=True)
+    }
 
 
 def main_table(results: Sequence[Result], arms: Sequence[str], measure: str) -> Table:
-    """An arm a row, with its difference to the first arm over the shared seeds.
-
-    Beside it the p-value of the paired t-test, and Holm's correction of it over all arms.
+    """An arm a row, with its `Comparison` to the first.
 
     Args:
       measure: what the results' scores are.
     """
-    compared = {arm: differences(results, arm, arms[0]) for arm in arms[1:]}
-    tests = np.array([paired_t_test(found) for found in compared.values()])
-    p_values = dict(zip(compared, zip(tests, holm(tests), strict=True), strict=True))
+    compared = comparisons(results, arms)
     titles = ["arm", "seeds", f"{measure}, mean ± sd", f"minus {arms[0]}, 95 % interval"]
     titles += ["p, paired t-test", "p, Holm"]
     rows = []
     for arm in arms:
         scores = [r.score for r in results if r.arm == arm]
-        shown = [arm, str(len(scores)), _spread(".4f", scores)]
-        if arm in p_values and len(compared[arm]):
-            mean, half = interval(compared[arm])
+        shown = [arm, str(len(scores)), _spread(".4f", scores) or "not run"]
+        if arm in compared:
+            mean, half, *p_values = compared[arm]
             shown.append(signed(mean) + ("" if math.isnan(half) else f" ± {half:.4f}"))
-            shown += [_p(p) for p in p_values[arm]]
-        rows.append(shown if scores else [arm, "0", "not run"])
+            shown += [_p(p) for p in p_values]
+        rows.append(shown)
     return _filled("Means over seeds", titles, rows)
 
 
-def other_table(results: Sequence[Result], arms: Sequence[str]) -> Table:
+def other_measures(results: Sequence[Result], arms: Sequence[str]) -> Table:
     """An arm that was run a row, with mean ± sd of what else is known of its runs.
 
     Seconds are those of stage 1 + stage 2, and + the starts that lost a race.
@@ -95,16 +118,18 @@ def other_table(results: Sequence[Result], arms: Sequence[str]) -> Table:
                 _spread(".1f", [retrieval.lift(r.recall, r.chance) for r in runs]),
             ]
         )
-    caption = "Mean ± standard deviation over seeds"
-    return _filled(caption, titles, [row for row in rows if any(row[1:])])
+    return _filled("Mean ± standard deviation over seeds", titles, [r for r in rows if any(r[1:])])
 
 
 def _filled(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Rows, whose last cells may be missing, without the columns that are empty in all of them."""
-    whole = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
-    said = [n for n in range(len(titles)) if any(row[n] for row in whole)]
-    head, *body = [[line[n] for n in said] for line in (titles, *whole)]
-    return Table(caption, head, body)
+    """A table without the columns that are empty in all rows.
+
+    Args:
+      rows: of cells; the last ones may be missing.
+    """
+    filled = [[*row, *[""] * (len(titles) - len(row))] for row in rows]
+    said = [n for n in range(len(titles)) if any(row[n] for row in filled)]
+    return Table(caption, [titles[n] for n in said], [[row[n] for n in said] for row in filled])
 
 
 def _spread(form: str, values: Sequence[float | None]) -> str:

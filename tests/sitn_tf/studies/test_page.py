@@ -2,12 +2,11 @@
 
 import re
 
-import numpy as np
 import pytest
 
-from sitn_tf.page import MadeBy
-from sitn_tf.studies import page
-from sitn_tf.studies.tables import Result, differences
+from sitn_tf.page import MadeBy, page
+from sitn_tf.studies.page import answer, content
+from sitn_tf.studies.tables import Result, comparisons
 
 
 def results(**scores):
@@ -34,13 +33,7 @@ def rendered(**changed):
         "history": "auc",
         "made_by": MadeBy(["python -m sitn_tf.experiments"]),
     }  # fmt: skip
-    return page.render(**(given | changed))
-
-
-def test_differences_are_paired_by_seed():
-    found = [Result("base", 0, 0.5), Result("base", 2, 0.7), Result("up", 2, 0.8)]
-    np.testing.assert_allclose(differences(found, "up", "base"), [0.1])
-    assert differences(found, "absent", "base").shape == (0,)
+    return page(*content(**(given | changed)))
 
 
 @pytest.mark.parametrize(
@@ -54,12 +47,20 @@ def test_differences_are_paired_by_seed():
     ],
 )
 def test_the_answer(arms, expected):
-    assert page.answer(FOUND, arms, "AUC").startswith(expected)
+    assert answer(comparisons(FOUND, arms), "base", "AUC").startswith(expected)
+
+
+def test_an_arm_that_many_arms_take_their_chance_with_is_undecided():
+    """P = 0.0064 of one arm; twenty of them would each have 0.127."""
+    scores = {f"arm{n}": [0.7101, 0.7299] for n in range(20)}
+    compared = comparisons(results(base=[0.70, 0.72], **scores), ["base", *scores])
+    assert compared["arm0"].p < 0.05
+    assert answer(compared, "base", "AUC").startswith("No arm is above base in AUC (of 20 arms: 0")
 
 
 def test_of_one_seed_nothing_is_claimed():
-    said = page.answer(results(base=[0.7], up=[0.8]), ["base", "up"], "AUC")
-    assert said == (
+    compared = comparisons(results(base=[0.7], up=[0.8]), ["base", "up"])
+    assert answer(compared, "base", "AUC") == (
         "By one seed the best arm is up, +0.1000 from base in AUC: more seeds would show whether "
         "that is more than chance."
     )
@@ -70,8 +71,7 @@ def test_the_page_has_each_arm_and_says_which_is_not_run():
     for arm in ARMS:
         assert re.search(rf'<th scope="row"[^>]*>{arm}</th>', text)
     assert "not run" in text
-    # GAUC is higher where it is better, log loss lower.
-    assert "Best by their means: up in GAUC; down in log loss." in text
+    assert ">GAUC<" in text
     assert ">−0.0101 ± 0.0006<" in text
     # Epoch 1 alone is of both seeds: (0.6 + 0.7) / 2.
     assert "Highest means on validation data: base 0.6500 at epoch 1." in text
@@ -81,5 +81,5 @@ def test_the_page_has_each_arm_and_says_which_is_not_run():
 
 def test_a_study_without_a_result_has_a_page():
     text = rendered(results=[], histories={})
-    assert "Best by their means: none yet." in text
+    assert "Nothing is to be compared yet" in text
     assert "nothing to show" in text

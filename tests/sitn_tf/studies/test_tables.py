@@ -1,5 +1,6 @@
-from sitn_tf import markdown
-from sitn_tf.studies.tables import RACE, Result, main_table, other_table
+import pytest
+
+from sitn_tf.studies.tables import RACE, Result, comparisons, main_table, other_measures
 
 KNOWN = {
     "metrics": {"gauc": 0.6, "log_loss": 0.3, "normalised_entropy": 0.8, "calibration_error": 0.02},
@@ -17,30 +18,28 @@ def test_the_main_table_pairs_seeds_and_says_what_is_not_run():
         Result("other", 0, 0.71),
         Result("third", 0, 0.71),
     ]
-    rows = main_table(results, ["base", "other", "third", "fourth"], "AUC")
-    rows = markdown.table(rows).splitlines()
-    assert rows[0] == (
-        "| arm | seeds | AUC, mean ± sd | minus base, 95 % interval | p, paired t-test | p, Holm |"
-    )
-    assert rows[2] == "| base | 2 | 0.7100 ± 0.0141 |  |  |  |"
-    # Differences of 0.01 twice, but for rounding: no spread.
-    assert rows[3].startswith("| other | 2 | 0.7200 ± 0.0141 | +0.0100 ± 0.0000 | < 0.0001 |")
-    assert rows[4] == "| third | 1 | 0.7100 | +0.0100 |  |  |"
-    assert rows[5] == "| fourth | 0 | not run |  |  |  |"
-    alone = main_table([Result("base", 0, 0.3)], ["base"], "recall")
-    assert markdown.table(alone).splitlines() == [
-        "| arm | seeds | recall, mean ± sd |",
-        "| --- | ---: | ---: |",
-        "| base | 1 | 0.3000 |",
+    table = main_table(results, ["base", "other", "third", "fourth"], "AUC")
+    assert table.head == [
+        "arm", "seeds", "AUC, mean ± sd", "minus base, 95 % interval", "p, paired t-test", "p, Holm"
+    ]  # fmt: skip
+    # Of other: differences of 0.01 twice, but for rounding: no spread.
+    assert table.rows == [
+        ["base", "2", "0.7100 ± 0.0141", "", "", ""],
+        ["other", "2", "0.7200 ± 0.0141", "+0.0100 ± 0.0000", "< 0.0001", "< 0.0001"],
+        ["third", "1", "0.7100", "+0.0100", "", ""],
+        ["fourth", "0", "not run", "", "", ""],
     ]
+    assert table.kinds == ["name", "number", "number", "number", "number", "number"]
+    alone = main_table([Result("base", 0, 0.3)], ["base"], "recall")
+    assert (alone.head[2:], alone.rows) == (["recall, mean ± sd"], [["base", "1", "0.3000"]])
 
 
 def test_arms_are_corrected_for_each_other():
     """Differences 1, 2, 3 have p = 0.0742; of two arms that have it, each has twice that."""
     differences = {"base": (0, 0, 0), "a": (1, 2, 3), "b": (-3, -1, -2)}
     results = [Result(arm, seed, d) for arm, of in differences.items() for seed, d in enumerate(of)]
-    table = markdown.table(main_table(results, list(differences), "AUC"))
-    assert table.count("| 0.0742 | 0.1484 |") == 2
+    table = main_table(results, list(differences), "AUC")
+    assert [row[-2:] for row in table.rows] == [["", ""], *[["0.0742", "0.1484"]] * 2]
 
 
 def test_other_measures_are_means_with_their_spread():
@@ -50,15 +49,24 @@ def test_other_measures_are_means_with_their_spread():
         Result("other", 0, 0.71, 0.5, 0.1, **KNOWN),
         Result("other", 1, 0.73, 0.5, 0.1, **KNOWN),
     ]
-    rows = markdown.table(other_table(results, ["base", "other", "third"])).splitlines()
-    assert rows[0] == (
-        "| arm | GAUC | log loss | normalised entropy | calibration error | parameters | seconds | "
-        "each | best epochs | lift |"
-    )
-    assert rows[2].startswith("| base | 0.6000 ± 0.1414 |  |")
+    table = other_measures(results, ["base", "other", "third"])
+    assert table.head == [
+        "arm", "GAUC", "log loss", "normalised entropy", "calibration error", "parameters",
+        "seconds", "each", "best epochs", "lift",
+    ]  # fmt: skip
     # Odds of 1 are nine times those of 1 to 9.
-    assert rows[3] == (
-        "| other | 0.6000 ± 0.0000 | 0.3000 ± 0.0000 | 0.8000 ± 0.0000 | 0.0200 ± 0.0000 | 1,234 | "
-        "37 ± 0 | 30 + 5 + 2 | 7.0 + 2.0 | 9.0 ± 0.0 |"
-    )
-    assert len(rows) == 4
+    assert table.rows == [
+        ["base", "0.6000 ± 0.1414", *[""] * 8],
+        ["other", "0.6000 ± 0.0000", "0.3000 ± 0.0000", "0.8000 ± 0.0000", "0.0200 ± 0.0000",
+         "1,234", "37 ± 0", "30 + 5 + 2", "7.0 + 2.0", "9.0 ± 0.0"],
+    ]  # fmt: skip
+    assert table.kinds == ["name", *["number"] * 9]
+
+
+def test_seeds_are_paired_whatever_their_order_and_alone_in_none():
+    found = [Result("base", 2, 0.7), Result("base", 0, 0.5), Result("up", 3, 0.9)]
+    found += [Result("up", 0, 0.6), Result("up", 2, 0.9)]
+    compared = comparisons(found, ["base", "up", "absent"])
+    assert list(compared) == ["up"]
+    # Differences 0.1 and 0.2: sd 0.0707, over sqrt 2 that is 0.05; t(1) = 12.706.
+    assert compared["up"][:2] == pytest.approx((0.15, 12.706 * 0.05), rel=1e-4)
