@@ -4,8 +4,9 @@
 
 What a data set says of itself is checked from its files alone; that it agrees with the logs
 is checked by reading the logs that its manifest names again (--nologs leaves that out).
-One user shard is in memory at a time, so --shards of the build bounds this command too; the
-logs' events pass through files in the folder for temporary files (TMPDIR).
+The user shards that share a file of records are in memory at a time, so --shards of the build
+bounds this command too; the logs' events pass through files in the folder for temporary files
+(TMPDIR).
 The loops are plain on purpose: they share with the vectorised job the reading of lines and
 the sorting of events by user shard, and nothing of what makes records of them.
 """

@@ -2,19 +2,21 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 
 from pipelines import facts
 from pipelines.job import item_steps, parse_steps, preconditions, shard_steps, shuffle, title_model
-from pipelines.job.inputs import Input
+from pipelines.job.inputs import Input, units_of, whole_files
 from pipelines.job.summary import CutoffFacts, Fact, LineFacts, Summary
 from pipelines.job.workspace import Work
 from pipelines.logs import files
+from pipelines.logs.line_blocks import Unit
 from pipelines.manifest_entries import ITEMS, LOG
 from pipelines.records.shards import group_of
+from sitn_tf import schema
 
 SUMMARY_FILE = "summary.json"
 _TITLES = 8192
@@ -159,8 +161,24 @@ class BuildRecords(beam.PTransform):
 
     def _units(self, pipeline: beam.Pipeline, name: str, kind: str) -> Any:
         """(domain, unit) of a kind, spread over workers: one file's blocks may go anywhere."""
-        units = [(entry.domain, entry.unit) for entry in self.inputs if entry.kind == kind]
-        return pipeline | name >> beam.Create(units) | f"Spread{name}" >> beam.Reshuffle()
+        files = [
+            (domain, whole)
+            for domain in schema.DOMAINS
+            for whole in whole_files(
+                entry.unit for entry in self.inputs if (entry.domain, entry.kind) == (domain, kind)
+            )
+        ]
+        return (
+            pipeline
+            | name >> beam.Create(files)
+            | f"UnitsOf{name}" >> beam.FlatMap(_units_of_file, self.work.job.block_bytes)
+            | f"Spread{name}" >> beam.Reshuffle()
+        )
+
+
+def _units_of_file(element: tuple[str, Unit], block_bytes: int) -> Iterator[tuple[str, Unit]]:
+    domain, whole = element
+    yield from ((domain, unit) for unit in units_of(whole, block_bytes))
 
 
 def read_summary(work: Work) -> Summary:

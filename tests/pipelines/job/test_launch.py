@@ -1,11 +1,15 @@
 """What a job on a cluster says before it starts, and when it does not start."""
 
 import dataclasses
+import gzip
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.job import inputs, launch
 from pipelines.job.workspace import Carried
+from pipelines.logs import line_blocks
 from pipelines.logs.line_blocks import Unit
 from pipelines.options import Job
 from pipelines.records.shards import Part
@@ -21,6 +25,23 @@ UNITS.append(
 UNITS.append(
     inputs.Input("target", "items", Unit("gs://b/i", 0, "csv", False, 0, 9, file_bytes=GB))
 )
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.csv.gz", "a.parquet"])
+def test_a_file_travels_whole_and_is_divided_as_planned(tmp_path, name):
+    path, rows = tmp_path / name, pa.table({"user": [f"u{i}" for i in range(90)]})
+    if name.endswith("parquet"):
+        pq.write_table(rows, path, row_group_size=20)
+    else:
+        text = "".join(f"{user}\n" for user in ["user", *rows["user"].to_pylist()]).encode()
+        path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    (tmp_path / f"b{name}").write_bytes(path.read_bytes())
+    planned = line_blocks.plan("logs.source", f"{tmp_path}/*", "auto", 50)
+    # of 355 bytes, five of them the header of the CSV
+    assert len(planned) == {"a.jsonl": 16, "a.csv": 14, "a.csv.gz": 2, "a.parquet": 10}[name]
+    whole = inputs.whole_files(planned)
+    assert [unit.path for unit in whole] == [str(path), str(tmp_path / f"b{name}")]
+    assert [unit for one in whole for unit in inputs.units_of(one, 50)] == planned
 
 
 def test_what_is_said_and_where(capsys):

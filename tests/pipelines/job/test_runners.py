@@ -70,7 +70,7 @@ def test_direct_runner_is_the_local_one(folder, in_memory):
     ("workers", "shuffle"),
     [
         pytest.param(1, "files", marks=pytest.mark.slow),
-        (2, "files"),
+        pytest.param(2, "files", marks=pytest.mark.slow),
         (2, "beam"),
         pytest.param(3, "beam", marks=pytest.mark.slow),
     ],
@@ -316,7 +316,7 @@ def dataflow_flags():
     ]  # fmt: skip
 
 
-def test_worker_processes_say_nothing_where_nothing_is_wrong(folder, tmp_path):
+def test_worker_processes_say_nothing_where_nothing_is_wrong(folder, in_memory, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.build_dataset", *flags(folder, tmp_path / "out"),
          "--direct_running_mode=multi_processing", "--direct_num_workers=2"],
@@ -325,6 +325,7 @@ def test_worker_processes_say_nothing_where_nothing_is_wrong(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if not re.match(r"\d+ s: ", line)]
     assert said == []
+    assert schema.read_manifest(tmp_path / "out").dataset_hash == in_memory.dataset_hash
 
 
 def test_dataflow_flags_pass_through():

@@ -113,6 +113,15 @@ def test_vocabulary_order():
                                  "impressions": [0, 2, 2, 2, 9]}  # fmt: skip
 
 
+def test_counts_of_many_tables_are_merged_as_they_come(monkeypatch):
+    tables = [pa.table([[f"i{n % 7}", "all"], [n, 1], [n, 2]], schema=vocabulary.COUNTS)
+              for n in range(50)]  # fmt: skip
+    at_once = vocabulary.merge_counts(tables)
+    monkeypatch.setattr(vocabulary, "_FEW_ROWS", 3)
+    assert vocabulary.merged(iter(tables)).equals(at_once)
+    assert at_once.to_pylist()[0] == {"item": "all", "clicks": 50, "impressions": 100}
+
+
 def test_ids_of_unknown_items():
     table = pa.table([["a", "b"], [1, 1], [1, 1]], schema=vocabulary.COUNTS)
     assert vocabulary.Vocabulary.of(table).ids(pa.array(["b", "z", "a"])).tolist() == [3, 1, 2]
