@@ -24,6 +24,7 @@ DATA := $(OUT)/data
 ITEMS = $(if $(SOURCE_ITEMS),--source_items=$(SOURCE_ITEMS)) \
         $(if $(TARGET_ITEMS),--target_items=$(TARGET_ITEMS))
 STAGE2 = $(RUN) sitn_tf.train --stage=2 --data_dir=$(DATA) $(TRAIN)
+COMPARED = $(patsubst %,--run_dir=$(OUT)/%/stage2,sitn from_scratch no_source mean_pool)
 
 .PHONY: env quickstart line test test-slow test-real bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check clean
 
@@ -62,10 +63,10 @@ line: | $(STAMP)
 	$(STAGE2) --workdir=$(OUT)/no_source --init=none --set model.use_source=false $(SITN)
 	$(STAGE2) --workdir=$(OUT)/mean_pool --init=none --set model.name=mean_pool \
 	    --set mlp.products=false
-	$(RUN) sitn_tf.evaluate --run_dir=$(OUT)/sitn/stage2 --run_dir=$(OUT)/from_scratch/stage2 \
-	    --run_dir=$(OUT)/no_source/stage2 --run_dir=$(OUT)/mean_pool/stage2
+	$(RUN) sitn_tf.evaluate --keep_predictions $(COMPARED)
 	$(RUN) export.export_model --run_dir=$(OUT)/sitn/stage2 --output=$(OUT)/servable
 	$(RUN) export.verify --servable=$(OUT)/servable
+	$(RUN) sitn_tf.report --brief --output=$(OUT)/report $(COMPARED)
 
 # Two processes, a file of tests in one of them: most tests keep one core busy.
 test: $(STAMP)

@@ -50,6 +50,9 @@ def main(_: list[str]) -> None:
     for run_dir in _RUN_DIRS.value:
         kept = f" and predictions-{_SPLIT.value}.npz" if _KEEP.value else ""
         print(f"wrote {run_dir}/metrics.json{kept}")
+    if len(_RUN_DIRS.value) > 1:
+        compared = " ".join(f"--run_dir={run_dir}" for run_dir in _RUN_DIRS.value)
+        print(f"next: python -m sitn_tf.report {compared} --split={_SPLIT.value}")
     print(f"next: python -m export.export_model --run_dir={_RUN_DIRS.value[0]} --output=SERVABLE")
 
 

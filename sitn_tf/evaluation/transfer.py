@@ -25,6 +25,9 @@ from sitn_tf.sections import Stage2Config
 
 LEVEL = 0.05
 
+ALL_REQUESTS = "all requests"
+"""Where a run is worse, if not at a slice alone."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRun:
@@ -139,11 +142,12 @@ def _shared(paths: Sequence[Sequence[str]]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Harm:
-    """A slice, or the whole, where the first run is worse than another, with its remedy.
+    """A slice, or the whole, where the first run is worse than another.
 
     Attributes:
       where: the slice in words.
       sure: whether that holds among all slices of the comparison, by Holm's correction.
+      remedy: the same wherever the run is worse than this other one.
     """
 
     other: ComparedRun
@@ -159,15 +163,14 @@ def harms(transfer: Transfer) -> list[Harm]:
     found = []
     for k, other in enumerate(transfer.others):
         whole = transfer.overall.gains[k]
+        remedy = _remedy(transfer.judged, other, whole)
         if whole.hurts:
-            remedy = instead(transfer.judged, other)
-            found.append(Harm(other, "all requests", transfer.overall, whole, True, remedy))
+            found.append(Harm(other, ALL_REQUESTS, transfer.overall, whole, True, remedy))
         told = [(s, part, part.comparison.gains[k]) for s, part in transfer.slices()]
         corrected = holm(np.array([gain.p for _, _, gain in told]))
         for (slicing, part, gain), p in zip(told, corrected, strict=True):
             if gain.hurts:
                 where = f"{slicing.title} {part.name}"
-                remedy = for_slice(transfer.judged, other, whole)
                 found.append(Harm(other, where, part.comparison, gain, p < LEVEL, remedy))
     return found
 
@@ -193,8 +196,8 @@ def instead(judged: ComparedRun, other: ComparedRun) -> str:
     return f"{found}, or let the starts race: --set stage2.race_steps={steps}"
 
 
-def for_slice(judged: ComparedRun, other: ComparedRun, overall: Gain) -> str:
-    """What may help a slice that is hurt, by what the other run gains or loses overall."""
+def _remedy(judged: ComparedRun, other: ComparedRun, overall: Gain) -> str:
+    """`instead`, unless the judged run gains overall and only some of its slices are hurt."""
     if not overall.low > 0:
         return instead(judged, other)
     lengths = ",".join(schema.LENGTH_OF_DOMAIN.values())

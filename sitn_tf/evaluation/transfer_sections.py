@@ -10,7 +10,14 @@ from sitn_tf import runs
 from sitn_tf.evaluation import comparison, metrics
 from sitn_tf.evaluation.comparison import Comparison, Gain
 from sitn_tf.evaluation.slices import Slice, Slicing
-from sitn_tf.evaluation.transfer import ComparedRun, Harm, Transfer, harms, judged_slices
+from sitn_tf.evaluation.transfer import (
+    ALL_REQUESTS,
+    ComparedRun,
+    Harm,
+    Transfer,
+    harms,
+    judged_slices,
+)
 from sitn_tf.figures import Picture
 from sitn_tf.page import Alarm, MadeBy, Section, Table
 from sitn_tf.pictures import Bins, Interval, Line, calibration, curves, intervals, signed
@@ -77,14 +84,14 @@ def _overall(transfer: Transfer) -> Section:
         f"{judged.name} has an AUC of {_number(whole.auc[0])}: {_listed(list(over))}.",
         [
             Table(
-                f"{transfer.split} split, pooled over its candidates; intervals of 95 % by a "
-                "paired bootstrap of users, p by Holm for as many comparisons.",
+                f"The {transfer.split} split, AUC pooled over its candidates",
                 ["run", "AUC", f"gain of {judged.name}", "p", *_COLUMNS],
                 rows,
             ),
             _picture(transfer, f"Gain of {judged.name} in AUC", [("", whole)]),
-            "These intervals are of other users, not of another training: seeds move AUC too, and "
-            "python -m sitn_tf.experiments trains several.",
+            "Intervals (95 %) and p (by Holm for as many comparisons) are of a paired bootstrap of "
+            "users. They say nothing of another training: seeds move AUC too, and python -m "
+            "sitn_tf.experiments trains several.",
         ],
     )
 
@@ -107,37 +114,53 @@ def _hurt(transfer: Transfer) -> Section:
     tests = judged * len(transfer.others)
     whole = len(list(transfer.slices()))
     untold = (
-        f" {whole - judged} of {whole} slices have no request, one class or fewer than "
+        f"{whole - judged} of {whole} slices have no request, one class or fewer than "
         f"{comparison.FEW_USERS} users with or without a click, and no interval."
         if whole > judged
         else ""
     )
     if not found:
         answer = f"No slice is hurt: none of {tests} intervals lies below 0."
-        return Section("Where it hurts", answer, [untold.strip()] if untold else [])
-    slices = [harm for harm in found if harm.where != "all requests"]
+        return Section("Where it hurts", answer, [untold] if untold else [])
+    slices = [harm for harm in found if harm.where != ALL_REQUESTS]
     by_chance = (1 - comparison.COVERAGE) / 2 * tests
+    by_run = [[harm for harm in found if harm.other is other] for other in transfer.others]
     return Section(
         "Where it hurts",
         f"{len(slices)} of {tests} intervals of slices lie below 0"
-        + (", and overall it loses too." if len(found) > len(slices) else "."),
+        + (", and so does one of all requests." if len(found) > len(slices) else "."),
         [
-            *(Alarm(_alarm(transfer.judged, harm)) for harm in found),
+            *(Alarm(_alarm(transfer.judged, of_run)) for of_run in by_run if of_run),
+            Table(
+                f"Where {transfer.judged.name} is worse",
+                ["where", "requests", "worse than", "gain", "after Holm's correction"],
+                [
+                    [
+                        harm.where,
+                        f"{harm.comparison.requests:,}",
+                        harm.other.name,
+                        _interval(harm.gain),
+                        "holds" if harm.sure else "may be chance",
+                    ]
+                    for harm in found
+                ],
+            ),
             f"Of {tests} intervals {by_chance:.1f} would lie below 0 by chance if there were no "
-            "difference anywhere: what does not hold after Holm's correction for the slices of a "
-            f"comparison may be one of these.{untold}",
+            "difference anywhere. Holm's correction is for the slices of a comparison. " + untold,
         ],
     )
 
 
-def _alarm(judged: ComparedRun, harm: Harm) -> str:
-    share = f"{harm.comparison.requests:,} requests"
-    holds = "holds" if harm.sure else "does not hold"
-    sure = "" if harm.where == "all requests" else f" This {holds} after Holm's correction."
-    return (
-        f"{judged.name} is worse than {harm.other.name} at {harm.where} ({share}): "
-        f"{_interval(harm.gain)} AUC.{sure} Remedy: {harm.remedy}."
-    )
+def _alarm(judged: ComparedRun, found: Sequence[Harm]) -> str:
+    """One sentence of where the judged run is worse than one other, and the remedy."""
+    places = [f"{harm.where}, {_interval(harm.gain)}" for harm in found[:_NAMED]]
+    more = [f"{len(found) - _NAMED} more slices"] if len(found) > _NAMED else []
+    worse = f"{judged.name} is worse than {found[0].other.name}: {'; '.join([*places, *more])}."
+    return f"{worse} Remedy: {found[0].remedy}."
+
+
+_NAMED = 3
+"""Places that an alarm names; the table below it has all."""
 
 
 def _by_slice(transfer: Transfer, slicing: Slicing, parts: Sequence[Slice]) -> Section:
@@ -154,8 +177,7 @@ def _by_slice(transfer: Transfer, slicing: Slicing, parts: Sequence[Slice]) -> S
         for part in parts
     ]
     table = Table(
-        f"Requests by {slicing.title}, each with all its candidates. {slicing.note} Gains are "
-        "comparable from slice to slice, AUC is not.",
+        f"Requests by {slicing.title}, each with all its candidates",
         [
             slicing.title,
             "requests",
@@ -169,7 +191,8 @@ def _by_slice(transfer: Transfer, slicing: Slicing, parts: Sequence[Slice]) -> S
     pictured = [(part.name, part.comparison) for part in parts]
     picture = _picture(transfer, f"Gain of {names[0]} by {slicing.title}", pictured)
     heading = f"By {slicing.title}"
-    return Section(heading, _range_of_gains(transfer, parts), [table, picture])
+    note = f"{slicing.note} Gains are comparable from slice to slice, AUC is not."
+    return Section(heading, _range_of_gains(transfer, parts), [table, picture, note])
 
 
 def _range_of_gains(transfer: Transfer, parts: Sequence[Slice]) -> str:
@@ -180,15 +203,15 @@ def _range_of_gains(transfer: Transfer, parts: Sequence[Slice]) -> str:
     said = []
     for k, other in enumerate(transfer.others):
         gains = [(part.comparison.gains[k].value, part.name) for part in told]
-        ends = [f"{signed(gain)} at {name}" for gain, name in sorted({min(gains), max(gains)})]
-        said.append(f"{' to '.join(ends)} over {other.name}")
-    return f"The gain is {_listed(said)}."
+        ends = [f"{signed(gain)} ({name})" for gain, name in sorted({min(gains), max(gains)})]
+        said.append(f"over {other.name} {' to '.join(ends)}")
+    return f"The gain is {'; '.join(said)}."
 
 
 def _picture(
     transfer: Transfer, caption: str, compared: Sequence[tuple[str, Comparison]]
 ) -> Picture:
-    """Gains over each other run, of those comparisons that have some."""
+    """Gains over each other run, where they have an interval."""
     one = len(compared) == 1
     rows = [
         Interval(
@@ -200,7 +223,7 @@ def _picture(
         )
         for k, other in enumerate(transfer.others)
         for name, of in compared
-        if math.isfinite(of.gains[k].value)
+        if of.enough
     ]
     return intervals(caption, rows, "gain in AUC, 95 % interval")
 
@@ -238,8 +261,7 @@ def _training(transfer: Transfer) -> Section:
         f"The best epoch was {_listed(best)}.",
         [
             Table(
-                "Training of stage 2; seconds of the run's own steps, and of the race of its "
-                "starts where there was one.",
+                "Stage 2, and the race of its starts where there was one",
                 ["run", "best epoch", "epochs", "validation AUC", "seconds", "race's seconds"],
                 rows,
             ),
