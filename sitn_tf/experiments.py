@@ -5,7 +5,8 @@
 Each arm and seed is a run of its own, `STUDY/<arm>/<seed>/stage2`, with the very weights of
 `python -m sitn_tf.train`; arms that differ only in what comes after stage 1 start from one in
 `STUDY/stage1`. `--jobs=2` trains two at a time. The same command continues an interrupted study:
-finished runs are kept. `--split=validation` (the default) is for choosing settings; give
+finished runs are kept. `--trials=20` searches each arm's settings on validation data before the
+first seed (studies/search.py). `--split=validation` (the default) is for choosing settings; give
 `--split=test` once, when nothing is left to choose.
 """
 
@@ -15,7 +16,7 @@ from absl import flags
 
 from sitn_tf import cli, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.studies import readings
+from sitn_tf.studies import readings, search
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.runs import Study, run_study
 from sitn_tf.studies.tables import main_table, other_measures
@@ -29,6 +30,9 @@ _STUDY = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds 0, 1, … of each arm.", 1, flag_values=FLAGS)
 _JOBS = flags.DEFINE_integer(
     "jobs", 1, "Runs at a time, which share the cores.", 1, flag_values=FLAGS
+)
+_TRIALS = flags.DEFINE_integer(
+    "trials", 0, "Settings that are tried of each arm before its seeds.", 0, flag_values=FLAGS
 )
 _ARMS = flags.DEFINE_list("arms", [], "Only these arms of the study.", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_string("split", schema.VALIDATION, "What is scored.", flag_values=FLAGS)
@@ -63,8 +67,13 @@ def main(_: list[str]) -> None:
         settings=_SET.value,
         name=_STUDY.value,
     )
+    searched: dict[str, search.Best] = {}
+    if _TRIALS.value:
+        study, searched = search.tune(study, _TRIALS.value, _JOBS.value)
     results, failed = run_study(study, _JOBS.value)
     parts = [main_table(results, list(arms), study.measure), other_measures(results, list(arms))]
+    if searched:
+        parts.append(search.table(searched))
     if study.reading() is not None:
         parts.append(readings.describe(readings.read(workdir)))
     shown = "\n\n".join(filter(None, parts))
