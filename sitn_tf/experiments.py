@@ -5,7 +5,8 @@
 Each arm and seed is a run of its own, `STUDY/<arm>/<seed>/stage2`, with the very weights of
 `python -m sitn_tf.train`; arms that differ only in what comes after stage 1 start from one in
 `STUDY/stage1`. `--jobs=2` trains two at a time. The same command continues an interrupted study:
-finished runs are kept. `--split=validation` (the default) is for choosing settings; give
+finished runs are kept. `--trials=20` searches each arm's settings on validation data before the
+first seed (studies/search.py). `--split=validation` (the default) is for choosing settings; give
 `--split=test` once, when nothing is left to choose.
 """
 
@@ -16,7 +17,7 @@ from absl import flags
 from sitn_tf import cli, markdown, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.page import page
-from sitn_tf.studies import readings
+from sitn_tf.studies import readings, search
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.page import of_study
 from sitn_tf.studies.runs import Study, run_study
@@ -30,6 +31,9 @@ _STUDY = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds 0, 1, … of each arm.", 1, flag_values=FLAGS)
 _JOBS = flags.DEFINE_integer(
     "jobs", 1, "Runs at a time, which share the cores.", 1, flag_values=FLAGS
+)
+_TRIALS = flags.DEFINE_integer(
+    "trials", 0, "Settings that are tried of each arm before its seeds.", 0, flag_values=FLAGS
 )
 _ARMS = flags.DEFINE_list("arms", [], "Only these arms of the study.", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_string("split", schema.VALIDATION, "What is scored.", flag_values=FLAGS)
@@ -64,9 +68,12 @@ def main(_: list[str]) -> None:
         settings=_SET.value,
         name=_STUDY.value,
     )
+    searched: dict[str, search.Best] = {}
+    if _TRIALS.value:
+        study, searched = search.tune(study, _TRIALS.value, _JOBS.value)
     results, failed = run_study(study, _JOBS.value)
     command = cli.command(FLAGS, "sitn_tf.experiments")
-    title, asked, sections, made_by = of_study(study, results, command)
+    title, asked, sections, made_by = of_study(study, results, command, search.table(searched))
     print(markdown.document(title, asked, sections[:2]))
     if study.reading() is not None:
         print(readings.describe(readings.read(workdir)))

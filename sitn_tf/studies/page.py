@@ -30,11 +30,14 @@ SIGNIFICANT = 0.05
 """P-values below it, after Holm's correction, are called above or below the baseline."""
 
 
-def of_study(study: Study, results: Sequence[Result], command: str) -> Content:
+def of_study(
+    study: Study, results: Sequence[Result], command: str, searched: Table | None = None
+) -> Content:
     """The page of what is finished of a study.
 
     Args:
       command: that ran it.
+      searched: what came of a search of settings.
     """
     histories: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in study.arms}
     versions: list[str] = []
@@ -59,7 +62,7 @@ def of_study(study: Study, results: Sequence[Result], command: str) -> Content:
         facts["test data"] = readings.describe(readings.read(study.workdir))
     return content(
         study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts),
+        MadeBy([command], facts), searched,
     )  # fmt: skip
 
 
@@ -71,6 +74,7 @@ def content(
     histories: Histories,
     history: str,
     made_by: MadeBy,
+    searched: Table | None = None,
 ) -> Content:
     """The page of plain numbers.
 
@@ -107,7 +111,8 @@ def content(
             "Arms",
             f"The baseline is {baseline}; an arm has the study's settings but for its own.",
             [Table("What an arm changes", ["arm", "settings"],
-                   [[arm, told or "nothing"] for arm, told in arms.items()])],
+                   [[arm, told or "nothing"] for arm, told in arms.items()]),
+             *([searched] if searched and searched.rows else [])],
         ),
     ]  # fmt: skip
     asked = f"What do the arms come to in {measure}, beside the baseline {baseline}?"

@@ -238,14 +238,19 @@ def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
             else:
                 failed.append(f"{name} ({last_words(run.log)}): see {run.log}")
                 said = f"failed ({last_words(run.log)})"
-            left = (time.monotonic() - began) / ended * (len(missing) - ended)
             print(
                 f"[{len(planned) - len(missing) + ended}/{len(planned)}] {name}: {said}, "
-                f"{left / 60:.0f} min left",
+                f"{minutes_left(began, ended, len(missing))}",
                 flush=True,
             )
             keep()
     return results, failed
+
+
+def minutes_left(began: float, ended: int, tasks: int) -> str:
+    """What is left of so many tasks, at the pace of those that ended since `began`."""
+    left = (time.monotonic() - began) / ended * (tasks - ended)
+    return f"{left / 60:.0f} min left"
 
 
 def _may_begin(run: Run, running: Sequence[Run]) -> bool:
