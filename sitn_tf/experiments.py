@@ -61,10 +61,11 @@ def main(_: list[str]) -> None:
         split=_SPLIT.value,
         preset=_PRESET.value,
         settings=_SET.value,
+        name=_STUDY.value,
     )
     results, failed = run_study(study, _JOBS.value)
     command = cli.command(FLAGS, "sitn_tf.experiments")
-    title, asked, sections, made_by = of_study(study, _STUDY.value, results, command)
+    title, asked, sections, made_by = of_study(study, results, command)
     print(markdown.document(title, asked, sections[:2]))
     if results:
         files = [study.results_file.with_suffix(suffix) for suffix in (".md", ".html")]

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from sitn_tf import runs
+from sitn_tf import runs, schema
 from sitn_tf.figures import Picture
-from sitn_tf.page import MadeBy, Section, Table
+from sitn_tf.page import Alarm, MadeBy, Section, Table
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
+from sitn_tf.studies import readings
 from sitn_tf.studies.runs import Study
 from sitn_tf.studies.tables import Comparison, Result, comparisons, main_table, other_measures
 
@@ -29,13 +30,8 @@ SIGNIFICANT = 0.05
 """P-values below it, after Holm's correction, are called above or below the baseline."""
 
 
-def of_study(study: Study, name: str, results: Sequence[Result], command: str) -> Content:
-    """The page of what is finished of a study.
-
-    Args:
-      name: of the study.
-      command: that ran it.
-    """
+def of_study(study: Study, results: Sequence[Result], command: str) -> Content:
+    """The page of what is finished of a study, which the command ran."""
     histories: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in study.arms}
     versions: list[str] = []
     finished = {(result.arm, result.seed) for result in results}
@@ -49,15 +45,19 @@ def of_study(study: Study, name: str, results: Sequence[Result], command: str) -
         for arm, described in study.arms.items()
     }
     facts = {
-        "data set": study.data_dir,
+        "data set": f"{schema.read_manifest(study.data_dir).dataset_hash[:12]}, {study.data_dir}",
         "preset and settings": " ".join([study.preset, *study.settings]),
         "seeds": ", ".join(map(str, sorted({result.seed for result in results}))),
         "training": f"{_minutes(results)} in all; a stage 1 that runs share counts in each",
         "versions": "; ".join(dict.fromkeys(versions)),
     }
+    read = [] if study.reading() is None else readings.read(study.workdir)
+    if read:
+        facts["test split"] = readings.describe(read)
+    notes = [Alarm(readings.describe(read))] if len(read) > 1 else []
     return content(
-        name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts),
+        study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
+        MadeBy([command], facts), notes,
     )  # fmt: skip
 
 
@@ -69,6 +69,7 @@ def content(
     histories: Histories,
     history: str,
     made_by: MadeBy,
+    notes: Sequence[Alarm] = (),
 ) -> Content:
     """The page of plain numbers.
 
@@ -77,6 +78,7 @@ def content(
       arms: by name, the baseline first, what is told of its settings.
       measure: what the results' scores are.
       histories: see `Histories`; history: what to draw of the entries.
+      notes: on the result.
     """
     baseline, *others = arms
     compared = comparisons(results, list(arms))
@@ -85,6 +87,7 @@ def content(
             "Result",
             answer(compared, baseline, measure),
             [
+                *notes,
                 "Differences are paired by seed, with the 95 % interval of Student's t; p is that "
                 "of the paired t-test, then corrected for the number of arms.",
                 main_table(results, list(arms), measure),

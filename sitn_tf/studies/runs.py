@@ -5,6 +5,7 @@
 <workdir>/stage1/<settings>/<seed>  a stage 1: one for all arms that differ only in what comes after
 <workdir>/results-<split>.json      what all of them came to
 <workdir>/results-<split>.md        the same in tables
+<workdir>/test_readings.json        when the test split was read, see studies/readings.py
 """
 
 import contextlib
@@ -15,16 +16,14 @@ import json
 import math
 import os
 import pathlib
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NoReturn
 
 from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.studies import workers
+from sitn_tf.studies import readings, workers
 from sitn_tf.studies.arms import AS_IT_IS, Arm
 from sitn_tf.studies.tables import RACE, Result
 
@@ -43,6 +42,7 @@ class Study:
       stage: "2", judged by click AUC, or "1", by held-out retrieval without a stage 2.
       split: of stage 2, what is scored.
       preset, settings: `section.field=value`, of every arm.
+      name: of the study.
     """
 
     data_dir: str
@@ -53,6 +53,7 @@ class Study:
     split: str = schema.VALIDATION
     preset: str = "default"
     settings: Sequence[str] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.split not in schema.STAGE2_SPLITS[1:]:
@@ -83,6 +84,20 @@ class Study:
             for seed in range(self.seeds)
             for name, arm in self.arms.items()
         ]
+
+    def reading(self) -> readings.Reading | None:
+        """What it is among the readings of the test split; None where it reads another."""
+        if self.stage == "1" or self.split != schema.TEST:
+            return None
+        arms = {
+            name: [arm.pretrain, self.config(arm).used("seed")] for name, arm in self.arms.items()
+        }
+        return readings.Reading(
+            began=readings.now(),
+            study=self.name,
+            dataset_hash=schema.read_manifest(self.data_dir).dataset_hash,
+            settings_hash=short_hash([arms, self.seeds]),
+        )
 
     @property
     def results_file(self) -> pathlib.Path:
@@ -125,8 +140,7 @@ class Run:
         if not self.study.arms[self.arm].pretrain:
             return None
         depends_on = [self.manifest.dataset_hash, config.for_stage1(self.config).used("seed")]
-        name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:12]
-        return self.study.workdir / schema.STAGE1 / name / str(self.seed)
+        return self.study.workdir / schema.STAGE1 / short_hash(depends_on) / str(self.seed)
 
     def is_finished(self) -> bool:
         """Whether the run of this very configuration is there, scored.
@@ -171,6 +185,11 @@ class Run:
         )
 
 
+def short_hash(value: object) -> str:
+    """Twelve hexadecimal digits that depend on all of what JSON can say."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
 def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
     """Runs what is missing, and keeps the results after each run.
 
@@ -185,24 +204,36 @@ def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
       InputError: no such data set, or runs of other settings.
     """
     planned = study.runs()
-    results = [run.result() for run in planned if run.is_finished()]
+    finished = [run for run in planned if run.is_finished()]
+    results = [run.result() for run in finished]
     missing = [run for run in planned if not run.is_finished()]
 
     def keep() -> None:
         rows = [dataclasses.asdict(result) for result in results]
         whole_files.write_json(study.results_file, rows)
 
+    reading = study.reading()
+
+    def keep_reading(run: Run) -> None:
+        if reading is not None:
+            readings.record(study.workdir, reading, run.arm, run.seed)
+
+    known = readings.read(study.workdir)
+    for run in finished:
+        if not any(earlier.has(run.arm, run.seed) for earlier in known):
+            keep_reading(run)
     if results:
         keep()
         print(f"{len(results)} of {len(planned)} runs are there already", flush=True)
     failed: list[str] = []
     began = time.monotonic()
-    with _signals_as_exits():
+    with workers.signals_as_exits():
         outcomes = workers.do_all(missing, carry_out, jobs, _may_begin)
         for ended, (run, seconds) in enumerate(outcomes, start=1):
             name = f"{run.arm}, seed {run.seed}"
             if isinstance(seconds, float):
                 results.append(run.result())
+                keep_reading(run)
                 said = f"{study.measure} {results[-1].score:.4f}, {seconds:.0f} s"
             else:
                 failed.append(f"{name} ({last_words(run.log)}): see {run.log}")
@@ -222,21 +253,6 @@ def _may_begin(run: Run, running: Sequence[Run]) -> bool:
     stage1 = run.stage1
     taken = stage1 is not None and stage1 in [other.stage1 for other in running]
     return not taken or (stage1 is not None and runs.is_finished(stage1))
-
-
-@contextlib.contextmanager
-def _signals_as_exits() -> Iterator[None]:
-    """Lets SIGTERM and Ctrl-C leave by way of every `finally`, so that workers are ended too."""
-
-    def leave(number: int, _: object) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def carry_out(run: Run) -> float | None:

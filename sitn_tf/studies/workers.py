@@ -9,10 +9,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 TaskT = TypeVar("TaskT")
 
@@ -67,6 +68,21 @@ def do_all(
             worker.process.terminate()
         for worker in (*running, *idle):
             worker.end()
+
+
+@contextlib.contextmanager
+def signals_as_exits() -> Iterator[None]:
+    """Lets SIGTERM and Ctrl-C leave by way of every `finally`, so that workers are ended too."""
+
+    def leave(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Worker(Generic[TaskT]):

@@ -1,6 +1,8 @@
 import json
 
-from sitn_tf.studies import runs
+from sitn_tf.studies import readings, runs, workers
+from sitn_tf.studies.arms import Arm
+from sitn_tf.studies.tables import Result
 
 
 def test_a_runs_parameters_and_lost_seconds(tmp_path):
@@ -21,3 +23,31 @@ def test_a_runs_parameters_and_lost_seconds(tmp_path):
     }
     (tmp_path / "race.json").write_text(json.dumps(raced))
     assert runs._lost_seconds(tmp_path) == {"race": 18.0}
+
+
+def test_each_scoring_of_the_test_split_is_recorded(small, tmp_path, monkeypatch):
+    """Runs score at once: one interrupted after two, then the rest, then one again, then a seed."""
+    scored = set()
+
+    def do_all(tasks, do, jobs, may_begin):
+        for run in tasks[:2]:
+            scored.add((run.arm, run.seed))
+            yield run, 1.0
+
+    monkeypatch.setattr(workers, "do_all", do_all)
+    monkeypatch.setattr(runs.Run, "is_finished", lambda run: (run.arm, run.seed) in scored)
+    monkeypatch.setattr(runs.Run, "result", lambda run: Result(run.arm, run.seed, 0.5))
+
+    def read(seeds=2, split="test"):
+        arms = {"a": Arm(pretrain=False), "b": Arm(("model.dropout=0.1",), pretrain=False)}
+        study = runs.Study(str(small), tmp_path, arms, seeds, split=split, name="ab")
+        runs.run_study(study)
+        return [reading.seeds for reading in readings.read(tmp_path)]
+
+    assert read(split="validation") == []
+    scored.clear()
+    assert read() == [{"a": [0], "b": [0]}]
+    assert read() == read() == [{"a": [0, 1], "b": [0, 1]}]
+    scored.remove(("b", 0))
+    assert read() == [{"a": [0, 1], "b": [0, 1]}, {"b": [0]}]
+    assert read(seeds=3)[2:] == [{"a": [2], "b": [2]}]
