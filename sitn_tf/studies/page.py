@@ -41,12 +41,12 @@ def of_study(study: Study, results: Sequence[Result], command: str) -> Content:
             histories[run.arm].append(runs.read_json(run_dir / runs.HISTORY_FILE, []))
             versions.append(", ".join(map(" ".join, runs.read_info(run_dir).versions.items())))
     settings = {
-        arm: " ".join([*described.settings, *([] if described.pretrain else ["without stage 1"])])
+        arm: ", ".join([*described.settings, *([] if described.pretrain else ["without stage 1"])])
         for arm, described in study.arms.items()
     }
     facts = {
         "data set": f"{schema.read_manifest(study.data_dir).dataset_hash[:12]}, {study.data_dir}",
-        "preset and settings": " ".join([study.preset, *study.settings]),
+        "preset and settings": ", ".join([study.preset, *study.settings]),
         "seeds": ", ".join(map(str, sorted({result.seed for result in results}))),
         "training": f"{_minutes(results)} in all; a stage 1 that runs share counts in each",
         "versions": "; ".join(dict.fromkeys(versions)),
