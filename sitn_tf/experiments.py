@@ -17,7 +17,7 @@ from absl import flags
 from sitn_tf import cli, markdown, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.page import page
-from sitn_tf.studies import readings, search
+from sitn_tf.studies import search
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.page import of_study
 from sitn_tf.studies.runs import Study, run_study
@@ -75,8 +75,6 @@ def main(_: list[str]) -> None:
     command = cli.command(FLAGS, "sitn_tf.experiments")
     title, asked, sections, made_by = of_study(study, results, command, search.table(searched))
     print(markdown.document(title, asked, sections[:2]))
-    if study.reading() is not None:
-        print(readings.describe(readings.read(workdir)))
     if results:
         files = [study.results_file.with_suffix(suffix) for suffix in (".md", ".html")]
         for file, written in zip(files, (markdown.document, page), strict=True):

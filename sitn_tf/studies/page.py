@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from sitn_tf import runs
+from sitn_tf import runs, schema
 from sitn_tf.figures import Picture
-from sitn_tf.page import MadeBy, Section, Table
+from sitn_tf.page import Alarm, MadeBy, Section, Table
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
 from sitn_tf.studies import readings
 from sitn_tf.studies.runs import Study
@@ -33,10 +33,9 @@ SIGNIFICANT = 0.05
 def of_study(
     study: Study, results: Sequence[Result], command: str, searched: Table | None = None
 ) -> Content:
-    """The page of what is finished of a study.
+    """The page of what is finished of a study, which the command ran.
 
     Args:
-      command: that ran it.
       searched: what came of a search of settings.
     """
     histories: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in study.arms}
@@ -48,21 +47,23 @@ def of_study(
             histories[run.arm].append(runs.read_json(run_dir / runs.HISTORY_FILE, []))
             versions.append(", ".join(map(" ".join, runs.read_info(run_dir).versions.items())))
     settings = {
-        arm: " ".join([*described.settings, *([] if described.pretrain else ["without stage 1"])])
+        arm: ", ".join([*described.settings, *([] if described.pretrain else ["without stage 1"])])
         for arm, described in study.arms.items()
     }
     facts = {
-        "data set": study.data_dir,
-        "preset and settings": " ".join([study.preset, *study.settings]),
+        "data set": f"{schema.read_manifest(study.data_dir).dataset_hash[:12]}, {study.data_dir}",
+        "preset and settings": ", ".join([study.preset, *study.settings]),
         "seeds": ", ".join(map(str, sorted({result.seed for result in results}))),
         "training": f"{_minutes(results)} in all; a stage 1 that runs share counts in each",
         "versions": "; ".join(dict.fromkeys(versions)),
     }
-    if study.reading() is not None:
-        facts["test data"] = readings.describe(readings.read(study.workdir))
+    read = [] if study.reading() is None else readings.read(study.workdir)
+    if read:
+        facts["test split"] = readings.describe(read)
+    notes = [Alarm(readings.describe(read))] if len(read) > 1 else []
     return content(
         study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts), searched,
+        MadeBy([command], facts), notes, searched,
     )  # fmt: skip
 
 
@@ -74,6 +75,7 @@ def content(
     histories: Histories,
     history: str,
     made_by: MadeBy,
+    notes: Sequence[Alarm] = (),
     searched: Table | None = None,
 ) -> Content:
     """The page of plain numbers.
@@ -83,6 +85,7 @@ def content(
       arms: by name, the baseline first, what is told of its settings.
       measure: what the results' scores are.
       histories: see `Histories`; history: what to draw of the entries.
+      notes: on the result.
     """
     baseline, *others = arms
     compared = comparisons(results, list(arms))
@@ -91,6 +94,7 @@ def content(
             "Result",
             answer(compared, baseline, measure),
             [
+                *notes,
                 "Differences are paired by seed, with the 95 % interval of Student's t; p is that "
                 "of the paired t-test, then corrected for the number of arms.",
                 main_table(results, list(arms), measure),

@@ -4,7 +4,7 @@
 <workdir>/<arm>/<seed>/log.txt      what was said while it was trained
 <workdir>/stage1/<settings>/<seed>  a stage 1: one for all arms that differ only in what comes after
 <workdir>/results-<split>.json      what all of them came to
-<workdir>/results-<split>.md        the same in tables
+<workdir>/results-<split>.md, .html the same for people
 <workdir>/test_readings.json        when the test split was read, see studies/readings.py
 """
 

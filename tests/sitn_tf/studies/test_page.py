@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sitn_tf.page import MadeBy, page
+from sitn_tf.page import Alarm, MadeBy, page
 from sitn_tf.studies.page import answer, content
 from sitn_tf.studies.tables import Result, comparisons
 
@@ -83,3 +83,8 @@ def test_a_study_without_a_result_has_a_page():
     text = rendered(results=[], histories={})
     assert "Nothing is to be compared yet" in text
     assert "nothing to show" in text
+
+
+def test_a_second_look_at_the_test_split_is_an_alarm():
+    text = rendered(notes=[Alarm("The test split was read 2 times in this study.")])
+    assert re.search(r'class="alarm"[^>]*>The test split was read 2 times', text)
