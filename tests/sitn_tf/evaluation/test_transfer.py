@@ -8,6 +8,7 @@ import pytest
 from sitn_tf import config, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import slices, transfer, transfer_sections
+from sitn_tf.evaluation.comparison import Gain
 from sitn_tf.page import Alarm, Table
 from tests.sitn_tf import compared_runs
 
@@ -67,6 +68,26 @@ def test_a_loss_overall_comes_first_with_what_to_do_instead(compared):
     assert first.remedy == "serve sitn"
     assert others
     assert {harm.remedy for harm in others} == {"serve sitn"}
+
+
+@pytest.mark.parametrize(("p", "sure"), [(0.01, False), (0.003, True)])
+def test_one_interval_below_0_among_many_may_be_chance(compared, p, sure):
+    """Of 13 slices: 0.01 becomes 0.13, and 0.003 becomes 0.039."""
+
+    def with_gain(part, gain):
+        return dataclasses.replace(
+            part, comparison=dataclasses.replace(part.comparison, gains=[gain])
+        )
+
+    nothing, hurt = Gain(0.0, -0.1, 0.1, 1.0), Gain(-0.1, -0.2, -0.01, p)
+    by_slice = [
+        (slicing, [with_gain(part, nothing) for part in parts])
+        for slicing, parts in compared.by_slice
+    ]
+    assert sum(len(parts) for _, parts in by_slice) == 13
+    by_slice[1][1][2] = with_gain(by_slice[1][1][2], hurt)
+    (harm,) = transfer.harms(dataclasses.replace(compared, by_slice=by_slice))
+    assert (harm.where, harm.sure) == ("length of the source history 5–9", sure)
 
 
 def test_no_harm_is_told_as_such(compared):
