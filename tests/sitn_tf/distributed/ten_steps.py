@@ -1,5 +1,6 @@
 """Ten training steps of either stage under any strategy, from the same weights and batches."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -72,7 +73,8 @@ class Trial:
 
     def loss_and_gradients(self, batch, sizes):
         """The global loss, then the gradients of the weights: those of the replicas, summed."""
-        per_replica = self._gradients(split_rows(self.strategy, batch, sizes))
+        with _plain_graphs():
+            per_replica = self._gradients(split_rows(self.strategy, batch, sizes))
         return [self.strategy.reduce("SUM", value, axis=None).numpy() for value in per_replica]
 
     def train(self, batches, sizes=None):
@@ -86,9 +88,21 @@ class Trial:
                 self.gradients_of,
             )
         )
-        losses = [float(step(split_rows(self.strategy, b, sizes))["loss"]) for b in batches]
+        with _plain_graphs():
+            losses = [float(step(split_rows(self.strategy, b, sizes))["loss"]) for b in batches]
         weights = [tf.convert_to_tensor(v).numpy() for v in self.model.trainable_variables]
         return np.array(losses), weights
+
+
+@contextlib.contextmanager
+def _plain_graphs():
+    """Graphs that run ten times only are not rewritten: that takes a quarter of the time."""
+    before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
 
 
 def assert_same(one, other):

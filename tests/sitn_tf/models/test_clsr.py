@@ -214,15 +214,14 @@ def test_the_softmax_loss_is_a_mean_over_requests_with_a_click(small, two_cpus):
 
 def test_a_replica_without_rows_changes_nothing(small, two_cpus):
     chosen = config.override(config.tiny(), [*SMALL, *ONE])
-    batches = read_batches(small, schema.STAGE2)[:2]
-    runs_of = []
-    for devices, split in ((1, (ROWS,)), (2, (ROWS, 0))):
-        trial = Trial(small, schema.STAGE2, cpu_strategy(two_cpus[:devices]), chosen)
-        gradients = trial.loss_and_gradients(batches[0], split)
-        losses, weights = trial.train(batches, split)
-        runs_of.append((losses, [*gradients, *weights]))
-    np.testing.assert_allclose(runs_of[1][0], runs_of[0][0], rtol=1e-5)
-    assert_same(runs_of[1][1], runs_of[0][1])
+    batch = read_batches(small, schema.STAGE2)[0]
+    outcomes = [
+        Trial(small, schema.STAGE2, cpu_strategy(two_cpus[:devices]), chosen).loss_and_gradients(
+            batch, split
+        )
+        for devices, split in ((1, (ROWS,)), (2, (ROWS, 0)))
+    ]
+    assert_same(*outcomes)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
