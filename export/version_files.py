@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from sitn_tf import locks
+from sitn_tf import locks, whole_files
 from sitn_tf.errors import InputError
 
 CHECKSUMS_FILE = "assets.extra/checksums.sha256"
@@ -81,7 +81,8 @@ def unfinished_version(servable: pathlib.Path) -> Iterator[pathlib.Path]:
     unfinished = servable / f"{UNFINISHED}{stamp}"
     unfinished.mkdir(parents=True)
     try:
-        yield unfinished
+        with whole_files.naming(unfinished):
+            yield unfinished
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

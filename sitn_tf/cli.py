@@ -5,6 +5,8 @@ may define the same flag and still be imported into one process, and hands its
 `main` to `run`, which turns the errors a user can mend into one line.
 """
 
+import errno
+import os
 import re
 import shlex
 import sys
@@ -73,6 +75,39 @@ def in_flags(error: InputError, flag_values: flags.FlagValues) -> InputError:
     return InputError(message, remedy)
 
 
+_NO_ROOM = "free some room or write to another disk, then give the command again"
+_MAY_NOT = "give a directory that you may write to"
+_STORAGE = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: _NO_ROOM,
+    errno.EROFS: _MAY_NOT,
+    errno.EACCES: _MAY_NOT,
+    errno.EPERM: _MAY_NOT,
+    errno.ENOENT: "if it was removed meanwhile, give the command again",
+}
+"""What to do about errors of a disk."""
+
+
+def of_storage(error: Exception) -> str | None:
+    """What a disk that is full, read-only or gone has to say to people, None of other errors.
+
+    Beam's and TensorFlow's errors have the file and the system's words in their text only.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        remedy = _STORAGE.get(error.errno or 0)
+        name = error.filename2 or error.filename
+        return f"{name}: {error.strerror}" + (f": {remedy}" if remedy else "")
+    for code, remedy in _STORAGE.items():
+        words = os.strerror(code)
+        if words in str(error):
+            after = rf"{words}\S? '?(/[^\s']+)(?:' -> '([^\s']+))?"  # the second was to be written
+            named = re.search(rf"{after}|(/[^\s;:']+)[;:]? {words}", str(error))
+            names = [name for name in (named.groups() if named else ()) if name]
+            return ": ".join([*names[-1:], words, remedy])
+    return None
+
+
 def run(
     main: Callable[[list[str]], int | None],
     flag_values: flags.FlagValues,
@@ -89,9 +124,10 @@ def run(
     except InputError as error:
         print(f"error: {in_flags(error, flag_values)}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        told = of_storage(error)
+        if told is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(USER_ERROR_STATUS)
     sys.exit(status or 0)

@@ -16,8 +16,10 @@ predictions-<split>.npz                 stage 2: where its evaluation keeps them
 import atexit
 import csv
 import dataclasses
+import errno
 import io
 import json
+import os
 import pathlib
 import platform
 import shutil
@@ -121,6 +123,12 @@ def prepare(
         for part in ("vocabularies", "items"):
             shutil.copytree(pathlib.Path(info.data_dir) / part, run_dir / part, dirs_exist_ok=True)
     whole_files.write_json(run_dir / RUN_FILE, dataclasses.asdict(info))
+
+
+def check_there(run_dir: pathlib.Path) -> None:
+    """Raises FileNotFoundError where a run directory was removed: no half of it is made again."""
+    if not (run_dir / RUN_FILE).is_file():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run_dir / RUN_FILE))
 
 
 def shadow(run_dir: pathlib.Path) -> pathlib.Path:

@@ -12,8 +12,20 @@ from typing import Any
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with naming(path):
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def naming(path: str | pathlib.Path) -> Iterator[None]:
+    """What the system says of a file that is open, such as a full disk, gets the file's name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

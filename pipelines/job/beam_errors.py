@@ -39,9 +39,10 @@ def of_workers() -> Iterator[None]:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False for what Beam logs of an error that the user is told in one line, and for chatter."""
-    kind = record.exc_info[0] if record.exc_info else None
+    kind = (record.exc_info[0] if record.exc_info else None) or type(None)
     text = record.getMessage()
-    return kind is not InputError and not any(known in text for known in _NO_NEWS)
+    told = issubclass(kind, InputError | OSError)
+    return not told and not any(known in text for known in _NO_NEWS)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 from apache_beam.io import filesystem, filesystems
 
+from sitn_tf import whole_files
 from sitn_tf.errors import InputError
 
 INSTALL_GCP = "pip install 'apache-beam[gcp]'"
@@ -84,9 +85,12 @@ def writing(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
 @contextlib.contextmanager
 def _opened(path: str, mode: str, elsewhere: Callable[..., Any]) -> Iterator[BinaryIO]:
     """A local file, or a stream from what opens files elsewhere; closed afterwards."""
-    with contextlib.closing(
-        open(path, mode) if is_local(path) else elsewhere(path, compression_type=_RAW)
-    ) as stream:
+    with (
+        whole_files.naming(path),
+        contextlib.closing(
+            open(path, mode) if is_local(path) else elsewhere(path, compression_type=_RAW)
+        ) as stream,
+    ):
         yield cast(BinaryIO, stream)
 
 

@@ -256,6 +256,7 @@ class _Fit:
         runs.write_history(self.run_dir, progress.history)
 
     def _save(self) -> None:
+        runs.check_there(self.run_dir)
         self.last.save(max(self.last.numbers(), default=-1) + 1)
         self.saved_at = time.monotonic()
 
@@ -380,6 +381,7 @@ class _Fit:
     def _conclude(self) -> dict[str, Any]:
         history = self.progress.history
         chosen = _best(history, self.task.objective)
+        runs.check_there(self.run_dir)
         self.best.mark(chosen["epoch"])
         restore_best(self.run_dir, self.model)
         whole_files.write_json(self.run_dir / runs.METRICS_FILE, {"validation": chosen})

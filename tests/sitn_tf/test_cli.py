@@ -1,10 +1,13 @@
 """What a command says of an error that its library raised, and of itself."""
 
+import gzip
 import shlex
+import shutil
 
+import pytest
 from absl import flags
 
-from sitn_tf import cli
+from sitn_tf import cli, whole_files
 from sitn_tf.errors import InputError
 
 
@@ -48,3 +51,45 @@ def test_a_command_is_repeated_with_the_flags_it_was_given():
     again = shlex.split(cli.command(values, "sitn_tf.x"))
     assert again[:3] == ["python", "-m", "sitn_tf.x"]
     assert sorted(again[3:]) == ["--set=a.b=1", "--set=c.d=2", "--study=my study"]
+
+
+FULL = "No space left on device"
+NO_ROOM = f"{FULL}: free some room or write to another disk, then give the "
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, FULL, "/run/a"), f"/run/a: {NO_ROOM}"),
+        (OSError(28, FULL, "/from", None, "/to"), f"/to: {NO_ROOM}"),
+        (
+            shutil.Error(
+                [("/from", "/to", "[Errno 28] No space left on device: '/from' -> '/to'")]
+            ),
+            f"/to: {NO_ROOM}",
+        ),
+        (
+            RuntimeError("/run/ckpt-1_temp/part; No space left on device"),
+            "/run/ckpt-1_temp/part: N",
+        ),
+        (
+            RuntimeError("OSError: [Errno 30] Read-only file system: '/out/x' [while running 'S']"),
+            "/out/x: Read-only file system: give a directory that you may write to",
+        ),
+        (FileNotFoundError(2, "No such file or directory", "/gone"), "/gone: No such file or dire"),
+        (OSError(5, "Input/output error", "/bad"), "/bad: Input/output error"),
+    ],
+)
+def test_what_a_disk_says_names_the_file_and_the_remedy(error, told):
+    assert cli.of_storage(error).startswith(told)
+
+
+def test_other_errors_are_none_of_a_disk():
+    assert cli.of_storage(KeyError("disk")) is None
+
+
+def test_a_file_that_is_open_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"^\[Errno 28\] full: '/a'$"), whole_files.naming("/a"):
+        raise OSError(28, "full")
+    with pytest.raises(gzip.BadGzipFile, match=r"^cut$"), whole_files.naming("/a"):
+        raise gzip.BadGzipFile("cut")
