@@ -43,9 +43,11 @@ def test_stage_1_loss_and_gradients(small, four_cpus, change):
 @pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
 @pytest.mark.parametrize("sizes", [(7, 4), pytest.param((5, 3, 2, 1), marks=pytest.mark.slow)])
 def test_weights_after_ten_steps(small, four_cpus, stage, sizes):
-    batches = read_batches(small, stage)
-    one = Trial(small, stage, cpu_strategy(four_cpus[:1])).train(batches, (ROWS,))
-    several = Trial(small, stage, cpu_strategy(four_cpus[: len(sizes)])).train(batches, sizes)
+    """An item that several replicas see is without its id on all of them, or on none."""
+    chosen = config.override(settings(), ["items.id_dropout=0.5", "stage1.train_ids=true"])
+    batches, strategy = read_batches(small, stage), cpu_strategy(four_cpus[: len(sizes)])
+    one = Trial(small, stage, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
+    several = Trial(small, stage, strategy, chosen).train(batches, sizes)
     np.testing.assert_allclose(several[0], one[0], rtol=1e-5)
     assert_same(several[1], one[1])
 
@@ -59,17 +61,6 @@ def test_every_other_model_after_ten_steps(small, four_cpus, name):
         batches = list(map(data.with_source_requests, batches, asked))
     one = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
     two = Trial(small, schema.STAGE2, cpu_strategy(four_cpus[:2]), chosen).train(batches, (7, 4))
-    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
-    assert_same(two[1], one[1])
-
-
-@pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
-def test_dropped_ids_after_ten_steps(small, four_cpus, stage):
-    """An item that both replicas see is without its id on both, or on none."""
-    chosen = config.override(settings(), ["items.id_dropout=0.5", "stage1.train_ids=true"])
-    batches = read_batches(small, stage)
-    one = Trial(small, stage, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
-    two = Trial(small, stage, cpu_strategy(four_cpus[:2]), chosen).train(batches, (7, 4))
     np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
     assert_same(two[1], one[1])
 
