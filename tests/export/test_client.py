@@ -345,17 +345,24 @@ def test_a_refusal_says_what_the_model_wants(served, protocol, capsys):
             run_main(clients, "--protocol=grpc", *here, *given)
 
 
-def test_a_refusal_names_the_context_that_the_model_wants(tmp_path, protocol):
+@pytest.fixture(scope="module")
+def of_context(tmp_path_factory):
+    """Addresses of a server whose model reads more of a request than its items."""
+    folder = tmp_path_factory.mktemp("of_context")
     features = ("model.request_features=hour,user", "model.user_buckets=50")
-    run_dir = write_small_run(tmp_path / "run", *features)
-    made, _ = export(run_dir, tmp_path / "servable", ExportOptions(goldens=8))
+    run_dir = write_small_run(folder / "run", *features)
+    made, _ = export(run_dir, folder / "servable", ExportOptions(goldens=8))
     with serve(made) as (_, addresses):
-        flags = [f"--protocol={protocol}", f"--address={addresses[protocol]}", "--candidates=t2"]
-        wanted = r"score takes .*request_time.*: give --request_time=VALUE and --user_id=VALUE$"
-        with pytest.raises(InputError, match=wanted):
-            run_main(clients, *flags, "--deadline=5")
-        with pytest.raises(InputError, match=r"user_id.*: give --request_time=VALUE$"):
-            run_main(clients, *flags, "--deadline=5", "--user_id=u1")
+        yield addresses
+
+
+def test_a_refusal_names_the_context_that_the_model_wants(of_context, protocol):
+    flags = [f"--protocol={protocol}", f"--address={of_context[protocol]}", "--candidates=t2"]
+    wanted = r"score takes .*request_time.*: give --request_time=VALUE and --user_id=VALUE$"
+    with pytest.raises(InputError, match=wanted):
+        run_main(clients, *flags, "--deadline=5")
+    with pytest.raises(InputError, match=r"user_id.*: give --request_time=VALUE$"):
+        run_main(clients, *flags, "--deadline=5", "--user_id=u1")
 
 
 def test_output_filter_asks_for_less(ask):

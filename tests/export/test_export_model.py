@@ -131,8 +131,6 @@ def test_metadata_says_what_was_exported(servable, run_dir):
     "settings",
     [
         ["model.use_source=false"],
-        ["model.name=mean_pool"],
-        ["model.name=din"],
         ["items.id_embedding=quotient_remainder", "items.id_rows=4"],
         pytest.param(["items.id_embedding=hash", "items.id_rows=4"], marks=pytest.mark.slow),
         pytest.param(["sitn.target_attention=din"], marks=pytest.mark.slow),
