@@ -18,7 +18,8 @@ from tests.small_dataset import (
 )
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-TEMPERATURES = (0.05, 1.0)
+READINGS = (*((0.05, precision) for precision in PRECISIONS), (1.0, "float16"))
+"""Temperature and precision; a graph is made of each."""
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +99,15 @@ def _assert_finite(loss, gradients):
     rows=st.integers(1, 600),
     repeats=st.sampled_from([1, 3, 1000]),
     longest=st.sampled_from([0, 1, MAX_HISTORY]),
-    temperature=st.sampled_from(TEMPERATURES),
-    precision=st.sampled_from(PRECISIONS),
+    reading=st.sampled_from(READINGS),
     seed=st.integers(0, 10**6),
 )
-@example(rows=8192, repeats=1, longest=8, temperature=0.05, precision="float16", seed=0)
-@example(rows=32, repeats=1, longest=8, temperature=0.05, precision="bfloat16", seed=0)
-@example(rows=1, repeats=1, longest=8, temperature=0.05, precision="float32", seed=0)
-def test_stage_1_is_finite(pretrainers, rows, repeats, longest, temperature, precision, seed):
+@example(rows=4096, repeats=1, longest=8, reading=(0.05, "float16"), seed=0)
+@example(rows=32, repeats=1, longest=8, reading=(0.05, "bfloat16"), seed=0)
+@example(rows=1, repeats=1, longest=8, reading=(0.05, "float32"), seed=0)
+def test_stage_1_is_finite(pretrainers, rows, repeats, longest, reading, seed):
     batch = _stage_1_batch(rows, rows // repeats, longest, seed)
-    loss, gradients = pretrainers(temperature, precision)(batch)
+    loss, gradients = pretrainers(*reading)(batch)
     _assert_finite(loss, gradients)
 
 
