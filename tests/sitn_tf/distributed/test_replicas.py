@@ -1,6 +1,6 @@
 """Two and four replicas give the loss, the gradients and the weights of one."""
 
-import functools
+import dataclasses
 
 import numpy as np
 import pytest
@@ -16,22 +16,6 @@ from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_b
 @pytest.fixture(scope="module")
 def four_cpus(two_cpus):
     return [device.name for device in tf.config.list_logical_devices("CPU")[:4]]
-
-
-AS_TRAINED = config.override(settings(), ["items.id_dropout=0.5", "stage1.train_ids=true"])
-"""Ids are trained in both stages, and dropped."""
-
-
-@pytest.fixture(scope="module")
-def on_one(small, four_cpus):
-    """(stage, configuration) → losses and weights of ten steps on one device, each trained once."""
-
-    @functools.cache
-    def train(stage, chosen):
-        trial = Trial(small, stage, cpu_strategy(four_cpus[:1]), chosen)
-        return trial.train(read_batches(small, stage), (ROWS,))
-
-    return train
 
 
 READINGS = [
@@ -58,10 +42,12 @@ def test_stage_1_loss_and_gradients(small, four_cpus, change):
 
 @pytest.mark.parametrize("stage", [schema.STAGE1, schema.STAGE2])
 @pytest.mark.parametrize("sizes", [(7, 4), pytest.param((5, 3, 2, 1), marks=pytest.mark.slow)])
-def test_weights_after_ten_steps(small, four_cpus, on_one, stage, sizes):
+def test_weights_after_ten_steps(small, four_cpus, stage, sizes):
     """An item that several replicas see is without its id on all of them, or on none."""
-    trial = Trial(small, stage, cpu_strategy(four_cpus[: len(sizes)]), AS_TRAINED)
-    one, several = on_one(stage, AS_TRAINED), trial.train(read_batches(small, stage), sizes)
+    chosen = config.override(settings(), ["items.id_dropout=0.5", "stage1.train_ids=true"])
+    batches, strategy = read_batches(small, stage), cpu_strategy(four_cpus[: len(sizes)])
+    one = Trial(small, stage, cpu_strategy(four_cpus[:1]), chosen).train(batches, (ROWS,))
+    several = Trial(small, stage, strategy, chosen).train(batches, sizes)
     np.testing.assert_allclose(several[0], one[0], rtol=1e-5)
     assert_same(several[1], one[1])
 
@@ -101,12 +87,14 @@ def test_request_features_after_ten_steps(small, four_cpus):
         assert np.abs(tf.convert_to_tensor(table)).max() > 0
 
 
-def test_micro_batches_on_two_replicas_are_the_large_batch(small, four_cpus, on_one):
+def test_micro_batches_on_two_replicas_are_the_large_batch(small, four_cpus):
     batches = read_batches(small, schema.STAGE1)
-    parts = config.override(AS_TRAINED, ["stage1.micro_batches=3"])
+    chosen = settings()
+    parts = dataclasses.replace(chosen, stage1=dataclasses.replace(chosen.stage1, micro_batches=3))
+    one = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:1]), chosen)
     two = Trial(small, schema.STAGE1, cpu_strategy(four_cpus[:2]), parts)
     assert two.gradients_of is not None
-    expected = on_one(schema.STAGE1, AS_TRAINED)
+    expected = one.train(batches, (ROWS,))
     trained = two.train(batches, (7, 4))
     np.testing.assert_allclose(trained[0], expected[0], rtol=1e-5)
     assert_same(trained[1], expected[1])
