@@ -16,7 +16,7 @@ from absl import flags
 
 from sitn_tf import cli, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.studies import readings, search
+from sitn_tf.studies import figure3, readings, search
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.runs import Study, run_study
 from sitn_tf.studies.tables import main_table, other_measures
@@ -54,14 +54,18 @@ def main(_: list[str]) -> None:
     data_dir = cli.require(FLAGS, "data_dir")
     workdir = pathlib.Path(cli.require(FLAGS, "workdir"))
     arms = read_study(_STUDY.value, _ARMS.value)
-    if _STAGE.value == "1":
+    pictured = _STUDY.value == figure3.NAME
+    if pictured:
+        figure3.check_extras()
+    stage = "1" if pictured else _STAGE.value
+    if stage == "1":
         arms = {name: arm for name, arm in arms.items() if arm.pretrain}
     study = Study(
         data_dir=data_dir,
         workdir=workdir,
         arms=arms,
         seeds=_SEEDS.value,
-        stage=_STAGE.value,
+        stage=stage,
         split=_SPLIT.value,
         preset=_PRESET.value,
         settings=_SET.value,
@@ -72,6 +76,9 @@ def main(_: list[str]) -> None:
         study, searched = search.tune(study, _TRIALS.value, _JOBS.value)
     results, failed = run_study(study, _JOBS.value)
     parts = [main_table(results, list(arms), study.measure), other_measures(results, list(arms))]
+    if pictured and results:
+        parts.append(figure3.write(study))
+        print(f"wrote {workdir / figure3.NAME}.png, .md and .json")
     if searched:
         parts.append(search.table(searched))
     if study.reading() is not None:

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from sitn_tf import runs, schema, whole_files
+from sitn_tf import extras, runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.studies import workers
 from sitn_tf.studies.runs import Run, Study, carry_out, last_words, minutes_left, short_hash
@@ -154,7 +154,7 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
     Raises:
       InputError: Optuna is missing; a search of other settings lies there; nothing to judge by.
     """
-    check_extra()
+    extras.check(f"trials={trials}", "studies", "optuna")
     if study.stage == "1":
         raise InputError(
             f"trials={trials}: a search judges by validation AUC, which stage=1 has not"
@@ -191,16 +191,6 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
         for name, arm in study.arms.items()
     }
     return dataclasses.replace(study, arms=arms), best
-
-
-def check_extra() -> None:
-    """Raises InputError where Optuna is missing."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"a search needs {error.name}: pip install 'sitn_tf[studies]', or give trials=0"
-        ) from error
 
 
 def _may_begin(step: Step, running: Sequence[Step]) -> bool:

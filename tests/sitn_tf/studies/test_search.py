@@ -126,5 +126,7 @@ def test_a_killed_search_goes_on_and_its_best_settings_go_to_the_arms(small, tmp
 def test_optuna_is_asked_for_by_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     study = runs.Study("data", tmp_path, {"a": Arm()})
-    with pytest.raises(InputError, match=r"needs optuna: pip install 'sitn_tf\[studies\]'"):
+    with pytest.raises(
+        InputError, match=r"^trials=2 needs optuna: pip install 'sitn_tf\[studies\]'"
+    ):
         search.tune(study, 2)

@@ -1,0 +1,9 @@
+from sitn_tf.studies import figure3
+
+
+def test_the_table_has_a_row_a_seed_and_granularity():
+    near = {"distance": 0.25, "shuffled": 0.5, "ratio": 0.5, "p": 0.001}
+    one = {"arm": "sitn", "seed": 1, "clusters": 64, "same_pair": 0.4, "same_pair_chance": 0.02}
+    titles, _, row = figure3.table([one | {"proximity": near}]).splitlines()
+    assert titles.startswith("| arm | seed | K | to the nearest | shuffled | ratio | p |")
+    assert row == "| sitn | 1 | 64 | 0.250 | 0.500 | 0.500 | 0.001 | 40.0% | 2.0% |"
