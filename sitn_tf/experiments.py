@@ -16,8 +16,8 @@ from absl import flags
 
 from sitn_tf import cli, markdown, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.page import page
-from sitn_tf.studies import search
+from sitn_tf.page import Section, page
+from sitn_tf.studies import figure3, search
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.page import of_study
 from sitn_tf.studies.runs import Study, run_study
@@ -55,14 +55,18 @@ def main(_: list[str]) -> None:
     data_dir = cli.require(FLAGS, "data_dir")
     workdir = pathlib.Path(cli.require(FLAGS, "workdir"))
     arms = read_study(_STUDY.value, _ARMS.value)
-    if _STAGE.value == "1":
+    pictured = _STUDY.value == figure3.NAME
+    if pictured:
+        figure3.check_extras()
+    stage = "1" if pictured else _STAGE.value
+    if stage == "1":
         arms = {name: arm for name, arm in arms.items() if arm.pretrain}
     study = Study(
         data_dir=data_dir,
         workdir=workdir,
         arms=arms,
         seeds=_SEEDS.value,
-        stage=_STAGE.value,
+        stage=stage,
         split=_SPLIT.value,
         preset=_PRESET.value,
         settings=_SET.value,
@@ -72,9 +76,15 @@ def main(_: list[str]) -> None:
     if _TRIALS.value:
         study, searched = search.tune(study, _TRIALS.value, _JOBS.value)
     results, failed = run_study(study, _JOBS.value)
+    more: list[Section] = []
+    if pictured and results:
+        more.append(figure3.write(study))
+        print(f"wrote {workdir / figure3.NAME}.png and .json")
+    if searched:
+        more.append(search.section(searched))
     command = cli.command(FLAGS, "sitn_tf.experiments")
-    title, asked, sections, made_by = of_study(study, results, command, search.table(searched))
-    print(markdown.document(title, asked, sections[:2]))
+    title, asked, sections, made_by = of_study(study, results, command, more)
+    print(markdown.document(title, asked, sections[: 2 + len(more)]))
     if results:
         files = [study.results_file.with_suffix(suffix) for suffix in (".md", ".html")]
         for file, written in zip(files, (markdown.document, page), strict=True):

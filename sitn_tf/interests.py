@@ -14,8 +14,7 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, quiet
-from sitn_tf.errors import InputError
+from sitn_tf import cli, extras, quiet
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("run_dir", None, "A finished stage-1 run directory.", flag_values=FLAGS)
@@ -35,7 +34,7 @@ def main(_: list[str]) -> None:
     """Loads the run, describes its clusters and writes or prints them."""
     run_dir = pathlib.Path(cli.require(FLAGS, "run_dir"))
     quiet.import_tensorflow()
-    _check_extras()
+    extras.check("sitn_tf.interests", "interests", "matplotlib", "sklearn")
     from sitn_tf import trained_models
     from sitn_tf.evaluation import interest_clusters
 
@@ -51,22 +50,13 @@ def main(_: list[str]) -> None:
         print(
             f"K = {space.clusters}: {space.same_pair:.1%} of {len(users)} users within one "
             f"pair (chance {space.same_pair_chance:.1%}); the domains' means lie "
-            f"{space.apart:.2f} times the spread apart, their clusters' {space.clusters_apart:.2f}"
+            f"{space.apart:.2f} times the spread apart, their clusters' "
+            f"{space.clusters_apart:.2f}. {interest_clusters.near(space.proximity)}"
         )
     print(
         f"wrote {folder}/clusters.md, clusters.json and clusters.png\n"
         f"next: python -m sitn_tf.interests --run_dir={run_dir} --user={users[0]}"
     )
-
-
-def _check_extras() -> None:
-    try:
-        import matplotlib  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"sitn_tf.interests needs {error.name}: pip install 'sitn_tf[interests]'"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from sitn_tf import figures, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation.collapse import Clusters, apart, clusters_of, first_choice, unit_rows
 from sitn_tf.evaluation.instances import Users, item_instances, read_users
+from sitn_tf.evaluation.proximity import Proximity, proximity
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.trained_models import PretrainedRun
 
@@ -48,6 +49,7 @@ class Granularity:
       same_pair: share of users whose first choices in both domains are a pair.
       same_pair_chance: the same if users were paired at random.
       apart, clusters_apart: of the domains' instances and clusters, see `collapse.apart`.
+      proximity: of the domains' clusters, what the eye should see in Fig. 3.
     """
 
     clusters: int
@@ -55,6 +57,7 @@ class Granularity:
     same_pair_chance: float
     apart: float
     clusters_apart: float
+    proximity: Proximity
     pairs: list[Pair]
 
 
@@ -197,6 +200,7 @@ def describe(
         same_pair_chance=chance,
         apart=apart(space.instances[schema.SOURCE], space.instances[schema.TARGET]),
         clusters_apart=apart(source, target),
+        proximity=proximity(source, target),
         pairs=pairs,
     )
 
@@ -209,7 +213,7 @@ def markdown(granularities: Sequence[Granularity]) -> str:
             f"\n## K = {space.clusters}\n\n{space.same_pair:.1%} of the users have their first "
             f"choices of both domains in one pair; {space.same_pair_chance:.1%} would by chance. "
             f"The domains' mean instances are {space.apart:.2f} times their spread apart, the "
-            f"clusters' means {space.clusters_apart:.2f}.\n"
+            f"clusters' means {space.clusters_apart:.2f}. {near(space.proximity)}.\n"
         )
         parts.append("| source | target | cosine | users | source items | target items |")
         parts.append("|---|---|---|---|---|---|")
@@ -221,6 +225,14 @@ def markdown(granularities: Sequence[Granularity]) -> str:
                 f"{listed[1]} |"
             )
     return "\n".join(parts) + "\n"
+
+
+def near(found: Proximity) -> str:
+    """A proximity as a sentence without its end."""
+    return (
+        f"A cluster lies {found.distance:.3f} from the nearest of the other domain, "
+        f"{found.ratio:.2f} times what it would with the domains shuffled (p = {found.p:.3f})"
+    )
 
 
 def _cell(text: str) -> str:
@@ -250,7 +262,10 @@ def draw(
             for number, domain in enumerate(schema.DOMAINS):
                 part = points[number * size : (number + 1) * size]
                 axis.scatter(*part.T, s=14, color=figures.SERIES[number], label=domain, zorder=2)
-            axis.set_title(f"K = {size}; {described.same_pair:.0%} of users within a pair")
+            axis.set_title(
+                f"K = {size}; {described.same_pair:.0%} of users within a pair,\n"
+                f"nearest {described.proximity.ratio:.2f} times shuffled"
+            )
             axis.set_xticks([])
             axis.set_yticks([])
         axes[0].legend(loc="best")

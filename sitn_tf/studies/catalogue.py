@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from sitn_tf.errors import InputError
-from sitn_tf.studies import choices, paper
+from sitn_tf.studies import choices, figure3, paper
 from sitn_tf.studies.arms import Arm
 
 STUDIES: Mapping[str, Mapping[str, Arm]] = {
@@ -14,6 +14,7 @@ STUDIES: Mapping[str, Mapping[str, Arm]] = {
     "table3": paper.TABLE3,
     "table4": paper.TABLE4,
     "sweeps": paper.SWEEPS,
+    figure3.NAME: paper.FIGURE3,
     "transfer": choices.TRANSFER,
     "gaps": choices.GAPS,
     "quality": choices.QUALITY,

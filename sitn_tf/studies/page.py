@@ -31,12 +31,12 @@ SIGNIFICANT = 0.05
 
 
 def of_study(
-    study: Study, results: Sequence[Result], command: str, searched: Table | None = None
+    study: Study, results: Sequence[Result], command: str, more: Sequence[Section] = ()
 ) -> Content:
     """The page of what is finished of a study, which the command ran.
 
     Args:
-      searched: what came of a search of settings.
+      more: sections behind those of the results.
     """
     histories: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in study.arms}
     versions: list[str] = []
@@ -63,7 +63,7 @@ def of_study(
     notes = [Alarm(readings.describe(read))] if len(read) > 1 else []
     return content(
         study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts), notes, searched,
+        MadeBy([command], facts), notes, more,
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def content(
     history: str,
     made_by: MadeBy,
     notes: Sequence[Alarm] = (),
-    searched: Table | None = None,
+    more: Sequence[Section] = (),
 ) -> Content:
     """The page of plain numbers.
 
@@ -85,7 +85,7 @@ def content(
       arms: by name, the baseline first, what is told of its settings.
       measure: what the results' scores are.
       histories: see `Histories`; history: what to draw of the entries.
-      notes: on the result.
+      notes: on the result; more: sections behind those of the results.
     """
     baseline, *others = arms
     compared = comparisons(results, list(arms))
@@ -110,13 +110,13 @@ def content(
                 other_measures(results, list(arms)),
             ],
         ),
+        *more,
         _training(histories, baseline, others, history),
         Section(
             "Arms",
             f"The baseline is {baseline}; an arm has the study's settings but for its own.",
             [Table("What an arm changes", ["arm", "settings"],
-                   [[arm, told or "nothing"] for arm, told in arms.items()]),
-             *([searched] if searched and searched.rows else [])],
+                   [[arm, told or "nothing"] for arm, told in arms.items()]),],
         ),
     ]  # fmt: skip
     asked = f"What do the arms come to in {measure}, beside the baseline {baseline}?"

@@ -61,3 +61,6 @@ of i2c beside i2i, and that of i2i beside stage 2's click loss. The length L of 
 among them, since it is the data set's: build one for each `pipelines.build_dataset --max_history`,
 and give each a study of its own.
 """
+
+FIGURE3 = {"sitn": Arm()}
+"""Fig. 3: one stage 1 with an interest space of each K, as in the paper; see studies/figure3.py."""

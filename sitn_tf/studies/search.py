@@ -17,9 +17,9 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from sitn_tf import runs, schema, whole_files
+from sitn_tf import extras, runs, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.page import Table
+from sitn_tf.page import Section, Table
 from sitn_tf.studies import workers
 from sitn_tf.studies.runs import Run, Study, carry_out, last_words, minutes_left, short_hash
 from sitn_tf.studies.search_spaces import Range, Space, defaults, space_of
@@ -154,7 +154,7 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
     Raises:
       InputError: Optuna is missing; a search of other settings lies there; nothing to judge by.
     """
-    check_extra()
+    extras.check(f"trials={trials}", "studies", "optuna")
     if study.stage == "1":
         raise InputError(
             f"trials={trials}: a search judges by validation AUC, which stage=1 has not"
@@ -191,16 +191,6 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
         for name, arm in study.arms.items()
     }
     return dataclasses.replace(study, arms=arms), best
-
-
-def check_extra() -> None:
-    """Raises InputError where Optuna is missing."""
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"a search needs {error.name}: pip install 'sitn_tf[studies]', or give trials=0"
-        ) from error
 
 
 def _may_begin(step: Step, running: Sequence[Step]) -> bool:
@@ -263,7 +253,7 @@ def best_of(trials: Sequence[Trial]) -> Best:
     return Best(len(trials), failed, number, scored[number], trials[number].settings)
 
 
-def table(best: Mapping[str, Best]) -> Table:
+def section(best: Mapping[str, Best]) -> Section:
     """What the search of each arm came to."""
     titles = ["arm", "trials", "failed", "best trial", "its validation AUC", "settings"]
     rows = [
@@ -277,4 +267,6 @@ def table(best: Mapping[str, Best]) -> Table:
         ]
         for arm, found in best.items()
     ]
-    return Table("Searched on validation data, seed 0", titles, rows)
+    trials = max(found.trials for found in best.values())
+    answer = f"Settings are the best of {trials} trials of each arm on validation data, seed 0."
+    return Section("Search", answer, [Table("The best trial of each arm", titles, rows)])

@@ -44,6 +44,7 @@ def test_clusters_are_described_by_their_nearest_items():
     assert described.same_pair == 1.0
     assert described.apart == pytest.approx(0.0, abs=1e-12)
     assert described.clusters_apart == pytest.approx(0.0, abs=1e-12)
+    assert described.proximity.distance == pytest.approx(0.0, abs=1e-6)
     for pair in described.pairs:
         assert pair.cosine == pytest.approx(1.0)
         assert pair.items == {
@@ -87,6 +88,7 @@ def test_the_command_writes_and_tells(run_dir, capsys):
     said = capsys.readouterr().out
     assert "wrote" in said
     assert "times the spread apart" in said
+    assert said.count("times what it would with the domains shuffled") == 2
     run_main(interests, f"--run_dir={run_dir}", "--user=u3")
     told = capsys.readouterr().out
     # Two granularities, two domains, top two of each.

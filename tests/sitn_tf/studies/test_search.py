@@ -76,8 +76,11 @@ def test_the_best_is_the_first_of_the_highest_and_failures_are_counted():
     ]
     assert search.best_of(made) == search.Best(3, 1, 1, 0.7, ("a.b=2",))
     assert search.best_of(made[:1]) == search.Best(1, 1)
-    shown = search.table({"x": search.best_of(made), "y": search.best_of(made[:1])})
-    assert shown.rows == [["x", "3", "1", "1", "0.7000", "a.b=2"], ["y", "1", "1", "", "", ""]]
+    shown = search.section({"x": search.best_of(made), "y": search.best_of(made[:1])})
+    assert shown.body[0].rows == [
+        ["x", "3", "1", "1", "0.7000", "a.b=2"],
+        ["y", "1", "1", "", "", ""],
+    ]
 
 
 def test_a_killed_search_goes_on_and_its_best_settings_go_to_the_arms(small, tmp_path, monkeypatch):
@@ -126,5 +129,7 @@ def test_a_killed_search_goes_on_and_its_best_settings_go_to_the_arms(small, tmp
 def test_optuna_is_asked_for_by_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     study = runs.Study("data", tmp_path, {"a": Arm()})
-    with pytest.raises(InputError, match=r"needs optuna: pip install 'sitn_tf\[studies\]'"):
+    with pytest.raises(
+        InputError, match=r"^trials=2 needs optuna: pip install 'sitn_tf\[studies\]'"
+    ):
         search.tune(study, 2)
