@@ -86,6 +86,14 @@ def test_order_and_names_change_nothing():
     assert monotone.gains == found.gains
 
 
+def test_the_other_way_round_is_the_same_with_other_signs():
+    label, scores, request, user = _sample()
+    (gain,) = compare(label, scores[:2], request, user, draws=99).gains
+    (loss,) = compare(label, scores[1::-1], request, user, draws=99).gains
+    found = (-loss.value, -loss.high, -loss.low, loss.p)
+    assert found == pytest.approx((gain.value, gain.low, gain.high, gain.p))
+
+
 def test_few_users_and_one_class_have_no_interval():
     label, scores, request, user = _sample(users=20)
     few = compare(label, scores, request, user)

@@ -86,8 +86,10 @@ def test_one_interval_below_0_among_many_may_be_chance(compared, p, sure):
     ]
     assert sum(len(parts) for _, parts in by_slice) == 13
     by_slice[1][1][2] = with_gain(by_slice[1][1][2], hurt)
-    (harm,) = transfer.harms(dataclasses.replace(compared, by_slice=by_slice))
+    untold = dataclasses.replace(compared.overall, gains=[nothing])
+    (harm,) = transfer.harms(dataclasses.replace(compared, overall=untold, by_slice=by_slice))
     assert (harm.where, harm.sure) == ("length of the source history 5–9", sure)
+    assert harm.remedy.startswith("start from scratch")  # no gain overall is a reason to keep it
 
 
 def test_no_harm_is_told_as_such(compared):
