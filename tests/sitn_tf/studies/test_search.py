@@ -73,14 +73,12 @@ def test_the_best_is_the_first_of_the_highest_and_failures_are_counted():
         search.Trial({"a.b": "1"}, failed="the loss is not finite"),
         search.Trial({"a.b": "2"}, 0.7),
         search.Trial({"a.b": "3"}, 0.7),
+        search.Trial({"a.b": "4"}, 0.6),
     ]
-    assert search.best_of(made) == search.Best(3, 1, 1, 0.7, ("a.b=2",))
+    assert search.best_of(made) == search.Best(4, 1, 1, 0.7, ("a.b=2",))
     assert search.best_of(made[:1]) == search.Best(1, 1)
-    shown = search.section({"x": search.best_of(made), "y": search.best_of(made[:1])})
-    assert shown.body[0].rows == [
-        ["x", "3", "1", "1", "0.7000", "a.b=2"],
-        ["y", "1", "1", "", "", ""],
-    ]
+    [table] = search.section({"x": search.best_of(made), "y": search.best_of(made[:1])}).body
+    assert table.rows == [["x", "4", "1", "1", "0.7000", "a.b=2"], ["y", "1", "1", "", "", ""]]
 
 
 def test_a_killed_search_goes_on_and_its_best_settings_go_to_the_arms(small, tmp_path, monkeypatch):
