@@ -48,6 +48,7 @@ GAPS = {
 _TAKEN_BACK = {
     "two_vocabularies": ("items.shared_side_features=false",),
     "ids_always": ("items.id_dropout=0",),
+    "larger_batches": ("stage2.batch_size=256",),
     "no_popularity": ("model.popularity=false",),
     "stops_early": ("stage1.min_steps=0", "stage2.min_steps=0"),
 }
@@ -67,7 +68,11 @@ _TRIED = {
     "dropout": ("model.dropout=0.2",),
     "row_decay": ("stage2.row_decay=1e-3",),
 }
-_TRIED_OF_STAGE1 = {"encoder_rate": ("stage2.encoder_rate=0.3",), "race": (RACE,)}
+_TRIED_OF_STAGE1 = {
+    "encoder_rate": ("stage2.encoder_rate=0.3",),
+    "contrast_decays": ("stage2.contrast_decay_steps=1000",),
+    "race": (RACE,),
+}
 _ALL_BACK = tuple(
     setting for change in (_TAKEN_BACK | _TAKEN_BACK_OF_STAGE1).values() for setting in change
 )
