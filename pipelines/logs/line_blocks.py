@@ -61,11 +61,15 @@ class LongLine:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Whole lines, and the byte at which they begin in the (decompressed) file."""
+    """Whole lines, and the byte at which they begin in the (decompressed) file.
+
+    Of many lines that have no text there is their number alone, `blank`.
+    """
 
     position: int
     data: bytes
     long_lines: tuple[LongLine, ...] = ()
+    blank: int = 0
 
 
 def kind_of(path: str, given: str) -> tuple[Kind, bool]:
@@ -210,13 +214,17 @@ def read_unit(
 
 
 def _of_bounded_lines(block: Block) -> Iterator[Block]:
-    """Halves a block until none has more than _MOST_LINES lines.
+    """Halves a block until none has more than _MOST_LINES lines, or only such without text.
 
     What parsing keeps of a line is many times a line of one byte.
     """
     data = block.data
     if data.count(b"\n") <= _MOST_LINES:
         yield block
+        return
+    if data.isspace():
+        blank = data.count(b"\n") + (not data.endswith(b"\n"))
+        yield Block(block.position, b"", block.long_lines, blank)
         return
     middle = data.rfind(b"\n", 0, len(data) // 2) + 1 or data.index(b"\n", len(data) // 2) + 1
     yield from _of_bounded_lines(Block(block.position, data[:middle]))

@@ -45,6 +45,7 @@ class Parsed:
         self.rejects += [
             Reject(line.position, TOO_LONG, line.head, False) for line in block.long_lines
         ]
+        blank += block.blank
         self.lines += blank + len(block.long_lines)
         if blank:
             self.filtered[BLANK_LINE] = blank
