@@ -63,7 +63,7 @@ class LongLine:
 class Block:
     """Whole lines, and the byte at which they begin in the (decompressed) file.
 
-    Of lines without any text there is their number alone, `blank`, where they fill a block.
+    Of many lines that have no text there is their number alone, `blank`.
     """
 
     position: int
@@ -219,12 +219,12 @@ def _of_bounded_lines(block: Block) -> Iterator[Block]:
     What parsing keeps of a line is many times a line of one byte.
     """
     data = block.data
+    if data.count(b"\n") <= _MOST_LINES:
+        yield block
+        return
     if data.isspace():
         blank = data.count(b"\n") + (not data.endswith(b"\n"))
         yield Block(block.position, b"", block.long_lines, blank)
-        return
-    if data.count(b"\n") <= _MOST_LINES:
-        yield block
         return
     middle = data.rfind(b"\n", 0, len(data) // 2) + 1 or data.index(b"\n", len(data) // 2) + 1
     yield from _of_bounded_lines(Block(block.position, data[:middle]))

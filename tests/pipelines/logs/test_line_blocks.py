@@ -27,6 +27,7 @@ def all_lines(path, block_bytes, longest=1 << 20):
             for line in block.data.splitlines(keepends=True):
                 found.append((position, line.rstrip(b"\n"), True))
                 position += len(line)
+            found += [(position + i, b"", True) for i in range(block.blank)]
             found += [(long.position, long.head, False) for long in block.long_lines]
     return found
 
