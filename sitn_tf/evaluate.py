@@ -113,14 +113,16 @@ def evaluate_run(
     Raises:
       InputError: no finished run, or a data set other than the one it was trained on.
     """
-    from sitn_tf import data, trained_models
+    from sitn_tf import data, shards, trained_models
     from sitn_tf.evaluation.popularity import told_weight
     from sitn_tf.evaluation.predictions import EVALUATION_BATCH, predict
 
     run = trained_models.load_scorer(run_dir)
     where = data_dir or run.data_dir
     runs.read_its_manifest(run.run_dir, where)
-    scored = predict(run.scorer, data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH))
+    with shards.named(where, [schema.STAGE2]):
+        requests = data.read_split(where, schema.STAGE2, split, EVALUATION_BATCH)
+        scored = predict(run.scorer, requests)
     row = metrics.click_metrics(scored.label, scored.probability, scored.request)
     if keep_predictions:
         kept_predictions.write(scored, run.run_dir, split)
