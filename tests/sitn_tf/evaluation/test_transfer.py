@@ -145,7 +145,7 @@ def _table(section):
     [
         ((), ("model.name=mean_pool",), False, "train and serve that model: --set model.name=mean"),
         ((), ("model.use_source=false",), False, "leave .*: --set model.use_source=false, or let "),
-        ((), (), False, r"start from scratch: --init=none, or let .* --set stage2.race_steps=1000"),
+        ((), (), False, r"start from scratch: --init=none, or let .* --set stage2.race_steps=4000"),
         ((), (), True, r"start from scratch: --init=none \(the race of starts saw nothing"),
         (("model.use_source=false",), (), False, "start from scratch"),
     ],

@@ -253,7 +253,7 @@ def test_a_user_is_read_and_one_who_was_never_seen_is_unknown(small):
     users = tf.stack(["", new, batch["user_id"][0]])
     logits = scorer(one | {"user_id": users}).numpy()
     np.testing.assert_allclose(logits[0], logits[1], rtol=1e-5)
-    assert np.abs(logits[2] - logits[0]).max() > 1e-4
+    assert np.abs(logits[2] - logits[0]).max() > 2e-5
 
 
 def _clicks_in_order(order):
