@@ -7,7 +7,9 @@ The same SavedModel as TF Serving's, so the same scores. Writes SCORES-*.parquet
 request_time, item (raw ids), ctr; one row a request. Flags that are not listed go to Beam.
 """
 
+import glob
 import pathlib
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +40,7 @@ SCORES = pa.schema(
 )
 
 Row = dict[str, Any]
+_UUID_DIGITS = 32
 
 
 class ServableHandler(ModelHandler[bytes, Row, "LoadedServable"]):
@@ -100,33 +103,33 @@ class LoadedServable:
         self.items = [None, None, *target_items]
 
 
-def check_same_ids(version: str, first_file: str) -> None:
+def check_same_ids(version: str, file: str) -> None:
     """Refuses records whose ids mean other items than those of the version.
 
     Records hold ids, so they must come from the data set of the version, or from one that
     extends it: vocabularies are append-only. Checked where the data set is on this machine.
 
     Args:
-      first_file: of the input, `<data set>/stage2/<shard>`.
+      file: of the input, `<data set>/stage2/<shard>`.
 
     Raises:
       InputError: an id is of one item there and of another here.
     """
-    source = requests.read_vocabularies(pathlib.Path(first_file).parent.parent / "vocabularies")
+    source = requests.read_vocabularies(pathlib.Path(file).parent.parent / "vocabularies")
     served = requests.read_vocabularies(pathlib.Path(version) / "assets")
     for domain in schema.DOMAINS:
         pairs = zip(source[domain], served[domain], strict=False)
         for number, (theirs, ours) in enumerate(pairs, start=schema.FIRST_ID):
             if theirs != ours:
                 raise InputError(
-                    f"input={first_file}: its {domain} id {number} is {theirs!r}, that of "
+                    f"input={file}: its {domain} id {number} is {theirs!r}, that of "
                     f"{version} is {ours!r}",
                     "give records of the data set that the version was trained on, or of one "
                     "that extends it",
                 )
 
 
-def check_records(first_file: str) -> None:
+def check_records(file: str) -> None:
     """Refuses a file whose first record is not of stage 2, before a job fails on it.
 
     Raises:
@@ -137,11 +140,11 @@ def check_records(first_file: str) -> None:
     from sitn_tf import data
 
     try:
-        for serialized in tf.data.TFRecordDataset(first_file).batch(1).take(1):
+        for serialized in tf.data.TFRecordDataset(file).batch(1).take(1):
             data.parse_stage2(serialized)
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
         raise InputError(
-            f"input={first_file} has no stage-2 records ({first_line(error)[:200]})",
+            f"input={file} has no stage-2 records ({first_line(error)[:200]})",
             "give DATASET/stage2/sitn_stage2-*.tfrecord-*",
         ) from error
 
@@ -188,12 +191,30 @@ def score_records(
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
     if not matched:
         raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")
-    check_same_ids(version, matched[0].path)
-    check_records(matched[0].path)
+    files = sorted(file.path for file in matched)
+    for file in {str(pathlib.Path(file).parent): file for file in files}.values():
+        check_same_ids(version, file)
+    for file in files:
+        check_records(file)
     options = options or PipelineOptions([])
     beam_runner.local_by_default(options)
-    with beam.Pipeline(options=options) as pipeline:
-        build(pipeline, version, source, output, batch)
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            build(pipeline, version, source, output, batch)
+    finally:
+        remove_unfinished(output)
+
+
+def remove_unfinished(output: str) -> None:
+    """Removes what jobs with this output that were stopped have left beside it.
+
+    Beam removes its folder of passing files only where a job succeeds. In a bucket there are no
+    folders; what is left there is for its lifecycle rules.
+    """
+    prefix = pathlib.Path(output)
+    folder = f"beam-temp-{glob.escape(prefix.name)}-{'[0-9a-f]' * _UUID_DIGITS}"
+    for left in prefix.parent.glob(folder):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def main(beam_flags: list[str]) -> None:

@@ -53,9 +53,7 @@ from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("output", None, "directory to write to; made if missing", flag_values=FLAGS)
-flags.DEFINE_bool(
-    "overwrite", False, "write into a directory that holds other files", flag_values=FLAGS
-)
+flags.DEFINE_bool("overwrite", False, "write into a directory that holds files", flag_values=FLAGS)
 flags.DEFINE_bool("gzip", True, "whether to compress the logs and items", flag_values=FLAGS)
 
 

@@ -155,14 +155,28 @@ def race_of(run_dir: pathlib.Path) -> pathlib.Path:
 def _check_same_run(run_dir: pathlib.Path, config: configs.Config, info: RunInfo) -> None:
     changed = configs.differences(read_config(run_dir), config)
     theirs = read_info(run_dir)
-    for field in ("dataset_hash", "init"):
-        if getattr(theirs, field) != getattr(info, field):
-            changed.append(f"{field}: {getattr(theirs, field)}, {getattr(info, field)}")
+    if theirs.dataset_hash != info.dataset_hash:
+        changed.append(f"dataset_hash: {theirs.dataset_hash}, {info.dataset_hash}")
+    if not same_init(run_dir, theirs.init, info.init):
+        changed.append(f"init: {theirs.init}, {info.init}")
     if changed:
         raise InputError(
             f"{run_dir} holds another run (there, here: {'; '.join(changed)})",
             "train into another directory, or give overwrite=True",
         )
+
+
+def same_init(run_dir: pathlib.Path, theirs: str, ours: str) -> bool:
+    """Whether `init` of a run is what is given now, or was it before their parent was moved.
+
+    Args:
+      theirs, ours: as `RunInfo.init`; after a move `theirs` is not there any more.
+    """
+    if theirs == ours or NO_INIT in (theirs, ours):
+        return theirs == ours
+    old, new = pathlib.Path(theirs), pathlib.Path(ours).resolve()
+    beside = new.parent in run_dir.resolve().parents
+    return beside and new.name == old.name and not old.exists()
 
 
 def write_history(run_dir: pathlib.Path, history: list[dict[str, Any]]) -> None:

@@ -98,8 +98,10 @@ def main(_: list[str]) -> int | None:
         print(f"stopped; {run_dir} is saved: give the same command again to continue")
         return signals.STOPPED_STATUS
     if finished:
-        print(f"{run_dir} is finished already; --overwrite trains it again")
-    _conclude(settings, stage, data_dir, workdir, best)
+        said = f"{run_dir} is finished already (--overwrite trains it again)"
+    else:
+        said = f"wrote {run_dir}"
+    _conclude(said, settings, stage, data_dir, workdir, best)
     return None
 
 
@@ -163,6 +165,7 @@ def _train(
 
 
 def _conclude(
+    said: str,
     settings: config.Config,
     stage: str,
     data_dir: str,
@@ -192,7 +195,7 @@ def _conclude(
     else:
         judged = f"validation AUC {best['auc']:.4f}"
         following = f"python -m sitn_tf.evaluate --run_dir={workdir / stage}"
-    print(f"wrote {workdir / stage}: best epoch {best['epoch']}, {judged}\nnext: {following}")
+    print(f"{said}: best epoch {best['epoch']}, {judged}\nnext: {following}")
 
 
 if __name__ == "__main__":

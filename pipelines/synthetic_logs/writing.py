@@ -105,16 +105,15 @@ def write(
       `best_auc` (of p, over all target lines; None without a click or without a miss).
 
     Raises:
-      InputError: `output` cannot be written to, or holds files that are not of synthetic
-        logs and are not to be overwritten.
+      InputError: `output` cannot be written to, or holds files that are not to be overwritten.
     """
     output = pathlib.Path(output)
     names = file_names(compressed)
     try:
-        if not overwrite and _is_of_others(output):
+        if not overwrite and output.is_dir() and any(output.iterdir()):
+            whole = (output / SUMMARY_FILE).is_file()
             raise InputError(
-                f"output={output} holds files that are no synthetic logs (no {SUMMARY_FILE} "
-                "beside them)",
+                f"output={output} holds {'synthetic logs' if whole else 'other files'} already",
                 "give an empty directory, or overwrite=True",
             )
         output.mkdir(parents=True, exist_ok=True)
@@ -132,11 +131,6 @@ def write(
     except OSError as error:
         raise InputError(f"output={output} cannot be written: {error.strerror}") from error
     return summary
-
-
-def _is_of_others(output: pathlib.Path) -> bool:
-    """Whether a directory holds anything that no whole synthetic logs are beside."""
-    return output.is_dir() and not (output / SUMMARY_FILE).is_file() and any(output.iterdir())
 
 
 def _write_logs(

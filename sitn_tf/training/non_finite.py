@@ -8,10 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from sitn_tf import schema
 from sitn_tf.data import Batch
-
-SHOWN_RECORDS = 5
 
 
 def first_not_finite(
@@ -50,17 +47,6 @@ def save_batch(path: pathlib.Path, batch: Batch) -> None:
     # Bytes of fixed width, unlike objects, are read back without pickle.
     fixed = {n: a.astype(np.bytes_) if a.dtype.hasobject else a for n, a in arrays.items()}
     np.savez(path, **fixed)
-
-
-def describe_records(batch: Batch) -> str:
-    """How many records and whose, for people: users, with the time of their request."""
-    users = batch[schema.USER_ID.name].numpy()
-    named = [user.decode(errors="replace") for user in users[:SHOWN_RECORDS]]
-    if schema.REQUEST_TIME.name in batch:
-        times = batch[schema.REQUEST_TIME.name].numpy()
-        named = [f"{user} at {time}" for user, time in zip(named, times, strict=False)]
-    more = ", ..." if len(users) > SHOWN_RECORDS else ""
-    return f"{len(users)} records ({', '.join(named)}{more})"
 
 
 @contextlib.contextmanager

@@ -222,7 +222,7 @@ def _check(run_dir: pathlib.Path, init: str, asked: bool) -> None:
       asked: whether there is to be a race.
     """
     raced, race = runs.read_json(run_dir / runs.RACE_FILE, None), runs.race_of(run_dir)
-    if raced is not None and raced["init"] != init:
+    if raced is not None and not runs.same_init(run_dir, raced["init"], init):
         raise InputError(
             f"{run_dir} holds another run (there, here: init: {raced['init']}, {init})",
             "train into another directory, or give overwrite=True",

@@ -372,8 +372,8 @@ class _Fit:
         section = self.stage.name
         return InputError(
             f"the loss is {values['loss']} and the norm of its gradient {values[GRADIENT_NORM]} at "
-            f"step {batches + 1} of epoch {epoch}, with {non_finite.describe_records(batch)}, "
-            f"saved in {path}; the first that is not finite is {first}",
+            f"step {batches + 1} of epoch {epoch}, whose records are saved in {path}; the first "
+            f"that is not finite is {first}",
             f"lower the learning rate ({section}.learning_rate=...) or bound the gradient "
             f"({section}.clip_norm=1)",
         )

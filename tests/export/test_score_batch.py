@@ -101,3 +101,32 @@ def test_what_is_no_stage_2_record_is_refused_before_the_job(servable, run_dir, 
     text.write_text("no records, but words that are long enough")
     with pytest.raises(InputError, match="has no stage-2 records"):
         score_batch.check_records(str(text))
+
+
+def test_every_file_of_the_input_is_checked(servable, monkeypatch, tmp_path):
+    checked = []
+    monkeypatch.setattr(score_batch, "check_same_ids", lambda _, file: checked.append(file))
+    for name in ("a/stage2/0", "a/stage2/1", "b/stage2/0"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+    bad = tmp_path / "b" / "stage2" / "0"
+    bad.write_text("no records, but words that are long enough")
+    with pytest.raises(InputError, match=rf"input={bad} has no stage-2 records"):
+        score_batch.score_records(str(servable / "1"), f"{tmp_path}/?/stage2/*", f"{tmp_path}/out")
+    assert [file.split("/")[-3] for file in checked] == ["a", "b"]
+
+
+def test_what_a_stopped_job_leaves_is_removed(servable, monkeypatch, tmp_path):
+    own, others = f"beam-temp-out-{'0a' * 16}", f"beam-temp-out-2-{'0a' * 16}"
+
+    def stopped(*_):
+        for name in (own, others):
+            (tmp_path / name / "part").mkdir(parents=True)
+        raise RuntimeError("stopped")
+
+    (tmp_path / "empty").write_bytes(b"")
+    monkeypatch.setattr(score_batch, "build", stopped)
+    with pytest.raises(RuntimeError, match="stopped"):
+        score_batch.score_records(str(servable / "1"), f"{tmp_path}/empty", f"{tmp_path}/out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [others, "empty"]

@@ -132,7 +132,7 @@ class TestFiles:
         monkeypatch.setattr(writing, "make_target", fail)
         before = (tmp_path / "target.jsonl.gz").read_bytes()
         with pytest.raises(RuntimeError, match="stop"):
-            writing.write(dataclasses.replace(SMALL, seed=1), tmp_path)
+            writing.write(dataclasses.replace(SMALL, seed=1), tmp_path, overwrite=True)
         assert not list(tmp_path.glob("*.tmp"))
         assert not (tmp_path / "synthetic.json").exists()
         assert (tmp_path / "target.jsonl.gz").read_bytes() == before
@@ -398,12 +398,17 @@ class TestCommand:
 
     def test_files_of_others_are_not_overwritten(self, tmp_path):
         (tmp_path / "source.jsonl.gz").write_text("mine")
-        with pytest.raises(InputError, match=r"holds files that are no synthetic logs .*overwrite"):
+        with pytest.raises(InputError, match=r"holds other files already: .*overwrite=True"):
             writing.write(SMALL, tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["source.jsonl.gz"]
         assert (tmp_path / "source.jsonl.gz").read_text() == "mine"
         writing.write(SMALL, tmp_path, overwrite=True)
-        writing.write(SMALL, tmp_path)  # its own: no question
+
+    def test_earlier_logs_are_not_overwritten(self, tmp_path):
+        written = writing.write(SMALL, tmp_path)
+        with pytest.raises(InputError, match=r"holds synthetic logs already: .*overwrite=True"):
+            writing.write(dataclasses.replace(SMALL, seed=1), tmp_path)
+        assert json.loads((tmp_path / "synthetic.json").read_text()) == written
 
     def test_every_knob_is_a_flag_of_the_same_default(self):
         for field in dataclasses.fields(Knobs):

@@ -300,7 +300,9 @@ def test_a_finished_run_is_left_alone_and_another_is_refused(workdir, small, cap
     files = [workdir / "stage2" / name for name in (runs.HISTORY_FILE, runs.METRICS_FILE)]
     before = [file.read_text() for file in files]
     _train("2", small, workdir, "--preset=tiny")
-    assert "is finished already" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "stage2 is finished already (--overwrite trains it again): best epoch " in said
+    assert "wrote" not in said
     assert [file.read_text() for file in files] == before
     with pytest.raises(InputError, match=r"holds another run .*seed: 0, 9.*--overwrite"):
         _train("2", small, workdir, "--preset=tiny", "--seed=9")
