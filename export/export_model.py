@@ -108,7 +108,7 @@ def main(_: list[str]) -> None:
             removed = version_files.retain(servable, _KEEP.value)
         if removed:
             print(f"removed versions {', '.join(map(str, removed))}")
-    print(f"next: python -m export.verify --servable={made}")
+    print("next:", cli.shell("export.verify", f"--servable={made}"))
 
 
 if __name__ == "__main__":

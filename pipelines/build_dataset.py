@@ -208,7 +208,8 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
         rows += [f"note: no {d} item has a vector" for d in schema.DOMAINS if d not in having]
     lines = sum(manifest.lines[d]["total"] for d in schema.DOMAINS if d in manifest.lines)
     rows.append(f"{output} in {seconds:.1f} s ({lines / max(seconds, 1e-9):,.0f} lines/s)")
-    rows.append(f"next: python -m sitn_tf.train --stage=1 --data_dir={output} --workdir=RUN")
+    following = cli.shell("sitn_tf.train", "--stage=1", f"--data_dir={output}", "--workdir=RUN")
+    rows.append(f"next: {following}")
     return "\n".join(rows[: 1 + len(manifest.lines)] + details + rows[1 + len(manifest.lines) :])
 
 

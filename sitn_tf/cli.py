@@ -49,6 +49,11 @@ def command(flag_values: flags.FlagValues, module: str) -> str:
     """The command that gives these flags: `python -m sitn_tf.train --stage=2`."""
     given = [flag_values[name].serialize() for name in flag_values if flag_values[name].present]
     words = [word for text in given for word in text.split("\n")]
+    return shell(module, *words)
+
+
+def shell(module: str, *words: str) -> str:
+    """The command of a module, as a shell takes it whatever its words hold."""
     return shlex.join(["python", "-m", module, *words])
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, quiet, runs, schema, whole_files
+from sitn_tf import cli, quiet, runs, schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions, metrics
 from sitn_tf.item_tables import ItemTable
@@ -51,9 +51,10 @@ def main(_: list[str]) -> None:
         kept = f" and predictions-{_SPLIT.value}.npz" if _KEEP.value else ""
         print(f"wrote {run_dir}/metrics.json{kept}")
     if len(_RUN_DIRS.value) > 1:
-        compared = " ".join(f"--run_dir={run_dir}" for run_dir in _RUN_DIRS.value)
-        print(f"next: python -m sitn_tf.report {compared} --split={_SPLIT.value}")
-    print(f"next: python -m export.export_model --run_dir={_RUN_DIRS.value[0]} --output=SERVABLE")
+        compared = [f"--run_dir={run_dir}" for run_dir in _RUN_DIRS.value]
+        print("next:", cli.shell("sitn_tf.report", *compared, f"--split={_SPLIT.value}"))
+    exported = f"--run_dir={_RUN_DIRS.value[0]}"
+    print("next:", cli.shell("export.export_model", exported, "--output=SERVABLE"))
 
 
 def evaluate(
@@ -127,7 +128,7 @@ def evaluate_run(
     if keep_predictions:
         kept_predictions.write(scored, run.run_dir, split)
     row |= told_weight(run.scorer) | unclicked_shares(run.tables[schema.TARGET], scored.candidate)
-    whole_files.write_json(run.run_dir / runs.METRICS_FILE, run.metrics | {split: row})
+    runs.write_metrics(run.run_dir, split, row)
     popularity = run.tables[schema.TARGET].count[scored.candidate].astype(np.float64)
     references = {"item popularity": _ranking_metrics(scored.label, popularity, scored.request)}
     if scored.logged_score is not None:

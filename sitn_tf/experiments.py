@@ -14,7 +14,7 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, markdown, schema, whole_files
+from sitn_tf import cli, locks, markdown, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.page import Section, page
 from sitn_tf.studies import figure3, search
@@ -72,6 +72,12 @@ def main(_: list[str]) -> None:
         settings=_SET.value,
         name=_STUDY.value,
     )
+    with locks.held(locks.beside(workdir), f"workdir={workdir}"):
+        _carry_out(study, pictured)
+
+
+def _carry_out(study: Study, pictured: bool) -> None:
+    """Runs what is missing and writes what all came to."""
     searched: dict[str, search.Best] = {}
     if _TRIALS.value:
         study, searched = search.tune(study, _TRIALS.value, _JOBS.value)
@@ -79,7 +85,7 @@ def main(_: list[str]) -> None:
     more: list[Section] = []
     if pictured and results:
         more.append(figure3.write(study))
-        print(f"wrote {workdir / figure3.NAME}.png and .json")
+        print(f"wrote {study.workdir / figure3.NAME}.png and .json")
     if searched:
         more.append(search.section(searched))
     command = cli.command(FLAGS, "sitn_tf.experiments")

@@ -55,7 +55,7 @@ def main(_: list[str]) -> None:
         )
     print(
         f"wrote {folder}/clusters.md, clusters.json and clusters.png\n"
-        f"next: python -m sitn_tf.interests --run_dir={run_dir} --user=ID"
+        f"next: {cli.shell('sitn_tf.interests', f'--run_dir={run_dir}', '--user=ID')}"
     )
 
 

@@ -37,18 +37,23 @@ _BRIEF = flags.DEFINE_bool(
 def main(_: list[str]) -> None:
     """Compares the runs, writes both files and prints the Markdown."""
     run_dirs = [pathlib.Path(run_dir) for run_dir in _RUN_DIRS.value]
+    output = pathlib.Path(_OUTPUT.value)
+    if not output.name or output.is_dir():
+        raise InputError(
+            f"output={output} is a directory",
+            "give the path of the two files, without .md and .html",
+        )
     compared = compare(run_dirs, _DATA_DIR.value, _SPLIT.value)
-    files = write(compared, pathlib.Path(_OUTPUT.value))
+    files = write(compared, output)
     if _BRIEF.value:
         for section in transfer_sections.sections(compared):
             print(f"{section.title}: {section.answer}")
     else:
         print(files[0].read_text())
     print(f"wrote {files[0]} and {files[1]}")
-    print(
-        "next, whether other seeds say the same: python -m sitn_tf.experiments --study=transfer "
-        f"--data_dir={_DATA_DIR.value or compared.judged.info.data_dir} --workdir=STUDY --seeds=5"
-    )
+    where = f"--data_dir={_DATA_DIR.value or compared.judged.info.data_dir}"
+    words = "--study=transfer", where, "--workdir=STUDY", "--seeds=5"
+    print("next, whether other seeds say the same:", cli.shell("sitn_tf.experiments", *words))
 
 
 def compare(
@@ -82,8 +87,9 @@ def compare(
 
 def write(compared: transfer.Transfer, output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     """Writes `<output>.md` and `<output>.html`, and returns their paths."""
-    given = " ".join(f"--run_dir={run.run_dir}" for run in compared.runs)
-    command = f"python -m sitn_tf.report {given} --split={compared.split} --output={output}"
+    given = [f"--run_dir={run.run_dir}" for run in compared.runs]
+    given += [f"--split={compared.split}", f"--output={output}"]
+    command = cli.shell("sitn_tf.report", *given)
     content = (
         transfer_sections.title(compared),
         transfer_sections.asked(compared),

@@ -24,6 +24,7 @@ import pathlib
 import platform
 import shutil
 import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import sitn_tf
@@ -220,6 +221,25 @@ def read_info(run_dir: pathlib.Path) -> RunInfo:
         return RunInfo(**_read_object(run_dir / RUN_FILE))
     except TypeError as error:
         raise _damaged(run_dir / RUN_FILE, first_line(error)) from error
+
+
+def read_history(run_dir: pathlib.Path) -> list[dict[str, Any]]:
+    """An entry an epoch, one at least; raises InputError for a damaged or missing file."""
+    history = read_json(run_dir / HISTORY_FILE, None)
+    if not isinstance(history, list) or not history:
+        why = "missing" if history is None else "without an epoch"
+        raise _damaged(run_dir / HISTORY_FILE, why)
+    return history
+
+
+def write_metrics(run_dir: pathlib.Path, split: str, row: Mapping[str, float]) -> None:
+    """Adds what a split came to; of the validation split training has said more, which stays.
+
+    Read just before, so that two who score splits at a time don't lose each other's.
+    """
+    metrics = read_json(run_dir / METRICS_FILE, {})
+    metrics[split] = metrics.get(split, {}) | row
+    whole_files.write_json(run_dir / METRICS_FILE, metrics)
 
 
 def _read_object(path: pathlib.Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ field of sitn_tf/config.py.
 
 import dataclasses
 import pathlib
-import shlex
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -189,12 +188,12 @@ def _conclude(
         changed = [f"--preset={_PRESET.value}"] if _PRESET.value != "default" else []
         changed += [f"--seed={_SEED.value}"] if _SEED.value is not None else []
         changed += [f"--replicas={_REPLICAS.value}"] if _REPLICAS.value else []
-        changed += [f"--set {shlex.quote(setting)}" for setting in _SET.value]
-        command = f"python -m sitn_tf.train --stage=2 --data_dir={data_dir} --workdir={workdir}"
-        following = " ".join([command, *changed])
+        changed += [f"--set={setting}" for setting in _SET.value]
+        where = f"--data_dir={data_dir}", f"--workdir={workdir}"
+        following = cli.shell("sitn_tf.train", "--stage=2", *where, *changed)
     else:
         judged = f"validation AUC {best['auc']:.4f}"
-        following = f"python -m sitn_tf.evaluate --run_dir={workdir / stage}"
+        following = cli.shell("sitn_tf.evaluate", f"--run_dir={workdir / stage}")
     print(f"{said}: best epoch {best['epoch']}, {judged}\nnext: {following}")
 
 

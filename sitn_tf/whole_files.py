@@ -11,7 +11,7 @@ from typing import Any
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with naming(path):
         temporary.write_bytes(content)
         temporary.replace(path)

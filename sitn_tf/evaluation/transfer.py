@@ -94,7 +94,7 @@ def compare(run_dirs: Sequence[pathlib.Path], split: str) -> Transfer:
             info=runs.read_info(run_dir),
             race=runs.read_json(run_dir / runs.RACE_FILE, None),
             metrics=runs.read_json(run_dir / runs.METRICS_FILE, {}).get(split, {}),
-            history=runs.read_json(run_dir / runs.HISTORY_FILE, []),
+            history=runs.read_history(run_dir),
             predictions=kept_predictions.read(run_dir, split),
         )
         for name, run_dir in zip(short_names(run_dirs), run_dirs, strict=True)
@@ -182,6 +182,8 @@ def judged_slices(transfer: Transfer) -> int:
 
 def instead(judged: ComparedRun, other: ComparedRun) -> str:
     """How to have what another run has and the judged one has not."""
+    if other.config.seed != judged.config.seed:
+        return "first compare runs of the same seed: seeds move AUC too"
     if other.config.model.name != judged.config.model.name:
         return f"train and serve that model: --set model.name={other.config.model.name}"
     if judged.config.model.use_source and not other.config.model.use_source:

@@ -153,7 +153,7 @@ def test_a_damaged_stage_1_is_refused_before_anything_is_written(workdir, small,
 def test_the_next_command_has_the_seed(small, tmp_path, capsys):
     given = ["--preset=tiny", "--set", "stage1.epochs=1"]
     _train("1", small, tmp_path, *given, "--seed=3")
-    assert " --preset=tiny --seed=3 --set stage1.epochs=1" in capsys.readouterr().out
+    assert " --preset=tiny --seed=3 --set=stage1.epochs=1" in capsys.readouterr().out
 
 
 def test_request_features_fit_a_stage_1_that_knows_none(workdir, small, tmp_path):
@@ -396,7 +396,7 @@ def test_runs_of_two_data_sets_are_not_evaluated_together(workdir, tmp_path):
 
 def test_the_next_command_repeats_the_settings(small, tmp_path, capsys):
     _train("1", small, tmp_path, "--preset=tiny", "--set=stage1.epochs=1")
-    assert f"--workdir={tmp_path} --preset=tiny --set stage1.epochs=1\n" in capsys.readouterr().out
+    assert f"--workdir={tmp_path} --preset=tiny --set=stage1.epochs=1\n" in capsys.readouterr().out
 
 
 def test_a_stage_1_run_is_no_scorer(workdir):
