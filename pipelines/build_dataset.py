@@ -35,6 +35,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import facts, option_fields, presets
 from pipelines.job import run as job_run
+from pipelines.logs import user_hashes
 from pipelines.logs.line_counts import Account
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import ItemFields, Job
@@ -72,6 +73,7 @@ def _define_flags() -> None:
     flags.DEFINE_float("min_rating", None, "lower ratings are filtered", flag_values=FLAGS)
     for name, default in dataclasses.asdict(ItemFields()).items():
         text(f"items_{name}_field", default, f"field of the {name} in item files")
+    text("hash_user_ids", "", "file of a key: hashes stand for user ids, rejects lose their lines")
     option_fields.define_flags(Job, FLAGS)
 
 
@@ -260,7 +262,10 @@ def _flags_of_options() -> dict[str, str]:
 
 
 _OF_BOTH_LOGS = ("user", "item", "time")
-_NAMED_ALONE = ("train_until", "validation_until", "min_source_history", "min_target_history")
+_NAMED_ALONE = (
+    *("train_until", "validation_until", "min_source_history", "min_target_history"),
+    "hash_user_ids",
+)
 """Options that errors name without a value."""
 
 
@@ -291,7 +296,8 @@ def _build(arguments: list[str]) -> schema.Manifest:
     began = time.monotonic()
     options = beam_options(arguments)
     job = job_from_flags(FLAGS)
-    manifest = job_run.build_dataset(job, options, overwrite=FLAGS.overwrite)
+    key = user_hashes.read_key(FLAGS.hash_user_ids) if FLAGS.hash_user_ids else None
+    manifest = job_run.build_dataset(job, options, overwrite=FLAGS.overwrite, user_key=key)
     print(report(manifest, job.output.rstrip("/"), time.monotonic() - began))
     return manifest
 

@@ -48,6 +48,7 @@ class Job:
       file_format: "auto" (by file name) or one of line_blocks.KINDS.
       item_fields: names of the fields of item files.
       title_length: words of a title that are kept.
+      hashed_users: whether hashes stand for user ids (logs/user_hashes.py).
     """
 
     logs: dict[str, str]
@@ -135,6 +136,7 @@ class Job:
         False, "also requests of the source domain, for models that learn from both"
     )
     keep_events: bool = option(False, "keep the events: the data set can be extended")
+    hashed_users: bool = False
     extends: str = option(
         "", "a data set with kept events: the logs are added to those it was made of"
     )

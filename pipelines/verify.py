@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from absl import flags
 
 from pipelines import facts, manifest_entries
+from pipelines.logs import user_hashes
 from pipelines.logs.line_counts import Account
 from pipelines.options import Job
 from pipelines.records import shards, vocabulary
@@ -37,6 +38,9 @@ from sitn_tf.errors import InputError
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", "", "the data set directory", flag_values=FLAGS)
 flags.DEFINE_bool("logs", True, "also read the logs again and compare", flag_values=FLAGS)
+flags.DEFINE_string(
+    "hash_user_ids", "", "the key's file, where the build had one", flag_values=FLAGS
+)
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 """What reading a file that is missing or damaged raises."""
 _ROUNDED = 1e-2
@@ -50,9 +54,10 @@ def _one_line(error: Exception) -> str:
 
 
 class Verifier:
-    """One data set under examination."""
+    """One data set under examination; `user_key` is what its user ids were hashed with."""
 
-    def __init__(self, data_dir: str) -> None:
+    def __init__(self, data_dir: str, user_key: bytes | None = None) -> None:
+        self._user_key = user_key
         self.root = pathlib.Path(data_dir)
         self.manifest = schema.read_manifest(data_dir)
         self.findings = Findings()
@@ -66,7 +71,17 @@ class Verifier:
             ) from error
 
     def verify(self, *, with_logs: bool) -> Findings:
-        """Makes all checks."""
+        """Makes all checks.
+
+        Raises:
+          InputError: the logs can't be compared without the key, or there was none.
+        """
+        if with_logs and self.job.hashed_users != (self._user_key is not None):
+            hashed = self.job.hashed_users
+            raise InputError(
+                f"the user ids of {self.root} are {'hashed' if hashed else 'not hashed'}",
+                "give hash_user_ids=KEYFILE, or logs=False" if hashed else "leave out the key",
+            )
         self._attempt("manifest can be read", self._manifest)
         self._attempt("checksums can be read", self._files)
         self._attempt("vocabularies and item tables can be read", self._vocabularies)
@@ -100,7 +115,9 @@ class Verifier:
                 self._attempt(_COMPARABLE, logs.finish)
 
     def _logs(self, folder: pathlib.Path) -> log_agreement.Logs:
-        return log_agreement.Logs(self.root, self.manifest, self.job, self.findings, folder)
+        return log_agreement.Logs(
+            self.root, self.manifest, self.job, self.findings, folder, self._user_key
+        )
 
     def _layout(self) -> dict[int, dict[tuple[str, str], list[str]]]:
         """By group of user shards, stage and split, the files: of their first record's group."""
@@ -292,7 +309,8 @@ def main(_: list[str]) -> int:
     if not FLAGS.data_dir:
         raise InputError("--data_dir is missing: see --help")
     quiet.import_tensorflow()
-    findings = Verifier(FLAGS.data_dir).verify(with_logs=FLAGS.logs)
+    key = user_hashes.read_key(FLAGS.hash_user_ids) if FLAGS.hash_user_ids else None
+    findings = Verifier(FLAGS.data_dir, key).verify(with_logs=FLAGS.logs)
     print(findings.table())
     if findings.wrong:
         print(f"WRONG in {len(findings.wrong)} checks: don't train on it, build the data set again")

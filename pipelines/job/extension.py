@@ -76,6 +76,11 @@ def load(job: Job, model: TitleModel | None = None) -> Carried:
 
 
 def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
+    if job.hashed_users != manifest.options.get("hashed_users", False):
+        raise InputError(
+            f"hash_user_ids is given for only one of this job and extends={job.extends}",
+            "give the same key to both, or build all anew",
+        )
     for name in (*_MUST_AGREE, *(("vector_dim",) if manifest.vectors else ())):
         if (ours := getattr(job, name)) != manifest.options[name]:
             raise InputError(

@@ -12,7 +12,15 @@ import apache_beam as beam
 
 from pipelines.job.shuffle import BlockEvents
 from pipelines.job.workspace import Work
-from pipelines.logs import event_parser, files, line_blocks, line_counts, log_format, parsed
+from pipelines.logs import (
+    event_parser,
+    files,
+    line_blocks,
+    line_counts,
+    log_format,
+    parsed,
+    user_hashes,
+)
 from pipelines.logs.line_counts import LineCounts
 from pipelines.records import item_files
 
@@ -31,6 +39,8 @@ def parse_log(element: tuple[str, line_blocks.Unit], work: Work) -> Iterator[Any
     for position, block in event_parser.parse_unit(
         unit, job.formats[domain], job.block_bytes, domain
     ):
+        if work.user_key is not None:
+            block = user_hashes.hash_users(block, work.user_key)
         yield BlockEvents(domain, (unit.index, position), block.events)
         counts = _counted(work, domain, unit, position, block)
         clicked = block.events[log_format.CLICKED].to_numpy()

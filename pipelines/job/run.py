@@ -30,7 +30,11 @@ from sitn_tf.errors import InputError
 
 
 def build_dataset(
-    job: Job, options: PipelineOptions | None = None, *, overwrite: bool = False
+    job: Job,
+    options: PipelineOptions | None = None,
+    *,
+    overwrite: bool = False,
+    user_key: bytes | None = None,
 ) -> schema.Manifest:
     """Makes the data set directory and returns its manifest.
 
@@ -38,14 +42,18 @@ def build_dataset(
       job: what to make of which logs.
       options: Beam's; by default, and for DirectRunner, its local runner runs the job.
       overwrite: replace what is at `job.output`.
+      user_key: hashes user ids; it goes to the workers and into no file.
 
     Raises:
       InputError: anything that the user can mend; nothing is left behind then.
     """
     options = PipelineOptions([]) if options is None else options
     check_runner(options)
+    if job.hashed_users and user_key is None:
+        raise InputError("hash_user_ids is missing: this job is of hashed users", "give the key")
     job = dataclasses.replace(
         job,
+        hashed_users=user_key is not None,
         # a job that extends goes on keeping events: the next day will want them
         keep_events=job.keep_events or bool(job.extends),
         output=job.output.rstrip("/"),
@@ -55,10 +63,12 @@ def build_dataset(
     files.check_reachable("output", job.output)
     with staging.locked(job.output):
         staging.clear_leftovers(job.output)
-        return _build(job, pipeline, _runner(options), overwrite)
+        return _build(job, pipeline, _runner(options), overwrite, user_key)
 
 
-def _build(job: Job, pipeline: beam.Pipeline, runner: str, overwrite: bool) -> schema.Manifest:
+def _build(
+    job: Job, pipeline: beam.Pipeline, runner: str, overwrite: bool, user_key: bytes | None
+) -> schema.Manifest:
     if not overwrite:
         staging.check_free(job.output)
     model = title_model.find(job.title_model) if job.title_model else None
@@ -67,7 +77,7 @@ def _build(job: Job, pipeline: beam.Pipeline, runner: str, overwrite: bool) -> s
     launch.announce(job, runner, to_read, carried)
     with staging.staging(job.output) as root:
         width = inputs.vector_width(job, to_read, carried)
-        work = Work(job, files.join(root, "work"), carried, width, model)
+        work = Work(job, files.join(root, "work"), carried, width, model, user_key)
         files.make_folder(work.folder)
         blocks = sum(entry.kind == LOG for entry in to_read)
         progressing = progress.printed(work.folder, blocks, job.shards)

@@ -42,7 +42,7 @@ class Work:
     """A job, where its passing files go (a folder in the data set to be), what it extends.
 
     `vector_width` is that of item vectors in the item files, 0 where they have none;
-    `title_model` makes them of titles instead.
+    `title_model` makes them of titles instead. `user_key` hashes user ids, None leaves them.
     """
 
     job: Job
@@ -50,6 +50,7 @@ class Work:
     carried: Carried = Carried()
     vector_width: int = 0
     title_model: TitleModel | None = None
+    user_key: bytes | None = dataclasses.field(default=None, repr=False)
 
     def place(self, name: str) -> str:
         return files.attempt_path(self.folder, name)

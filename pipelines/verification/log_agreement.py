@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import facts
-from pipelines.logs import event_parser, line_blocks, line_counts
+from pipelines.logs import event_parser, line_blocks, line_counts, user_hashes
 from pipelines.manifest_entries import ITEMS, LOG, REQUESTS, InputFile
 from pipelines.options import Job
 from pipelines.records import item_files, shards, vocabulary
@@ -55,10 +55,11 @@ class Logs:
         job: Job,
         findings: Findings,
         folder: pathlib.Path,
+        user_key: bytes | None = None,
     ) -> None:
-        """Reads the logs; events go to files in `folder`."""
+        """Reads the logs; events go to files in `folder`, under hashed ids where there is a key."""
         self.root, self.manifest, self.job, self.findings = root, manifest, job, findings
-        self._folder = folder
+        self._folder, self._user_key = folder, user_key
         self.tokens = {
             domain: vocabulary.read_text(str(root / schema.vocabulary_path(domain, schema.ITEM)))
             for domain in schema.DOMAINS
@@ -88,6 +89,8 @@ class Logs:
         log = self.job.formats[domain]
         for unit in self._units(domain, LOG):
             for _, block in event_parser.parse_unit(unit, log, _BLOCK_BYTES, domain):
+                if self._user_key is not None:
+                    block = user_hashes.hash_users(block, self._user_key)
                 counts = counts.merge(line_counts.LineCounts.of(block))
                 order = (counts.total, 0)
                 path = self._folder / f"{domain}-{counts.total}"

@@ -1,0 +1,58 @@
+"""Raw user ids to keyed hashes that stand for them: HMAC-SHA256 (RFC 2104).
+
+Who has the key can tell whose hash it is by trying all ids; without it nobody can. The
+key is in no file that a job leaves.
+"""
+
+import dataclasses
+import hmac
+import pathlib
+
+import pyarrow as pa
+
+from pipelines.logs import log_format
+from pipelines.logs.parsed import Parsed
+from sitn_tf.errors import InputError
+
+HEX_DIGITS = 32
+"""Of a hash that are kept: 128 bits, so that not even 10^12 users are likely to share one."""
+LEAST_KEY_BYTES = 16
+
+
+def read_key(path: str) -> bytes:
+    """The key in a local file, without white space around it.
+
+    Raises:
+      InputError: no such file, or what it holds is too short for a secret.
+    """
+    remedy = "make one: openssl rand -hex 32 > KEYFILE"
+    try:
+        key = pathlib.Path(path).read_bytes().strip()
+    except OSError as error:
+        raise InputError(f"hash_user_ids={path}: {error.strerror}", remedy) from error
+    if len(key) < LEAST_KEY_BYTES:
+        raise InputError(
+            f"hash_user_ids={path} holds {len(key)} bytes, a key has {LEAST_KEY_BYTES} at least",
+            remedy,
+        )
+    return key
+
+
+def hashed(user: str, key: bytes) -> str:
+    """What stands for a raw user id: hexadecimal digits."""
+    return hmac.digest(key, user.encode(), "sha256").hex()[:HEX_DIGITS]
+
+
+def hash_users(parsed: Parsed, key: bytes) -> Parsed:
+    """A block with hashes for its user ids, and without the text of its rejects.
+
+    A rejected line can't be told to be without a user id, so nothing of it is kept.
+    """
+    column = parsed.events[log_format.USER].combine_chunks().dictionary_encode()
+    hashes = pa.array([hashed(user, key) for user in column.dictionary.to_pylist()], pa.string())
+    place = parsed.events.schema.get_field_index(log_format.USER)
+    events = parsed.events.set_column(
+        place, parsed.events.schema.field(place), hashes.take(column.indices)
+    )
+    rejects = [dataclasses.replace(r, raw=b"", whole=False) for r in parsed.rejects]
+    return dataclasses.replace(parsed, events=events, rejects=rejects)
