@@ -32,6 +32,7 @@ env: $(STAMP)
 
 $(STAMP): setup.py
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing some 3 GB of packages into $(VENV), which takes minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(STAMP)
 

@@ -168,11 +168,12 @@ def _training(histories: Histories, baseline: str, others: Sequence[str], histor
         for arm, at in sorted(best.items(), key=lambda place: -lines[place[0]].y[place[1]])[:3]
     )
     first, named = lines.pop(baseline, None), list(lines.values())
-    parts = [named[at : at + _CURVES] for at in range(0, len(named), _CURVES)] or [[]]
+    begun = [first] if first else []
+    parts = [begun + named[at : at + _CURVES] for at in range(0, len(named) or 1, _CURVES)]
     pictures = [
         curves(
-            f"Validation {measure}: {', '.join(line.name for line in part) or baseline}",
-            [first, *part] if first else part,
+            f"Validation {measure}: {', '.join(line.name for line in part) or 'nothing yet'}",
+            part,
             "epoch",
             f"validation {measure}",
         )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sitn_tf import config, experiments, train
+from sitn_tf import config, experiments, locks, train
 from sitn_tf.errors import InputError
 from sitn_tf.studies import catalogue, runs
 from tests.commands import run_main
@@ -61,6 +61,10 @@ def test_nothing_is_written_for_a_study_that_cannot_run(small, tmp_path):
     with pytest.raises(InputError, match="no such field"):
         run_main(experiments, *flags, "--set=stage1.epoch=1")
     assert not (tmp_path / "runs").exists()
+    lock = locks.beside(tmp_path / "runs")
+    busy = pytest.raises(InputError, match=r"workdir=.* is being written by process")
+    with locks.held(lock, "another"), busy:
+        run_main(experiments, *flags)
 
 
 @pytest.mark.slow

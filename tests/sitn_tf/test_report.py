@@ -74,7 +74,7 @@ def test_only_runs_without_fitting_predictions_are_scored(run_dirs, tmp_path, ca
 def test_errors_name_the_remedy(run_dirs, tmp_path):
     def refused(match, *given):
         with pytest.raises(InputError, match=match):
-            commands.run_main(report, *given, f"--output={tmp_path / 'r'}")
+            commands.run_main(report, f"--output={tmp_path / 'r'}", *given)
 
     judged, other, _ = _flags(run_dirs)
     refused("no run_dir is given: name the run that is judged and at least one")
@@ -82,7 +82,10 @@ def test_errors_name_the_remedy(run_dirs, tmp_path):
     refused("is given twice: name each run once", judged, judged)
     refused("--split=dev is not one of: train, validation, test", judged, other, "--split=dev")
     refused("nowhere holds no run of stage 2: train one", judged, "--run_dir=nowhere")
+    refused(r"--output=\. is a directory: give the path of the two files", "--output=.")
     run_dir = shutil.copytree(run_dirs[1], tmp_path / "run")
+    (run_dir / runs.HISTORY_FILE).unlink()
+    refused(r"history\.json is damaged \(missing\)", judged, f"--run_dir={run_dir}")
     info = dataclasses.replace(runs.read_info(run_dir), dataset_hash="d2")
     whole_files.write_json(run_dir / runs.RUN_FILE, dataclasses.asdict(info))
     refused(r"was trained on the data set d2, .* on d1: ", judged, f"--run_dir={run_dir}")

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sitn_tf import checkpoints, config, data, evaluate, runs, schema, train, trained_models
+from sitn_tf import (
+    checkpoints,
+    config,
+    data,
+    evaluate,
+    runs,
+    schema,
+    train,
+    trained_models,
+    whole_files,
+)
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions, metrics
 from sitn_tf.evaluation.predictions import predict
@@ -261,6 +271,14 @@ def test_evaluate_writes_metrics_and_prints_the_references(workdir, capsys):
     metrics = json.loads((workdir / "stage2" / "metrics.json").read_text())
     assert set(evaluate.COLUMNS) <= set(metrics["test"])
     assert f"{metrics['test']['unclicked']:.2%} of the candidates have no click" in printed
+
+
+def test_what_a_split_came_to_is_added_to_what_training_said_of_it(tmp_path):
+    whole_files.write_json(tmp_path / "metrics.json", {"validation": {"epoch": 3, "auc": 0.5}})
+    runs.write_metrics(tmp_path, "validation", {"auc": 0.6})
+    runs.write_metrics(tmp_path, "test", {"auc": 0.7})
+    expected = {"validation": {"epoch": 3, "auc": 0.6}, "test": {"auc": 0.7}}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == expected
 
 
 def test_kept_predictions_are_those_of_the_metrics(workdir, small, capsys):

@@ -158,6 +158,8 @@ def test_a_remedy_names_what_the_other_run_is_without(compared, ours, theirs, ra
     judged = dataclasses.replace(judged, race={"starts": {}} if raced else None)
     found = transfer.instead(judged, other)
     assert re.match(remedy, found)
+    of_another_seed = dataclasses.replace(other, config=dataclasses.replace(other.config, seed=9))
+    assert transfer.instead(judged, of_another_seed).startswith("first compare runs of the same se")
 
 
 def test_predictions_of_another_split_are_not_compared(compared, tmp_path):
