@@ -31,7 +31,7 @@ _KEEP = flags.DEFINE_bool(
     flag_values=FLAGS,
 )
 
-COLUMNS = ("auc", "gauc", "log_loss", "normalised_entropy", "calibration_error")
+COLUMNS = ("auc", *metrics.TITLES)
 
 Row = dict[str, float]
 

@@ -79,6 +79,10 @@ class MadeBy(NamedTuple):
     facts: Mapping[str, str] = {}
 
 
+Content = tuple[str, str, list[Section], MadeBy]
+"""The arguments of `page`, and of `markdown.document`, which makes the same of them."""
+
+
 def page(title: str, asked: str, sections: Sequence[Section], made_by: MadeBy | None = None) -> str:
     """The whole page as an HTML file.
 

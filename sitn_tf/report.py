@@ -16,7 +16,8 @@ from absl import flags
 from sitn_tf import cli, evaluate, markdown, quiet, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions, transfer, transfer_sections
-from sitn_tf.page import page
+from sitn_tf.evaluation.kept_predictions import Predictions
+from sitn_tf.page import Content, page
 
 FLAGS = flags.FlagValues()
 _RUN_DIRS = flags.DEFINE_multi_string(
@@ -44,9 +45,10 @@ def main(_: list[str]) -> None:
             "give the path of the two files, without .md and .html",
         )
     compared = compare(run_dirs, _DATA_DIR.value, _SPLIT.value)
-    files = write(compared, output)
+    content = content_of(compared, output)
+    files = write(content, output)
     if _BRIEF.value:
-        for section in transfer_sections.sections(compared):
+        for section in content[2]:
             print(f"{section.title}: {section.answer}")
     else:
         print(files[0].read_text())
@@ -75,27 +77,34 @@ def compare(
     evaluate.check_split(split)
     evaluate.check_one_data_set(run_dirs)
     transfer.short_names(run_dirs)
-    for run_dir in run_dirs:
+
+    def read(run_dir: pathlib.Path, split: str) -> Predictions:
         try:
-            kept_predictions.read(run_dir, split)
+            return kept_predictions.read(run_dir, split)
         except InputError as missing:
             print(f"scoring {run_dir}: {missing.message}", flush=True)
             quiet.import_tensorflow()
             evaluate.evaluate_run(run_dir, data_dir, split, keep_predictions=True)
-    return transfer.compare(run_dirs, split)
+            return kept_predictions.read(run_dir, split)
+
+    return transfer.compare(run_dirs, split, read)
 
 
-def write(compared: transfer.Transfer, output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Writes `<output>.md` and `<output>.html`, and returns their paths."""
+def content_of(compared: transfer.Transfer, output: pathlib.Path) -> Content:
+    """Of the report, whose command wrote to `output`."""
     given = [f"--run_dir={run.run_dir}" for run in compared.runs]
     given += [f"--split={compared.split}", f"--output={output}"]
     command = cli.shell("sitn_tf.report", *given)
-    content = (
+    return (
         transfer_sections.title(compared),
         transfer_sections.asked(compared),
         transfer_sections.sections(compared),
         transfer_sections.made_by(compared, command),
     )
+
+
+def write(content: Content, output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """Writes `<output>.md` and `<output>.html`, and returns their paths."""
     output.parent.mkdir(parents=True, exist_ok=True)
     files = output.with_name(f"{output.name}.md"), output.with_name(f"{output.name}.html")
     whole_files.write_text(files[0], markdown.document(*content))

@@ -68,6 +68,11 @@ class RunInfo:
     init: str
     versions: dict[str, str]
 
+    @property
+    def told_versions(self) -> str:
+        """For people."""
+        return ", ".join(f"{name} {version}" for name, version in self.versions.items())
+
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that weights depend on."""

@@ -46,15 +46,19 @@ def find(data_dir: str | pathlib.Path, stage: str, split: str, lossy: bool = Fal
     Raises:
       InputError: one of them is missing, as the names of the others tell.
     """
-    pattern = pathlib.Path(data_dir) / schema.shard_glob(stage, split)
-    found = sorted(tf.io.gfile.glob(str(pattern)))
+    found = sorted(tf.io.gfile.glob(str(pathlib.Path(data_dir) / schema.shard_glob(stage, split))))
     places = [place for place in map(_PLACE.search, found) if place]
     if places and not lossy:
         missing = {*range(int(places[0][2]))} - {int(place[1]) for place in places}
         if missing:
-            name = f"{min(missing):05d}-of-{places[0][2]}"
-            raise InputError(f"{str(pattern).removesuffix('*')}{name} is missing", _REMEDY)
+            name = f"{_prefix(stage, split)}{min(missing):05d}-of-{places[0][2]}"
+            raise InputError(f"{pathlib.Path(data_dir) / name} is missing", _REMEDY)
     return found
+
+
+def _prefix(stage: str, split: str) -> str:
+    """Of the names of a split's shards in a data set directory."""
+    return schema.shard_glob(stage, split).removesuffix("*")
 
 
 def damage(
@@ -65,10 +69,9 @@ def damage(
     for stage in stages:
         for split in schema.SPLITS[stage]:
             there = {
-                str(pathlib.Path(path).relative_to(root))
-                for path in root.glob(schema.shard_glob(stage, split))
+                str(path.relative_to(root)) for path in root.glob(schema.shard_glob(stage, split))
             }
-            prefix = schema.shard_glob(stage, split).removesuffix("*")
+            prefix = _prefix(stage, split)
             told = {name for name in manifest.shards if name.startswith(prefix)}
             for shard in sorted(there | told):
                 expected = manifest.shards.get(shard)
@@ -131,7 +134,7 @@ def skipped(
 
 def of_split(lost: Mapping[str, int], stage: str, split: str) -> int:
     """How many of the records that `skipped` found are of a split."""
-    prefix = schema.shard_glob(stage, split).removesuffix("*")
+    prefix = _prefix(stage, split)
     return sum(records for shard, records in lost.items() if shard.startswith(prefix))
 
 

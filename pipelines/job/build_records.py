@@ -9,11 +9,11 @@ import apache_beam as beam
 
 from pipelines import facts
 from pipelines.job import item_steps, parse_steps, preconditions, shard_steps, shuffle, title_model
-from pipelines.job.inputs import Input, units_of, whole_files
+from pipelines.job.inputs import Input, whole_files
 from pipelines.job.summary import CutoffFacts, Fact, LineFacts, Summary
 from pipelines.job.workspace import Work
 from pipelines.logs import files
-from pipelines.logs.line_blocks import Unit
+from pipelines.logs.line_blocks import Unit, units_of
 from pipelines.manifest_entries import ITEMS, LOG
 from pipelines.records.shards import group_of
 from sitn_tf import schema

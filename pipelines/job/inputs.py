@@ -1,7 +1,7 @@
 """A job's patterns to the units that its workers read."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pipelines.job.workspace import Carried
 from pipelines.logs import line_blocks, log_format
@@ -50,22 +50,6 @@ def whole_files(units: Iterable[line_blocks.Unit]) -> list[line_blocks.Unit]:
         first = files.setdefault(unit.path, unit)
         files[unit.path] = dataclasses.replace(first, end=unit.end)
     return list(files.values())
-
-
-def units_of(whole: line_blocks.Unit, block_bytes: int) -> Iterator[line_blocks.Unit]:
-    """The units that `whole_files` made one of: of `block_bytes` or, of Parquet, row groups."""
-    if whole.gzipped:
-        yield whole
-        return
-    row_groups = whole.kind == "parquet"
-    step = 1 if row_groups else block_bytes
-    for begin in range(whole.start, whole.end, step):
-        yield dataclasses.replace(
-            whole,
-            start=begin,
-            end=min(begin + step, whole.end),
-            at_line_start=row_groups or begin == whole.start,
-        )
 
 
 def vector_width(job: Job, inputs: list[Input], carried: Carried) -> int:

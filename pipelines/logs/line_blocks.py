@@ -114,27 +114,33 @@ def plan(field: str, patterns: str, given_kind: str, block_bytes: int) -> list[U
     for index, (path, size) in enumerate(sorted(paths.items())):
         if size:
             kind, gzipped = kind_of(path, given_kind)
-            pieces = _units_of_file(path, index, kind, gzipped, size, block_bytes)
-            units += [dataclasses.replace(unit, file_bytes=size) for unit in pieces]
+            units += units_of(_whole(path, index, kind, gzipped, size), block_bytes)
     return units
 
 
-def _units_of_file(
-    path: str, index: int, kind: Kind, gzipped: bool, size: int, block_bytes: int
-) -> list[Unit]:
+def _whole(path: str, index: int, kind: Kind, gzipped: bool, size: int) -> Unit:
+    """The unit that spans a file."""
     if kind == "parquet":
-        return [
-            Unit(path, index, kind, False, group, group + 1) for group in range(_row_groups(path))
-        ]
+        return Unit(path, index, kind, False, 0, _row_groups(path), file_bytes=size)
     columns, start = _header(path, gzipped) if kind == "csv" else ((), 0)
-    if gzipped:
-        return [Unit(path, index, kind, True, start, 1 << 62, True, columns)]
-    return [
-        Unit(
-            path, index, kind, False, begin, min(begin + block_bytes, size), begin == start, columns
+    end = 1 << 62 if gzipped else size
+    return Unit(path, index, kind, gzipped, start, end, columns=columns, file_bytes=size)
+
+
+def units_of(whole: Unit, block_bytes: int) -> Iterator[Unit]:
+    """The units of a file's whole: of `block_bytes` or, of Parquet, row groups."""
+    if whole.gzipped:
+        yield whole
+        return
+    row_groups = whole.kind == "parquet"
+    step = 1 if row_groups else block_bytes
+    for begin in range(whole.start, whole.end, step):
+        yield dataclasses.replace(
+            whole,
+            start=begin,
+            end=min(begin + step, whole.end),
+            at_line_start=row_groups or begin == whole.start,
         )
-        for begin in range(start, size, block_bytes)
-    ]
 
 
 def _row_groups(path: str) -> int:

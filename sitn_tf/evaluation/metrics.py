@@ -14,6 +14,15 @@ POPULARITY_WEIGHT = "popularity_weight"
 """Name, among the metrics of a split, of what popularity weighs in a scorer's logits."""
 
 
+TITLES = {
+    "gauc": "GAUC",
+    "log_loss": "log loss",
+    "normalised_entropy": "normalised entropy",
+    "calibration_error": "calibration error",
+}
+"""What people call the metrics of `click_metrics` beside AUC, by name."""
+
+
 def auc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve, ties counting half; NaN where only one class occurs.
 

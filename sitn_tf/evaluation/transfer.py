@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,12 +80,20 @@ class Transfer:
                 yield slicing, part
 
 
-def compare(run_dirs: Sequence[pathlib.Path], split: str) -> Transfer:
+def compare(
+    run_dirs: Sequence[pathlib.Path],
+    split: str,
+    read: Callable[[pathlib.Path, str], Predictions] = kept_predictions.read,
+) -> Transfer:
     """What the first run gains over each other one.
+
+    Args:
+      read: gives the predictions of a run on a split; it may write metrics of the run too.
 
     Raises:
       InputError: predictions were not kept, or not of the same candidates.
     """
+    scored = [read(run_dir, split) for run_dir in run_dirs]
     compared = [
         ComparedRun(
             name=name,
@@ -95,11 +103,10 @@ def compare(run_dirs: Sequence[pathlib.Path], split: str) -> Transfer:
             race=runs.read_json(run_dir / runs.RACE_FILE, None),
             metrics=runs.read_json(run_dir / runs.METRICS_FILE, {}).get(split, {}),
             history=runs.read_history(run_dir),
-            predictions=kept_predictions.read(run_dir, split),
+            predictions=predictions,
         )
-        for name, run_dir in zip(short_names(run_dirs), run_dirs, strict=True)
+        for name, run_dir, predictions in zip(short_names(run_dirs), run_dirs, scored, strict=True)
     ]
-    scored = [run.predictions for run in compared]
     slices.check_same_candidates(scored)
     manifest = schema.Manifest.from_json((run_dirs[0] / schema.MANIFEST_FILE).read_text())
     clicks = read_item_table(run_dirs[0], manifest, schema.TARGET, (), 0).count

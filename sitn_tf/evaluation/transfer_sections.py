@@ -51,10 +51,7 @@ def sections(transfer: Transfer) -> list[Section]:
 def made_by(transfer: Transfer, command: str) -> MadeBy:
     """The command, and whatever the numbers depend on."""
     whole = transfer.overall
-    versions = {
-        run.name: ", ".join(f"{name} {version}" for name, version in run.info.versions.items())
-        for run in transfer.runs
-    }
+    versions = {run.name: run.info.told_versions for run in transfer.runs}
     said = "; ".join(f"{name}: {version}" for name, version in versions.items())
     return MadeBy(
         [command],
@@ -85,7 +82,7 @@ def _overall(transfer: Transfer) -> Section:
         [
             Table(
                 f"The {transfer.split} split, AUC pooled over its candidates",
-                ["run", "AUC", f"gain of {judged.name}", "p", *_COLUMNS],
+                ["run", "AUC", f"gain of {judged.name}", "p", *metrics.TITLES.values()],
                 rows,
             ),
             _picture(transfer, f"Gain of {judged.name} in AUC", [("", whole)]),
@@ -96,16 +93,8 @@ def _overall(transfer: Transfer) -> Section:
     )
 
 
-_COLUMNS = {
-    "GAUC": "gauc",
-    "log loss": "log_loss",
-    "normalised entropy": "normalised_entropy",
-    "calibration error": "calibration_error",
-}
-
-
 def _row(run: ComparedRun) -> list[str]:
-    return [_number(run.metrics.get(name, math.nan)) for name in _COLUMNS.values()]
+    return [_number(run.metrics.get(name, math.nan)) for name in metrics.TITLES]
 
 
 def _hurt(transfer: Transfer) -> Section:

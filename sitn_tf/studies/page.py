@@ -7,7 +7,7 @@ import numpy as np
 
 from sitn_tf import runs, schema
 from sitn_tf.figures import Picture
-from sitn_tf.page import Alarm, MadeBy, Section, Table
+from sitn_tf.page import Alarm, Content, MadeBy, Section, Table
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
 from sitn_tf.studies import readings
 from sitn_tf.studies.runs import Study
@@ -22,9 +22,6 @@ _CURVES = 5
 Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 """By arm, of each seed, an entry an epoch."""
 
-
-Content = tuple[str, str, list[Section], MadeBy]
-"""Of `page.page` and `markdown.document`."""
 
 SIGNIFICANT = 0.05
 """P-values below it, after Holm's correction, are called above or below the baseline."""
@@ -45,7 +42,7 @@ def of_study(
         run_dir = run.stage1 if study.stage == "1" else run.stage2
         if (run.arm, run.seed) in finished and run_dir is not None:
             histories[run.arm].append(runs.read_json(run_dir / runs.HISTORY_FILE, []))
-            versions.append(", ".join(map(" ".join, runs.read_info(run_dir).versions.items())))
+            versions.append(runs.read_info(run_dir).told_versions)
     settings = {
         arm: ", ".join([*described.settings, *([] if described.pretrain else ["without stage 1"])])
         for arm, described in study.arms.items()

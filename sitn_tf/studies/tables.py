@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sitn_tf import schema
-from sitn_tf.evaluation import retrieval
+from sitn_tf.evaluation import metrics, retrieval
 from sitn_tf.evaluation.comparison import holm
 from sitn_tf.page import Table
 from sitn_tf.pictures import signed
@@ -101,16 +101,15 @@ def other_measures(results: Sequence[Result], arms: Sequence[str]) -> Table:
 
     Seconds are those of stage 1 + stage 2, and + the starts that lost a race.
     """
-    titles = ["arm", "GAUC", "log loss", "normalised entropy", "calibration error"]
+    titles = ["arm", *metrics.TITLES.values()]
     titles += ["parameters", "seconds", "each", "best epochs", "lift"]
     rows = []
     for arm in arms:
         runs = [r for r in results if r.arm == arm]
-        metrics = ("gauc", "log_loss", "normalised_entropy", "calibration_error")
         rows.append(
             [
                 arm,
-                *(_spread(".4f", [r.metrics.get(name) for r in runs]) for name in metrics),
+                *(_spread(".4f", [r.metrics.get(name) for r in runs]) for name in metrics.TITLES),
                 _spread(",.0f", [r.parameters for r in runs]),
                 _spread(".0f", [sum(r.seconds.values()) or None for r in runs]),
                 _by_stage(".0f", [r.seconds for r in runs]),

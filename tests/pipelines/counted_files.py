@@ -9,6 +9,8 @@ import threading
 
 from apache_beam.io import filesystem
 
+from tests.pipelines.object_names import ObjectNames
+
 
 class Store:
     """The objects by their whole names, and how often which operation was asked for."""
@@ -72,32 +74,27 @@ class _Writing(io.BytesIO):
         super().close()
 
 
-class CountedFiles(filesystem.FileSystem):
-    """Beam's interface to `STORE`: names with slashes, and no folders."""
+class CountedFiles(ObjectNames, filesystem.FileSystem):
+    """Beam's interface to `STORE`."""
 
     @classmethod
     def scheme(cls) -> str:
         return "count"
 
-    def join(self, basepath, *paths):
-        return "/".join([basepath.rstrip("/"), *paths])
+    def all_names(self):
+        return STORE.objects
 
-    def split(self, path):
-        return tuple(path.rsplit("/", 1))
+    def move(self, old, new):
+        STORE.count("renames")
+        STORE.objects[new] = STORE.objects.pop(old)
 
-    def has_dirs(self):
-        return False
-
-    def mkdirs(self, path):
-        raise NotImplementedError("an object store has no folders")
-
-    def _names(self, prefix):
-        return sorted(name for name in STORE.objects if name.startswith(prefix))
+    def remove(self, name):
+        STORE.count("deletes")
+        del STORE.objects[name]
 
     def _list(self, prefix):
         STORE.count("lists")
-        for name in self._names(prefix):
-            yield filesystem.FileMetadata(name, len(STORE.objects[name]))
+        yield from super()._list(prefix)
 
     def create(self, path, mime_type="", compression_type="auto"):
         STORE.count("creates")
@@ -107,33 +104,9 @@ class CountedFiles(filesystem.FileSystem):
         STORE.count("opens")
         return io.BufferedReader(_Reading(STORE.objects[path]), BUFFER_BYTES)
 
-    def rename(self, sources, destinations):
-        for old, new in zip(sources, destinations, strict=True):
-            for name in self._names(old) if old.endswith("/") else [old]:
-                STORE.count("renames")
-                STORE.objects[name.replace(old, new, 1)] = STORE.objects.pop(name)
-
     def exists(self, path):
         STORE.count("looks")
         return path in STORE.objects
 
-    def delete(self, paths):
-        for path in paths:
-            for name in self._names(path) if path.endswith("/") else [path]:
-                STORE.count("deletes")
-                del STORE.objects[name]
-
-    def copy(self, sources, destinations):
-        raise NotImplementedError
-
     def size(self, path):
         return len(STORE.objects[path])
-
-    def last_updated(self, path):
-        raise NotImplementedError
-
-    def checksum(self, path):
-        raise NotImplementedError
-
-    def metadata(self, path):
-        return filesystem.FileMetadata(path, self.size(path))

@@ -41,7 +41,7 @@ def test_a_file_travels_whole_and_is_divided_as_planned(tmp_path, name):
     assert len(planned) == {"a.jsonl": 16, "a.csv": 14, "a.csv.gz": 2, "a.parquet": 10}[name]
     whole = inputs.whole_files(planned)
     assert [unit.path for unit in whole] == [str(path), str(tmp_path / f"b{name}")]
-    assert [unit for one in whole for unit in inputs.units_of(one, 50)] == planned
+    assert [unit for one in whole for unit in line_blocks.units_of(one, 50)] == planned
 
 
 def test_what_is_said_and_where(capsys):

@@ -3,21 +3,20 @@
 import pathlib
 
 import pytest
-from apache_beam.io import filesystem, localfilesystem
+from apache_beam.io import filesystem
 
 from pipelines import build_dataset
 from pipelines.logs import files
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
+from tests.pipelines.object_names import ObjectNames
 
 STORE: dict[str, pathlib.Path] = {}
 
 
-class ObjectStore(filesystem.FileSystem):
-    """store://... as an object store has it: names with slashes, and no folders."""
-
-    local = localfilesystem.LocalFileSystem
+class ObjectStore(ObjectNames, filesystem.FileSystem):
+    """store://... in a folder."""
 
     @classmethod
     def scheme(cls):
@@ -26,28 +25,17 @@ class ObjectStore(filesystem.FileSystem):
     def _path(self, url):
         return STORE["root"] / url.removeprefix("store://")
 
-    def _names(self, prefix):
-        return [u for u in self._urls() if u.startswith(prefix)]
-
-    def _urls(self):
+    def all_names(self):
         root = STORE["root"]
         return sorted(f"store://{p.relative_to(root)}" for p in root.rglob("*") if p.is_file())
 
-    def join(self, basepath, *paths):
-        return "/".join([basepath.rstrip("/"), *paths])
+    def move(self, old, new):
+        target = self._path(new)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._path(old).rename(target)
 
-    def split(self, path):
-        return tuple(path.rsplit("/", 1))
-
-    def has_dirs(self):
-        return False
-
-    def mkdirs(self, path):
-        raise NotImplementedError("an object store has no folders")
-
-    def _list(self, prefix):
-        for url in self._names(prefix):
-            yield filesystem.FileMetadata(url, self._path(url).stat().st_size)
+    def remove(self, name):
+        self._path(name).unlink()
 
     def create(self, path, mime_type="", compression_type="auto"):
         self._path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -56,36 +44,11 @@ class ObjectStore(filesystem.FileSystem):
     def open(self, path, mime_type="", compression_type="auto"):
         return open(self._path(path), "rb")
 
-    def rename(self, sources, destinations):
-        for old, new in zip(sources, destinations, strict=True):
-            names = self._names(old) if old.endswith("/") else [old]
-            for name in names:
-                target = self._path(name.replace(old, new, 1))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                self._path(name).rename(target)
-
     def exists(self, path):
-        return path in self._urls()
-
-    def delete(self, paths):
-        for path in paths:
-            for name in self._names(path) if path.endswith("/") else [path]:
-                self._path(name).unlink()
-
-    def copy(self, sources, destinations):
-        raise NotImplementedError
+        return path in self.all_names()
 
     def size(self, path):
         return self._path(path).stat().st_size
-
-    def last_updated(self, path):
-        raise NotImplementedError
-
-    def checksum(self, path):
-        raise NotImplementedError
-
-    def metadata(self, path):
-        return filesystem.FileMetadata(path, self.size(path))
 
 
 @pytest.fixture
