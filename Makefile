@@ -26,7 +26,7 @@ ITEMS = $(if $(SOURCE_ITEMS),--source_items=$(SOURCE_ITEMS)) \
 STAGE2 = $(RUN) sitn_tf.train --stage=2 --data_dir=$(DATA) $(TRAIN)
 COMPARED = $(patsubst %,--run_dir=$(OUT)/%/stage2,sitn from_scratch no_source mean_pool)
 
-.PHONY: env quickstart line test test-slow test-real bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check clean
+.PHONY: env quickstart line drills test test-slow test-real bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check clean
 
 env: $(STAMP)
 
@@ -79,6 +79,10 @@ test-slow: $(STAMP)
 # SITN_REAL_DATA names a folder of real logs.
 test-real: $(STAMP)
 	$(BIN)/python -m pytest -m real
+
+# Faults, load and hostile input on every command: up to an hour.
+drills: $(STAMP)
+	$(RUN) tests.drills
 
 bench-pipelines: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'

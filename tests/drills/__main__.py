@@ -1,0 +1,74 @@
+"""Tries faults on every command and prints how often each was survived.
+
+    python -m tests.drills [--short] [--only=kills,damage] [--folder=FOLDER]
+
+The status is 1 where something was lost; below the table it is named, each with the command that
+repeats it. The whole takes up to an hour; --short, a sample of each drill, takes a minute.
+"""
+
+import importlib
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+
+from sitn_tf import cli, markdown
+from sitn_tf.errors import InputError
+from sitn_tf.page import Section, Table
+from tests.drills.outcome import Outcome
+
+FLAGS = flags.FlagValues()
+_SHORT = flags.DEFINE_boolean("short", False, "A sample of each drill.", flag_values=FLAGS)
+_ONLY = flags.DEFINE_list("only", [], "Drills by name; all of them if empty.", flag_values=FLAGS)
+_FOLDER = flags.DEFINE_string(
+    "folder", None, "An empty folder to keep; a temporary one if not given.", flag_values=FLAGS
+)
+
+DRILLS: dict[str, str] = {}
+"""By name, the module whose `outcomes(folder, short)` yields the rows of its part."""
+
+LOST = 1
+
+
+def main(_: list[str]) -> int:
+    """Runs the drills and prints their table; the status is `LOST` where something was."""
+    chosen = _ONLY.value or list(DRILLS)
+    for name in chosen:
+        if name not in DRILLS:
+            raise InputError(f"only={name} is not one of: {', '.join(DRILLS)}")
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="drills_") as temporary:
+        folder = pathlib.Path(_FOLDER.value or temporary)
+        found = list(run(chosen, folder.resolve(), _SHORT.value))
+    print(report(found, time.monotonic() - began))
+    return LOST if any(outcome.lost for outcome in found) else 0
+
+
+def run(names: Sequence[str], folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
+    """The outcomes of some drills, each in a folder of its own, said as they come."""
+    for name in names:
+        own = folder / name
+        own.mkdir(parents=True)
+        for outcome in importlib.import_module(DRILLS[name]).outcomes(own, short):
+            told = outcome.skipped or f"{outcome.survived} of {outcome.tried} survived"
+            print(f"{name}: {outcome.fault}: {told}", flush=True)
+            yield outcome
+
+
+def report(found: Sequence[Outcome], seconds: float) -> str:
+    """The table as Markdown, and below it what was lost."""
+    rows = [(o.fault, str(o.tried), str(o.survived), o.skipped or str(len(o.lost))) for o in found]
+    lost = [f"- {outcome.fault}: {what}" for outcome in found for what in outcome.lost]
+    tried = sum(outcome.tried for outcome in found)
+    table = Table(
+        f"{tried} times in {seconds / 60:.1f} minutes", ("fault", "tried", "survived", "lost"), rows
+    )
+    return markdown.document(
+        "Drills", "", [Section("What it survives", "", [table, "\n".join(lost)])]
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)
