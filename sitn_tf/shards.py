@@ -104,7 +104,7 @@ def describe(data_dir: str | pathlib.Path, found: list[Damage]) -> str:
         for bad in found[:_NAMED]
     ]
     more = len(found) - _NAMED
-    return "; ".join(named) + (f"; and {more} more shards" if more > 0 else "")
+    return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
 
 
 def skipped(

@@ -1,0 +1,231 @@
+"""A file that a command reads is altered, cut or missing.
+
+    python -m tests.drills.damage [--step=evaluate] [--files=config] [--show]
+
+What a command reads is seen by the files' access times, so no kind of file can be forgotten.
+Survived: it ends with status 2 and a line or two that name the file, or in what it makes of files
+that are whole. Commands that judge have to find everything.
+"""
+
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import flags
+
+from sitn_tf import cli, schema
+from tests.drills import line, programs
+from tests.drills.line import Step
+from tests.drills.outcome import Outcome
+
+FLAGS = flags.FlagValues()
+_STEP = flags.DEFINE_string("step", None, "One command.", flag_values=FLAGS)
+_FILES = flags.DEFINE_string("files", "", "Only files with this in their name.", flag_values=FLAGS)
+_SHOW = flags.DEFINE_boolean("show", False, "Print what commands say.", flag_values=FLAGS)
+
+_LINES = 3
+"""The longest error, in lines."""
+
+
+def _altered(path: pathlib.Path) -> None:
+    content = bytearray(path.read_bytes())
+    if content:
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _cut(path: pathlib.Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _emptied(path: pathlib.Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
+    "a byte altered": _altered,
+    "cut in half": _cut,
+    "empty": _emptied,
+    "missing": pathlib.Path.unlink,
+}
+
+JUDGES = (
+    Step("verify", "pipelines.verify", lambda whole, _: [f"--data_dir={whole}/data"], line.nothing),
+    Step(
+        "versions --check",
+        "export.versions",
+        lambda whole, _: [f"--servable={whole}/servable", "--check"],
+        line.nothing,
+    ),
+)
+READERS = (
+    *(step for step in line.STEPS if step.name not in ("build", "verify", "versions --prune")),
+    Step(
+        "versions",
+        "export.versions",
+        lambda whole, _: [f"--servable={whole}/servable"],
+        line.nothing,
+    ),
+    Step(
+        "versions --rollback",
+        "export.versions",
+        lambda _, own: [f"--servable={own}/servable", "--rollback"],
+        line.rolled_back,
+        changes=("servable",),
+    ),
+    Step(
+        "export of the same",
+        "export.export_model",
+        lambda whole, own: [f"--run_dir={whole}/run/stage2", f"--output={own}/servable"],
+        line.exported,
+        changes=("servable",),
+    ),
+    Step(
+        "export.verify",
+        "export.verify",
+        lambda whole, _: [f"--servable={whole}/servable/1"],
+        line.nothing,
+    ),
+    Step(
+        "report",
+        "sitn_tf.report",
+        lambda whole, own: [
+            f"--run_dir={whole}/after-evaluate/run/stage2",
+            f"--output={own}/report",
+            f"--split={schema.TEST}",
+        ],
+        line.nothing,
+    ),
+    Step(
+        "interests",
+        "sitn_tf.interests",
+        lambda whole, own: [f"--run_dir={whole}/run/stage1", f"--output={own}/interests"],
+        line.nothing,
+    ),
+    Step(
+        "vectors --user",
+        "export.vectors",
+        lambda whole, _: [f"--vectors={whole}/vectors", "--user=u25"],
+        line.nothing,
+    ),
+)
+
+
+def main(_: list[str]) -> int:
+    """Damages what one command reads, or each."""
+    lost = 0
+    steps = [s for s in (*JUDGES, *READERS) if _STEP.value in (None, s.name)]
+    with tempfile.TemporaryDirectory(prefix="damage_") as folder:
+        for outcome in damage_each(steps, pathlib.Path(folder), _FILES.value, _SHOW.value):
+            print(f"{outcome.fault}: {outcome.survived} of {outcome.tried} survived", flush=True)
+            print(*outcome.lost, sep="\n", end="\n" if outcome.lost else "")
+            lost += len(outcome.lost)
+    return 1 if lost else 0
+
+
+def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
+    """A row a command; the short drill damages what `pipelines.verify` reads."""
+    return damage_each(JUDGES[:1] if short else (*JUDGES, *READERS), folder)
+
+
+def damage_each(
+    steps: Sequence[Step], folder: pathlib.Path, files: str = "", show: bool = False
+) -> Iterator[Outcome]:
+    """Makes the line, then damages what each of some steps reads.
+
+    Args:
+      files: part of the names of the files to damage.
+      show: whether to print what commands say.
+    """
+    whole = folder / "whole"
+    line.make(whole, last="build" if steps == JUDGES[:1] else line.STEPS[-1].name)
+    for step in steps:
+        tried, lost = 0, []
+        undisturbed, read = _undisturbed(step, whole, folder / "undisturbed")
+        for path in (path for path in read if files in path.name):
+            for name, damage in DAMAGES.items():
+                what, said = _try(step, whole, folder / "own", path, damage, undisturbed)
+                tried += 1
+                told = f"{path.relative_to(whole)} {name}"
+                if show:
+                    print(f"{step.name}: {told}: {said}", flush=True)
+                if what:
+                    again = f"python -m tests.drills.damage --step='{step.name}'"
+                    lost.append(f"{told}: {what} ({again} --files={path.name})")
+        yield Outcome(f"damaged file: {step.name}", tried, tuple(lost))
+
+
+def _undisturbed(
+    step: Step, whole: pathlib.Path, own: pathlib.Path
+) -> tuple[line.Result | None, list[pathlib.Path]]:
+    """What a step comes to, and a file of each kind that it reads."""
+    step.prepare(whole, own)
+    given = {path: path for path in _files(whole)}
+    given |= {own / p.relative_to(whole / "before"): p for p in _files(whole / "before")}
+    for path in given:
+        if path.exists():
+            line.forget_access(path)
+    ended = programs.run(step.command(whole, own), own)
+    if ended.status not in (0, 1):
+        raise RuntimeError(f"{step.name}: {ended.err}")
+    read = [origin for path, origin in given.items() if line.was_read(path)]
+    kinds = {re.sub(r"\d+", "N", str(path.relative_to(whole))): path for path in read}
+    result = step.result(own)
+    shutil.rmtree(own)
+    return result, list(kinds.values())
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _try(
+    step: Step,
+    whole: pathlib.Path,
+    own: pathlib.Path,
+    path: pathlib.Path,
+    damage: Callable[[pathlib.Path], None],
+    undisturbed: line.Result | None,
+) -> tuple[str, str]:
+    """What was lost, and what the command said."""
+    content = path.read_bytes()
+    damage(path)
+    try:
+        step.prepare(whole, own)
+        ended = programs.run(step.command(whole, own), own)
+        what = _lost(step, ended, path, own, undisturbed)
+    finally:
+        path.write_bytes(content)
+        shutil.rmtree(own)
+    return what, f"{ended.status} {ended.err.strip() or ended.out.strip()[-300:]}"
+
+
+def _lost(
+    step: Step,
+    ended: programs.Ended,
+    path: pathlib.Path,
+    own: pathlib.Path,
+    undisturbed: line.Result | None,
+) -> str:
+    if "Traceback" in ended.err:
+        return f"a traceback: {ended.err.strip().splitlines()[-1][:300]}"
+    # Of a checkpoint, which is two files, the name of both; of a shard that of the shard.
+    named = path.name.split(".index")[0].split(".data-")[0] in ended.err + ended.out
+    if step in JUDGES:
+        return "" if ended.status and named else f"not found: {ended.out[-300:]}"
+    if ended.status == 0:
+        fine = undisturbed is None or line.same(step.result(own), undisturbed)
+        return "" if fine else "the command took it for whole and made something else of it"
+    *_, told = ended.err.split("error: ")
+    if ended.status != cli.USER_ERROR_STATUS:
+        return f"status {ended.status}: {told[-300:]}"
+    if not named:
+        return f"the file is not named: {told.strip()[:400]}"
+    return "" if len(told.strip().splitlines()) <= _LINES else f"a long message: {told[:300]}"
+
+
+if __name__ == "__main__":
+    cli.run(main, FLAGS)

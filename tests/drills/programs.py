@@ -1,0 +1,118 @@
+"""The project's commands as processes that a drill may kill.
+
+They are forked from a process that has imported what they need (`imported`): TensorFlow and Beam
+take some eight seconds for it, in which there is nothing to lose.
+"""
+
+import dataclasses
+import multiprocessing
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+_LONGEST = 600.0
+
+_forking = multiprocessing.get_context("forkserver")
+_forking.set_forkserver_preload(["tests.drills.imported"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A module and its flags."""
+
+    module: str
+    flags: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join((self.module, *self.flags))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a process ended.
+
+    Attributes:
+      status: exit status; of one that was killed, the signal's number, negative.
+      out, err: what it said.
+      seconds: it took.
+    """
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+class Program:
+    """A command that has been started.
+
+    Args:
+      folder: for its output, which is removed when it has ended.
+      first: called in its process before the command.
+    """
+
+    def __init__(
+        self, command: Command, folder: pathlib.Path, first: Callable[[], None] | None = None
+    ) -> None:
+        self._said = folder / f".said-{time.monotonic_ns()}"
+        self._process = _forking.Process(target=_run, args=(command, str(self._said), first))
+        self._began = time.monotonic()
+        self._process.start()
+
+    def is_running(self) -> bool:
+        return self._process.is_alive()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for its end at most so long; returns whether it came."""
+        self._process.join(seconds)
+        return not self._process.is_alive()
+
+    def kill(self) -> None:
+        """Sends SIGKILL."""
+        self._process.kill()
+
+    def end(self) -> Ended:
+        """Waits for its end; kills what takes ten minutes."""
+        if not self.wait(_LONGEST):
+            self.kill()
+            self._process.join()
+        seconds = time.monotonic() - self._began
+        said = []
+        for suffix in ("out", "err"):
+            path = self._said.with_suffix(f".{suffix}")
+            said.append(path.read_text(errors="replace") if path.exists() else "")
+            path.unlink(missing_ok=True)
+        status = self._process.exitcode
+        assert status is not None
+        return Ended(status, *said, seconds)
+
+
+def _run(command: Command, said: str, first: Callable[[], None] | None) -> None:
+    os.setsid()
+    for suffix, number in (("out", 1), ("err", 2)):
+        descriptor = os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    if first is not None:
+        first()
+    warnings.filterwarnings("ignore", ".* found in sys.modules after import", RuntimeWarning)
+    sys.argv = [command.module, *command.flags]
+    runpy.run_module(command.module, run_name="__main__", alter_sys=True)
+
+
+def run(command: Command, folder: pathlib.Path, first: Callable[[], None] | None = None) -> Ended:
+    """Runs a command to its end."""
+    return Program(command, folder, first).end()
+
+
+def run_fresh(command: Command) -> Ended:
+    """The same in a new interpreter, with a hash seed of its own."""
+    began = time.monotonic()
+    words = [sys.executable, "-m", command.module, *command.flags]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=_LONGEST)
+    return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
