@@ -15,7 +15,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from sitn_tf import locks, whole_files
@@ -30,9 +30,18 @@ UNFINISHED = ".unfinished."
 LOCK_FILE = ".lock"
 
 
-def locked(servable: pathlib.Path) -> AbstractContextManager[None]:
-    """Nobody else changes a servable meanwhile; raises InputError where somebody does."""
-    return locks.held(servable / LOCK_FILE, str(servable))
+@contextmanager
+def locked(servable: pathlib.Path) -> Iterator[None]:
+    """Nobody else changes a servable meanwhile; what killed exports left in it is removed first.
+
+    Raises:
+      InputError: somebody does.
+    """
+    with locks.held(servable / LOCK_FILE, str(servable)):
+        for folder in children(servable):
+            if folder.name.startswith(UNFINISHED):
+                shutil.rmtree(folder)
+        yield
 
 
 def present(servable: pathlib.Path) -> list[int]:
@@ -46,9 +55,19 @@ def withdrawn(servable: pathlib.Path) -> list[int]:
 
 
 def next_version(servable: pathlib.Path) -> int:
-    """One more than any version there is, was withdrawn or was pruned."""
+    """One more than any version there is, was withdrawn or was pruned.
+
+    Raises:
+      InputError: the number of the one that was pruned can't be read.
+    """
     highest = servable / HIGHEST_FILE
-    pruned = int(highest.read_text()) if highest.is_file() else 0
+    try:
+        pruned = int(highest.read_bytes()) if highest.is_file() else 0
+    except ValueError as error:
+        raise InputError(
+            f"{highest} is damaged: it holds no number",
+            "write into it the highest version that there ever was, so that none is given twice",
+        ) from error
     return max([pruned, *present(servable), *withdrawn(servable)]) + 1
 
 

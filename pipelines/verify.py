@@ -216,7 +216,7 @@ class Verifier:
                        f"{name}: {said} is not {told}")  # fmt: skip
 
     def _files(self) -> None:
-        checksums = json.loads((self.root / manifest_entries.CHECKSUMS_FILE).read_text())
+        checksums = json.loads((self.root / schema.CHECKSUMS_FILE).read_text())
         text = json.dumps(checksums, sort_keys=True).encode()
         same = manifest_entries.dataset_hash(checksums) == self.manifest.dataset_hash
         self.check("data set hash", same,
