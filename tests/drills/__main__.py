@@ -29,6 +29,9 @@ _FOLDER = flags.DEFINE_string(
 DRILLS: dict[str, str] = {
     "kills": "tests.drills.kills",
     "damage": "tests.drills.damage",
+    "disks": "tests.drills.disks",
+    "together": "tests.drills.together",
+    "determinism": "tests.drills.determinism",
 }
 """By name, the module whose `outcomes(folder, short)` yields the rows of its part."""
 
@@ -50,7 +53,10 @@ def main(_: list[str]) -> int:
 
 
 def run(names: Sequence[str], folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
-    """The outcomes of some drills, each in a folder of its own, said as they come."""
+    """The outcomes of some drills, each in a folder of its own, said as they come.
+
+    Beside these folders they share one, `line`.
+    """
     for name in names:
         own = folder / name
         own.mkdir(parents=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import flags
 
 from sitn_tf import cli, schema
-from tests.drills import line, programs
+from tests.drills import line, messages, programs
 from tests.drills.line import Step
 from tests.drills.outcome import Outcome
 
@@ -24,9 +24,6 @@ FLAGS = flags.FlagValues()
 _STEP = flags.DEFINE_string("step", None, "One command.", flag_values=FLAGS)
 _FILES = flags.DEFINE_string("files", "", "Only files with this in their name.", flag_values=FLAGS)
 _SHOW = flags.DEFINE_boolean("show", False, "Print what commands say.", flag_values=FLAGS)
-
-_LINES = 3
-"""The longest error, in lines."""
 
 
 def _altered(path: pathlib.Path) -> None:
@@ -93,7 +90,7 @@ READERS = (
         "report",
         "sitn_tf.report",
         lambda whole, own: [
-            f"--run_dir={whole}/after-evaluate/run/stage2",
+            f"--run_dir={whole}/after/evaluate/run/stage2",
             f"--output={own}/report",
             f"--split={schema.TEST}",
         ],
@@ -119,7 +116,8 @@ def main(_: list[str]) -> int:
     lost = 0
     steps = [s for s in (*JUDGES, *READERS) if _STEP.value in (None, s.name)]
     with tempfile.TemporaryDirectory(prefix="damage_") as folder:
-        for outcome in damage_each(steps, pathlib.Path(folder), _FILES.value, _SHOW.value):
+        own = pathlib.Path(folder) / "damage"
+        for outcome in damage_each(steps, own, _FILES.value, _SHOW.value):
             print(f"{outcome.fault}: {outcome.survived} of {outcome.tried} survived", flush=True)
             print(*outcome.lost, sep="\n", end="\n" if outcome.lost else "")
             lost += len(outcome.lost)
@@ -140,7 +138,7 @@ def damage_each(
       files: part of the names of the files to damage.
       show: whether to print what commands say.
     """
-    whole = folder / "whole"
+    whole = folder.parent / "line"
     line.make(whole, last="build" if steps == JUDGES[:1] else line.STEPS[-1].name)
     for step in steps:
         tried, lost = 0, []
@@ -210,21 +208,15 @@ def _lost(
     own: pathlib.Path,
     undisturbed: line.Result | None,
 ) -> str:
-    if "Traceback" in ended.err:
-        return f"a traceback: {ended.err.strip().splitlines()[-1][:300]}"
-    # Of a checkpoint, which is two files, the name of both; of a shard that of the shard.
-    named = path.name.split(".index")[0].split(".data-")[0] in ended.err + ended.out
+    # Of a checkpoint, which is two files, the name of both.
+    name = path.name.split(".index")[0].split(".data-")[0]
     if step in JUDGES:
-        return "" if ended.status and named else f"not found: {ended.out[-300:]}"
+        found = ended.status and name in ended.err + ended.out and "Traceback" not in ended.err
+        return "" if found else f"not found: {ended.out[-300:]}{ended.err[-300:]}"
     if ended.status == 0:
         fine = undisturbed is None or line.same(step.result(own), undisturbed)
         return "" if fine else "the command took it for whole and made something else of it"
-    *_, told = ended.err.split("error: ")
-    if ended.status != cli.USER_ERROR_STATUS:
-        return f"status {ended.status}: {told[-300:]}"
-    if not named:
-        return f"the file is not named: {told.strip()[:400]}"
-    return "" if len(told.strip().splitlines()) <= _LINES else f"a long message: {told[:300]}"
+    return messages.flaw(ended, name)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main(_: list[str]) -> int:
     steps = [step for step in line.STEPS if _STEP.value in (None, step.name)]
     lost = 0
     with tempfile.TemporaryDirectory(prefix="kills_") as folder:
-        for outcome in kill_each(steps, pathlib.Path(folder), _SEED.value, _TRIES.value):
+        for outcome in kill_each(steps, pathlib.Path(folder) / "kills", _SEED.value, _TRIES.value):
             print(
                 f"{outcome.fault}: {outcome.survived} of {outcome.tried}", *outcome.lost, sep="\n"
             )
@@ -52,7 +52,7 @@ def kill_each(
     steps: tuple[Step, ...] | list[Step], folder: pathlib.Path, seed: int, tries: int
 ) -> Iterator[Outcome]:
     """Makes the line up to the last of some steps, then kills each of them `tries` times."""
-    whole = folder / "whole"
+    whole = folder.parent / "line"
     seconds = line.make(whole, last=steps[-1].name)
     for step in steps:
         again = f"python -m tests.drills.kills --step='{step.name}' --seed={seed} --tries={tries}"
@@ -90,8 +90,7 @@ def kill(step: Step, whole: pathlib.Path, own: pathlib.Path, moment: float) -> s
     made = step.result(own)
     if not line.same(made, undisturbed):
         return f"given again it ended in something else: {different(made, undisturbed)}"
-    after = whole / f"after-{step.name}" if step.changes else whole
-    more = {name for name in line.names(own) if name not in line.names(after)}
+    more = line.names(own) - line.names(line.after(step, whole))
     return f"left behind: {', '.join(sorted(more))}" if more else ""
 
 

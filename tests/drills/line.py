@@ -3,7 +3,9 @@
 All of it lies in one folder, as the commands left it:
 
     logs/  data/  run/stage1/  run/stage2/  servable/1/  vectors/  scores/
-    before/    what some commands change, as it was: the run without a test, three versions
+    before/       what some commands change, as it was: the run without a test, three versions
+    after/        what they made of it, by step
+    seconds.json  how long each took
 """
 
 import json
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sitn_tf import runs, schema
+from sitn_tf import runs, schema, whole_files
 from tests.drills import programs
 from tests.drills.programs import Command
 
@@ -54,7 +56,7 @@ class Step:
 
     def prepare(self, whole: pathlib.Path, own: pathlib.Path) -> None:
         """Makes a new folder with what the command changes, as it was before."""
-        own.mkdir(parents=True)
+        own.mkdir(parents=True, exist_ok=True)
         for name in self.changes:
             shutil.copytree(whole / "before" / name, own / name)
 
@@ -257,28 +259,29 @@ STEPS = (
 )
 
 
-def write_logs(whole: pathlib.Path) -> None:
-    """The logs from which the line is made."""
-    _do(Command("pipelines.synthetic", (f"--users={_USERS}", f"--output={whole}/logs")), whole)
-
-
 def make(whole: pathlib.Path, last: str = STEPS[-1].name) -> dict[str, float]:
-    """Makes the line undisturbed, up to a step; seconds by step."""
-    whole.mkdir(parents=True, exist_ok=True)
-    write_logs(whole)
-    seconds = {}
-    for step in STEPS:
-        own = whole / ".own" if step.changes else whole
+    """Makes the line undisturbed, up to a step, as far as it is not there; seconds by step."""
+    told = whole / "seconds.json"
+    seconds: dict[str, float] = runs.read_json(told, {})
+    if not seconds:
+        whole.mkdir(parents=True)
+        logs = (f"--users={_USERS}", f"--output={whole}/logs")
+        _do(Command("pipelines.synthetic", logs), whole)
+    for step in STEPS[: [step.name for step in STEPS].index(last) + 1]:
+        if step.name in seconds:
+            continue
+        own = after(step, whole)
         if step.changes:
             _keep_before(whole, step.changes[0])
             step.prepare(whole, own)
         seconds[step.name] = _do(step.command(whole, own), whole).seconds
-        if step.changes:
-            shutil.rmtree(whole / f"after-{step.name}", ignore_errors=True)
-            own.rename(whole / f"after-{step.name}")
-        if step.name == last:
-            break
+        whole_files.write_json(told, seconds)
     return seconds
+
+
+def after(step: Step, whole: pathlib.Path) -> pathlib.Path:
+    """The folder that a step of the undisturbed line wrote into."""
+    return whole / "after" / step.name.replace(" ", "") if step.changes else whole
 
 
 def _keep_before(whole: pathlib.Path, name: str) -> None:
@@ -294,7 +297,7 @@ def _keep_before(whole: pathlib.Path, name: str) -> None:
 
 def result_of(step: Step, whole: pathlib.Path) -> Result | None:
     """What a step of the undisturbed line came to."""
-    return step.result(whole / f"after-{step.name}" if step.changes else whole)
+    return step.result(after(step, whole))
 
 
 def _do(command: Command, folder: pathlib.Path) -> programs.Ended:

@@ -110,9 +110,10 @@ def run(command: Command, folder: pathlib.Path, first: Callable[[], None] | None
     return Program(command, folder, first).end()
 
 
-def run_fresh(command: Command) -> Ended:
-    """The same in a new interpreter, with a hash seed of its own."""
+def run_fresh(command: Command, **environment: str) -> Ended:
+    """The same in a new interpreter."""
     began = time.monotonic()
     words = [sys.executable, "-m", command.module, *command.flags]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=_LONGEST)
+    surroundings = os.environ | environment
+    done = subprocess.run(words, capture_output=True, text=True, timeout=_LONGEST, env=surroundings)
     return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
