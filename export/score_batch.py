@@ -185,9 +185,10 @@ def score_records(
       options: Beam's.
 
     Raises:
-      InputError: no such version or files, or records of other items or of no requests.
+      InputError: no such version or files, a damaged version, records of other items or of no
+        requests.
     """
-    version_files.read_metadata(pathlib.Path(version))
+    version_files.check_whole(pathlib.Path(version))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
     if not matched:
         raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")

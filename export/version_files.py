@@ -21,6 +21,8 @@ from typing import Any
 from sitn_tf import locks, whole_files
 from sitn_tf.errors import InputError
 
+FORMAT = 2
+"""Of a version's directory, in its metadata; from 2 on it has checksums."""
 CHECKSUMS_FILE = "assets.extra/checksums.sha256"
 METADATA_FILE = "assets.extra/metadata.json"
 WITHDRAWN = "withdrawn."
@@ -184,12 +186,14 @@ def _digests(version_dir: pathlib.Path) -> dict[str, str]:
 def flaw(version_dir: pathlib.Path) -> str | None:
     """What is wrong with a version's files, None if they are as they were written."""
     try:
-        read_metadata(version_dir)
+        told = read_metadata(version_dir)
         text = (version_dir / CHECKSUMS_FILE).read_text()
     except InputError as error:
         return error.message
-    except OSError:
-        return None  # exported before there were checksums
+    except FileNotFoundError:
+        return f"{CHECKSUMS_FILE} is missing" if told.get("format", 1) >= FORMAT else None
+    except ValueError:
+        return f"{CHECKSUMS_FILE} cannot be read"
     written = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
     now = _digests(version_dir)
     for name in sorted(written.keys() | now.keys()):
@@ -200,6 +204,16 @@ def flaw(version_dir: pathlib.Path) -> str | None:
         if now[name] != written[name]:
             return f"{name} is not as exported"
     return None
+
+
+def check_whole(version_dir: pathlib.Path) -> None:
+    """Raises InputError unless a version's files are as they were written."""
+    damage = flaw(version_dir)
+    if damage is not None:
+        raise InputError(
+            f"{version_dir} is damaged: {damage}",
+            "bring the file back, or export it again with python -m export.export_model --force",
+        )
 
 
 def remove(version_dir: pathlib.Path) -> None:

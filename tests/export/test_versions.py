@@ -210,13 +210,21 @@ def damaged(version, how):
         version_files.write_checksums(version)
     elif how == "old and cut":
         (version / version_files.CHECKSUMS_FILE).unlink()
+        described = version_files.read_metadata(version) | {"format": 1}
+        (version / version_files.METADATA_FILE).write_text(json.dumps(described))
         damaged(version, "cut")
+    elif how == "without checksums":
+        (version / version_files.CHECKSUMS_FILE).unlink()
+    elif how == "checksums altered":
+        (version / version_files.CHECKSUMS_FILE).write_bytes(b"\xff")
 
 
 FLAWS = {
     "cut": "variables/variables.data-00000-of-00001 is not as exported",
     "missing": "assets/source.item.txt is missing",
     "added": "assets/more.txt was not exported with it",
+    "without checksums": "assets.extra/checksums.sha256 is missing",
+    "checksums altered": "assets.extra/checksums.sha256 cannot be read",
     "without metadata": "is damaged, assets.extra/metadata.json cannot be read",
     "other scores": "does not answer as at export: score, ",
     "bad warm-up": "warm-up request 0 of ",

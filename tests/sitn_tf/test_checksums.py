@@ -20,6 +20,15 @@ def test_what_is_as_it_was_built_passes(folder):
     checksums.check(folder, ("items",))
 
 
+def test_what_was_written_passes_until_it_is_altered(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"whole")
+    checksums.write(tmp_path)
+    checksums.check(tmp_path)
+    (tmp_path / "a.npy").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a.npy is damaged"):
+        checksums.check(tmp_path)
+
+
 def test_without_checksums_nothing_is_known(tmp_path):
     checksums.check(tmp_path, ("items",))
 
