@@ -166,7 +166,7 @@ def _undisturbed(
     for path in given:
         if path.exists():
             line.forget_access(path)
-    ended = programs.run(step.command(whole, own), own)
+    ended = programs.run(step.command(whole, own), whole)
     if ended.status not in (0, 1):
         raise RuntimeError(f"{step.name}: {ended.err}")
     read = [origin for path, origin in given.items() if line.was_read(path)]
@@ -193,7 +193,7 @@ def _try(
     damage(path)
     try:
         step.prepare(whole, own)
-        ended = programs.run(step.command(whole, own), own)
+        ended = programs.run(step.command(whole, own), whole)
         what = _lost(step, ended, path, own, undisturbed)
     finally:
         path.write_bytes(content)

@@ -36,7 +36,10 @@ def main(_: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="kills_") as folder:
         for outcome in kill_each(steps, pathlib.Path(folder) / "kills", _SEED.value, _TRIES.value):
             print(
-                f"{outcome.fault}: {outcome.survived} of {outcome.tried}", *outcome.lost, sep="\n"
+                f"{outcome.fault}: {outcome.survived} of {outcome.tried}",
+                *outcome.lost,
+                sep="\n",
+                flush=True,
             )
             lost += len(outcome.lost)
     return 1 if lost else 0
@@ -73,17 +76,14 @@ def kill(step: Step, whole: pathlib.Path, own: pathlib.Path, moment: float) -> s
     undisturbed = line.result_of(step, whole)
     step.prepare(whole, own)
     command = step.command(whole, own)
-    said = own.with_name(f"{own.name}-said")
-    said.mkdir()
-    program = programs.Program(command, said)
+    program = programs.Program(command, whole)
     if not program.wait(moment):
         program.kill()
     program.end()
     left = step.result(own)
     if left is not None and not line.same(left, undisturbed):
         return f"what it left looks finished and is not: {different(left, undisturbed)}"
-    ended = programs.run(command, said)
-    shutil.rmtree(said)
+    ended = programs.run(command, whole)
     refused = ended.status == cli.USER_ERROR_STATUS and any(a in ended.err for a in _ALREADY)
     if ended.status and not (refused and left is not None):
         return f"the command given again ended with {ended.status}: {ended.err[-500:]}"

@@ -9,13 +9,15 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
 
 _LONGEST = 600.0
+_SAID = ("out", "err")
 
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(["tests.drills.imported"])
@@ -52,15 +54,12 @@ class Program:
     """A command that has been started.
 
     Args:
-      folder: for its output, which is removed when it has ended.
-      first: called in its process before the command.
+      folder: for its output and its temporary files, which are removed when it has ended.
     """
 
-    def __init__(
-        self, command: Command, folder: pathlib.Path, first: Callable[[], None] | None = None
-    ) -> None:
-        self._said = folder / f".said-{time.monotonic_ns()}"
-        self._process = _forking.Process(target=_run, args=(command, str(self._said), first))
+    def __init__(self, command: Command, folder: pathlib.Path) -> None:
+        self._own = pathlib.Path(tempfile.mkdtemp(prefix=".program-", dir=folder))
+        self._process = _forking.Process(target=_run, args=(command, str(self._own)))
         self._began = time.monotonic()
         self._process.start()
 
@@ -82,32 +81,30 @@ class Program:
             self.kill()
             self._process.join()
         seconds = time.monotonic() - self._began
-        said = []
-        for suffix in ("out", "err"):
-            path = self._said.with_suffix(f".{suffix}")
-            said.append(path.read_text(errors="replace") if path.exists() else "")
-            path.unlink(missing_ok=True)
+        paths = [self._own / name for name in _SAID]
+        out, err = (path.read_text(errors="replace") if path.exists() else "" for path in paths)
+        shutil.rmtree(self._own)
         status = self._process.exitcode
         assert status is not None
-        return Ended(status, *said, seconds)
+        return Ended(status, out, err, seconds)
 
 
-def _run(command: Command, said: str, first: Callable[[], None] | None) -> None:
+def _run(command: Command, own: str) -> None:
     os.setsid()
-    for suffix, number in (("out", 1), ("err", 2)):
-        descriptor = os.open(f"{said}.{suffix}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.environ["TMPDIR"] = own
+    tempfile.tempdir = None
+    for number, name in enumerate(_SAID, 1):
+        descriptor = os.open(f"{own}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    if first is not None:
-        first()
     warnings.filterwarnings("ignore", ".* found in sys.modules after import", RuntimeWarning)
     sys.argv = [command.module, *command.flags]
     runpy.run_module(command.module, run_name="__main__", alter_sys=True)
 
 
-def run(command: Command, folder: pathlib.Path, first: Callable[[], None] | None = None) -> Ended:
+def run(command: Command, folder: pathlib.Path) -> Ended:
     """Runs a command to its end."""
-    return Program(command, folder, first).end()
+    return Program(command, folder).end()
 
 
 def run_fresh(command: Command, **environment: str) -> Ended:
