@@ -3,7 +3,7 @@
     python -m tests.drills [--short] [--only=kills,damage] [--folder=FOLDER]
 
 The status is 1 where something was lost; below the table it is named, each with the command that
-repeats it. The whole takes up to an hour; --short, a sample of each drill, takes a minute.
+repeats it. The whole takes up to an hour, --short a minute.
 """
 
 import importlib

@@ -25,25 +25,29 @@ _GONE_AFTER = (0.3, 0.6, 0.9)
 
 
 def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
-    """Three rows a command that writes; the short drill has the build alone."""
+    """Three rows a command that writes; the short drill removes the folder of a build."""
     steps = [step for step in line.STEPS if step.name in (_WRITERS[:1] if short else _WRITERS)]
-    return disturb_each(steps, folder, _SHARES[1:2] if short else _SHARES)
+    return disturb_each(steps, folder, () if short else _SHARES)
 
 
 def disturb_each(
     steps: Sequence[Step], folder: pathlib.Path, shares: Sequence[float]
 ) -> Iterator[Outcome]:
-    """Full, read-only and vanishing, for each step."""
+    """Full, read-only and vanishing, for each step.
+
+    Args:
+      shares: of a command's output for which full disks have room; none leaves out all disks.
+    """
     whole = folder.parent / "line"
     seconds = line.make(whole, last=steps[-1].name)
     refused = _may_not_mount(folder / "disk")
     for step in steps:
-        if refused:
+        if shares and refused:
             yield from (Outcome(f"{kind} disk: {step.name}", 0, (), refused) for kind in _KINDS)
-        else:
+        elif shares:
             yield _full(step, whole, folder / "disk", shares)
             yield _read_only(step, whole, folder / "disk")
-        moments = [share * seconds[step.name] for share in _GONE_AFTER[: len(shares)]]
+        moments = [share * seconds[step.name] for share in _GONE_AFTER[: max(1, len(shares))]]
         lost = [_vanishing(step, whole, folder / "gone", moment) for moment in moments]
         yield Outcome(f"vanishing folder: {step.name}", len(moments), tuple(filter(None, lost)))
 

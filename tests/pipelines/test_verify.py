@@ -329,7 +329,7 @@ def test_files_that_are_missing_or_damaged(copy):
     (data_dir / schema.CHECKSUMS_FILE).write_text("[")
     wrong = verified(data_dir).wrong
     assert "vocabularies and item tables can be read" in wrong
-    assert "checksums can be read" in wrong
+    assert "checksums.json can be read" in wrong
     change_manifest(data_dir, lambda m: m["options"].update(colour=1))
     with pytest.raises(InputError, match=r"the options in .*manifest.json are damaged .*colour"):
         verified(data_dir)
