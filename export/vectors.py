@@ -211,7 +211,8 @@ def nearest_items(
     """
     if not (folder / INFO_FILE).is_file():
         raise InputError(
-            f"{folder} holds no vectors", "write them with run_dir=RUN/stage1 and output=VECTORS"
+            f"{folder} holds no vectors, {INFO_FILE} is missing",
+            "write them with run_dir=RUN/stage1 and output=VECTORS",
         )
     checksums.check(folder)
     users = pq.read_table(folder / "users.parquet", columns=["user_id"]).column(0).to_pylist()

@@ -69,13 +69,6 @@ READERS = (
         line.nothing,
     ),
     Step(
-        "versions --rollback",
-        "export.versions",
-        lambda _, own: [f"--servable={own}/servable", "--rollback"],
-        line.rolled_back,
-        changes=("servable",),
-    ),
-    Step(
         "export of the same",
         "export.export_model",
         lambda whole, own: [f"--run_dir={whole}/run/stage2", f"--output={own}/servable"],

@@ -188,11 +188,6 @@ def _scores(own: pathlib.Path) -> Result | None:
     return {"rows": sorted(map(repr, rows))} if files else None
 
 
-def rolled_back(own: pathlib.Path) -> Result | None:
-    """Which versions there are, of what state."""
-    return {path.name: True for path in (own / "servable").iterdir() if path.is_dir()}
-
-
 def nothing(_: pathlib.Path) -> Result | None:
     """Of commands that write nothing."""
     return {}
