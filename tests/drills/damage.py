@@ -28,8 +28,7 @@ _SHOW = flags.DEFINE_boolean("show", False, "Print what commands say.", flag_val
 
 def _altered(path: pathlib.Path) -> None:
     content = bytearray(path.read_bytes())
-    if content:
-        content[len(content) // 2] ^= 0xFF
+    content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
 
 
@@ -44,6 +43,8 @@ def _emptied(path: pathlib.Path) -> None:
 
 _SAMPLED = 13
 """Of the pairs of a file and a damage the short drill tries each so manieth."""
+_KIND = re.compile(rf"\d+|{'|'.join(schema.DOMAINS)}")
+"""Files whose names differ in this only are of one kind."""
 DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
     "a byte altered": _altered,
     "cut in half": _cut,
@@ -145,7 +146,13 @@ def damage_each(
     for step in steps:
         lost = []
         undisturbed, read = _undisturbed(step, whole, folder / "undisturbed")
-        pairs = [(path, name) for path in read if files in path.name for name in DAMAGES][::every]
+        pairs = [
+            (path, name)
+            for path in read
+            if files in path.name
+            # There is nothing to alter or cut in an empty file.
+            for name in (DAMAGES if path.stat().st_size else ("missing",))
+        ][::every]
         for path, name in pairs:
             what, said = _try(step, whole, folder / "own", path, DAMAGES[name], undisturbed)
             told = f"{path.relative_to(whole)} {name}"
@@ -171,7 +178,7 @@ def _undisturbed(
     if ended.status not in (0, 1):
         raise RuntimeError(f"{step.name}: {ended.err}")
     read = [origin for path, origin in given.items() if line.was_read(path)]
-    kinds = {re.sub(r"\d+", "N", str(path.relative_to(whole))): path for path in read}
+    kinds = {_KIND.sub("*", str(path.relative_to(whole))): path for path in read}
     result = step.result(own)
     shutil.rmtree(own)
     return result, list(kinds.values())
