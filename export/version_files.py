@@ -208,6 +208,7 @@ def flaw(version_dir: pathlib.Path) -> str | None:
 
 def check_whole(version_dir: pathlib.Path) -> None:
     """Raises InputError unless a version's files are as they were written."""
+    read_metadata(version_dir)
     damage = flaw(version_dir)
     if damage is not None:
         raise InputError(
@@ -244,8 +245,8 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
         return told
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{version_dir} is damaged, {METADATA_FILE} cannot be read: "
-            "export it again with python -m export.export_model --force"
+            f"{version_dir} is damaged, {METADATA_FILE} cannot be read",
+            "export it again with python -m export.export_model --force",
         ) from error
 
 

@@ -221,8 +221,9 @@ def read_json(path: pathlib.Path, default: Any) -> Any:
 
 def read_config(run_dir: pathlib.Path) -> configs.Config:
     """A run's configuration; raises InputError for a damaged or missing one."""
+    told = _read_object(run_dir / CONFIG_FILE)
     try:
-        return configs.Config.from_dict(_read_object(run_dir / CONFIG_FILE))
+        return configs.Config.from_dict(told)
     except InputError as error:
         raise _damaged(run_dir / CONFIG_FILE, str(error)) from error
 

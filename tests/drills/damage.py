@@ -60,6 +60,12 @@ JUDGES = (
         lambda whole, _: [f"--servable={whole}/servable", "--check"],
         line.nothing,
     ),
+    Step(
+        "export.verify",
+        "export.verify",
+        lambda whole, _: [f"--servable={whole}/servable/1"],
+        line.nothing,
+    ),
 )
 READERS = (
     *(step for step in line.STEPS if step.name not in ("build", "verify", "versions --prune")),
@@ -75,22 +81,6 @@ READERS = (
         lambda whole, own: [f"--run_dir={whole}/run/stage2", f"--output={own}/servable"],
         line.exported,
         changes=("servable",),
-    ),
-    Step(
-        "export.verify",
-        "export.verify",
-        lambda whole, _: [f"--servable={whole}/servable/1"],
-        line.nothing,
-    ),
-    Step(
-        "report",
-        "sitn_tf.report",
-        lambda whole, own: [
-            f"--run_dir={whole}/after/evaluate/run/stage2",
-            f"--output={own}/report",
-            f"--split={schema.TEST}",
-        ],
-        line.nothing,
     ),
     Step(
         "interests",
