@@ -11,6 +11,7 @@ import numpy as np
 
 from export import calibration as calibrations
 from export import (
+    bill_of_materials,
     golden,
     measure,
     metadata,
@@ -119,6 +120,7 @@ def _export(
             twin = same_as_newest(made, servable)
             if twin is not None:
                 return twin, described
+        bill_of_materials.write(made)
         # What the files answer, not what this process does: TF Serving has the files only.
         verify.check(made)
         version_files.write_checksums(made)
