@@ -118,14 +118,13 @@ def _reference(distribution: importlib.metadata.Distribution) -> str:
 
 def _component(distribution: importlib.metadata.Distribution) -> dict[str, Any]:
     reference = _reference(distribution)
-    component = {
+    component: dict[str, Any] = {
         "type": "library",
         "bom-ref": reference,
         "name": _name(distribution),
         "version": distribution.version,
         "purl": reference,
     }
-    license_expression = distribution.metadata.get("License-Expression")
-    if license_expression:
-        component["licenses"] = [{"expression": license_expression}]
+    if "License-Expression" in distribution.metadata:
+        component["licenses"] = [{"expression": distribution.metadata["License-Expression"]}]
     return component

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from export import calibration as calibrations
 from export import (
     bill_of_materials,
     golden,
@@ -22,6 +21,7 @@ from export import (
     version_files,
     warmup,
 )
+from export import calibration as calibrations
 from export.calibration import Calibration
 from export.item_vectors import fold
 from export.options import ExportOptions
