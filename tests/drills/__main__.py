@@ -26,7 +26,7 @@ _FOLDER = flags.DEFINE_string(
     "folder", None, "An empty folder to keep; a temporary one if not given.", flag_values=FLAGS
 )
 
-DRILLS: dict[str, str] = {}
+DRILLS: dict[str, str] = {"load": "tests.drills.load", "hostile": "tests.drills.hostile"}
 """By name, the module whose `outcomes(folder, short)` yields the rows of its part."""
 
 LOST = 1
