@@ -8,6 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := $(BIN)/python -m
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The tested set of packages; empty for the newest that setup.py allows.
+LOCK := requirements.lock
+# What makes and audits it, in an environment of its own.
+SUPPLY := .supply
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export TF_ENABLE_ONEDNN_OPTS ?= 1
@@ -27,15 +33,32 @@ ITEMS = $(if $(SOURCE_ITEMS),--source_items=$(SOURCE_ITEMS)) \
 STAGE2 = $(RUN) sitn_tf.train --stage=2 --data_dir=$(DATA) $(TRAIN)
 COMPARED = $(patsubst %,--run_dir=$(OUT)/%/stage2,sitn from_scratch no_source mean_pool)
 
-.PHONY: env quickstart line drills test test-slow test-real bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check clean
+.PHONY: env quickstart line drills test test-slow test-real bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check lock audit clean
 
 env: $(STAMP)
 
-$(STAMP): setup.py
+$(STAMP): setup.py $(LOCK)
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing some 3 GB of packages into $(VENV), which takes minutes"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(if $(LOCK),$(INSTALL) --require-hashes --requirement $(LOCK))
+	$(INSTALL) $(if $(LOCK),--no-deps --no-build-isolation --editable .,--editable '.[dev]')
 	touch $(STAMP)
+
+# Keeps what is locked and still fits setup.py; UPGRADE=--upgrade takes the newest instead.
+lock: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/uv pip compile --quiet --extra=dev --generate-hashes $(UPGRADE) \
+	    --python-version=3.11 --python-platform=x86_64-manylinux_2_31 \
+	    --custom-compile-command='make lock' --output-file=requirements.lock setup.py
+
+# Known vulnerabilities of what is locked. Fails too where the package index does not say.
+audit: $(SUPPLY)/.installed
+	$(SUPPLY)/bin/pip-audit --strict --require-hashes --disable-pip --requirement=requirements.lock
+
+$(SUPPLY)/.installed:
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    'uv>=0.9,<1' 'pip-audit>=2.9,<3'
+	touch $@
 
 quickstart: $(STAMP)
 	rm -rf quickstart
@@ -86,7 +109,7 @@ drills: $(STAMP)
 	$(RUN) tests.drills
 
 bench-pipelines: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[benchmarks]'
+	$(INSTALL) --editable '.[benchmarks]'
 	$(RUN) tests.benchmarks.pipelines same
 	$(RUN) tests.benchmarks.pipelines throughput
 	$(RUN) tests.benchmarks.pipelines memory
@@ -125,4 +148,4 @@ types: $(STAMP)
 check: lint types test
 
 clean:
-	rm -rf quickstart $(VENV)
+	rm -rf quickstart $(VENV) $(SUPPLY)

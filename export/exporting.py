@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from export import calibration as calibrations
 from export import (
+    bill_of_materials,
     golden,
     measure,
     metadata,
@@ -21,6 +21,7 @@ from export import (
     version_files,
     warmup,
 )
+from export import calibration as calibrations
 from export.calibration import Calibration
 from export.item_vectors import fold
 from export.options import ExportOptions
@@ -117,6 +118,7 @@ def _export(
             twin = same_as_newest(made, servable)
             if twin is not None:
                 return twin, described
+        bill_of_materials.write(made)
         # What the files answer, not what this process does: TF Serving has the files only.
         verify.check(made)
         version_files.write_checksums(made)

@@ -1,4 +1,4 @@
-"""Scores stage-2 records offline with an exported version, in Beam (RunInference).
+r"""Scores stage-2 records offline with an exported version, in Beam (RunInference).
 
     python -m export.score_batch --servable=SERVABLE/1 \
         --input='DATASET/stage2/sitn_stage2-test.tfrecord-*' --output=SCORES

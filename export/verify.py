@@ -3,8 +3,8 @@
     python -m export.verify --servable=SERVABLE/1
 
 Loads the version through TensorFlow's C++ loader in a fresh process (export/native.py),
-replays its golden requests on every signature and its warm-up file, and prints one scored
-request. The run directory is not needed.
+holds its files against the checksums of the export, replays its golden requests on every
+signature and its warm-up file, and prints one scored request. The run directory is not needed.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from export import calibration, golden, native, requests, version_files
+from export import bill_of_materials, calibration, golden, native, requests, version_files
 from sitn_tf import cli, quiet, schema
 from sitn_tf.errors import InputError
 
@@ -64,12 +64,19 @@ def verify(
       run_dir: of a run whose model scores the golden requests again.
 
     Raises:
-      InputError: no such version, or it is damaged.
+      InputError: no such version, or it is damaged: a file of it is not as exported, or it does
+        not answer.
     """
     from export import warmup  # loads TensorFlow
 
     version = resolve(pathlib.Path(version))
     metadata = version_files.read_metadata(version)
+    damage = version_files.flaw(version)
+    if damage is not None:
+        raise InputError(
+            f"{version} is damaged: {damage}",
+            "export it again with python -m export.export_model --force",
+        )
     with native.Session(version) as session:
         differences = replay_goldens(session, version)
         has_warmup = (version / warmup.FILE).is_file()
@@ -234,9 +241,10 @@ def main(_: list[str]) -> int:
         print(f"error: {version} does not answer as it did at export: export it again")
     if damage is not None or not report.passes:
         return FAILED
+    image = f"{bill_of_materials.SERVER_IMAGE}:{bill_of_materials.SERVER_TAG}"
     print(
         "next: docker run -p 8500:8500 -p 8501:8501 "
-        f"-v {version.parent.resolve()}:/models/sitn -e MODEL_NAME=sitn tensorflow/serving:2.21.0 "
+        f"-v {version.parent.resolve()}:/models/sitn -e MODEL_NAME=sitn {image} "
         "--max_num_load_retries=0 --tensorflow_intra_op_parallelism=1 --grpc_max_threads=64"
     )
     return 0

@@ -1,4 +1,4 @@
-"""Turns the click logs of two domains into a data set directory.
+r"""Turns the click logs of two domains into a data set directory.
 
 On one machine:
 
@@ -51,23 +51,26 @@ _MANY_TOO_SHORT = 0.2
 
 def _define_flags() -> None:
     text = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-    text("preset", "", f"flags for well-known logs: {', '.join(presets.PRESETS)}")
-    fields = {"user": "user id", "item": "item id", "time": "time"}
+    # In this order --help has room for what most need.
     for domain in schema.DOMAINS:
         text(f"{domain}_log", "", f"click logs of the {domain} domain: files or patterns, by comma")
+    for domain in schema.DOMAINS:
         text(f"{domain}_items", "", f"item files of the {domain} domain; none by default")
+    text("output", "", "the data set directory to make")
+    flags.DEFINE_bool("overwrite", False, "replace what is at --output", flag_values=FLAGS)
+    text("preset", "", f"flags for well-known logs: {', '.join(presets.PRESETS)}")
+    text("format", "auto", "of the input files: auto (by name), jsonl, csv or parquet")
+    fields = {"user": "user id", "item": "item id", "time": "time"}
+    for name, meaning in fields.items():
+        text(f"{name}_field", getattr(LogFormat(), name), f"field of the {meaning}")
+    text("time_unit", "s", "of the time field: s, ms, us or ns since 1970")
+    text("label_field", None, "field that is 1 where an impression in the target log was clicked")
+    text("request_field", None, "field of the request that shown the impression belongs to")
+    for domain in schema.DOMAINS:
         for name, meaning in fields.items():
             of_domain = f"{meaning} in the {domain} log, if not --{name}_field"
             text(f"{domain}_{name}_field", None, of_domain)
-    for name, meaning in fields.items():
-        text(f"{name}_field", getattr(LogFormat(), name), f"field of the {meaning}")
-    text("output", "", "the data set directory to make")
-    flags.DEFINE_bool("overwrite", False, "replace what is at --output", flag_values=FLAGS)
-    text("format", "auto", "of the input files: auto (by name), jsonl, csv or parquet")
-    text("time_unit", "s", "of the time field: s, ms, us or ns since 1970")
-    text("label_field", None, "field that is 1 where an impression in the target log was clicked")
-    text("source_label_field", None, "the same for the source log")
-    text("request_field", None, "field of the request that shown the impression belongs to")
+    text("source_label_field", None, "--label_field of the source log")
     text("score_field", None, "field of the score that the target log gives an impression")
     text("rating_field", None, "field of a rating")
     flags.DEFINE_float("min_rating", None, "lower ratings are filtered", flag_values=FLAGS)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from sitn_tf import command_help
 from sitn_tf.errors import InputError
 
 USER_ERROR_STATUS = 2
@@ -133,10 +134,10 @@ def run(
     keep_unknown: bool = False,
 ) -> None:
     """Parses `sys.argv`, calls `main(unknown_flags)` and exits with its status."""
-    if "--help" in sys.argv[1:]:
-        print(sys.modules["__main__"].__doc__)
-        print(flag_values.get_help())
-        sys.exit(0)
+    for asked, text in (("--help", command_help.screen), ("--helpfull", command_help.whole)):
+        if asked in sys.argv[1:]:
+            print(text(sys.modules["__main__"].__doc__ or "", flag_values))
+            sys.exit(0)
     try:
         status = main(parse(flag_values, sys.argv, keep_unknown=keep_unknown))
     except InputError as error:

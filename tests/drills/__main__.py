@@ -32,6 +32,8 @@ DRILLS: dict[str, str] = {
     "disks": "tests.drills.disks",
     "together": "tests.drills.together",
     "determinism": "tests.drills.determinism",
+    "load": "tests.drills.load",
+    "hostile": "tests.drills.hostile",
 }
 """By name, the module whose `outcomes(folder, short)` yields the rows of its part."""
 

@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export import native
+from export import native, version_files
 from tests.export import batcher
 
 PATH = re.compile(r"/v1/models/sitn(?:/versions/(\d+))?(:predict|/metadata)?$")
@@ -58,6 +58,16 @@ class Double(prediction_service_pb2_grpc.PredictionServiceServicer):
         with self._lock:
             self.versions[number or int(version.name)] = opened
             gone = [self.versions.pop(old) for old in sorted(self.versions)[:-keep]]
+        for session in gone:
+            session.close()
+
+    def follow(self, servable: pathlib.Path, keep: int = 2) -> None:
+        """Serves the newest `keep` of a directory, as models.config's policy does, and no other."""
+        wanted = version_files.present(servable)[-keep:]
+        opened = {n: native.Session(servable / str(n)) for n in wanted if n not in self.versions}
+        with self._lock:
+            self.versions |= opened
+            gone = [self.versions.pop(old) for old in set(self.versions) - set(wanted)]
         for session in gone:
             session.close()
 

@@ -72,6 +72,7 @@ def test_verify_sees_another_model(servable, other_servable, tmp_path, capsys):
     """The check can fail: golden scores of a model with other weights."""
     broken = shutil.copytree(servable / "1", tmp_path / "1")
     shutil.copy(other_servable / "1" / golden.FILE, broken / golden.FILE)
+    version_files.write_checksums(broken)
     assert run_main(verify, f"--servable={broken}") == verify.FAILED
     assert "log-odds  FAILED" in capsys.readouterr().out
 
@@ -79,6 +80,9 @@ def test_verify_sees_another_model(servable, other_servable, tmp_path, capsys):
 def test_a_model_without_its_variables_is_damaged(servable, tmp_path):
     broken = shutil.copytree(servable / "1", tmp_path / "1")
     shutil.rmtree(broken / "variables")
+    with pytest.raises(InputError, match=r"is damaged: variables/variables\S+ is missing"):
+        run_main(verify, f"--servable={broken}")
+    version_files.write_checksums(broken)
     with pytest.raises(InputError, match="is damaged, it fails a golden request"):
         run_main(verify, f"--servable={broken}")
 

@@ -41,3 +41,11 @@ def test_what_is_no_key_is_refused_without_telling_it(tmp_path):
     assert "0123" not in str(error.value)
     with pytest.raises(InputError, match=r"hash_user_ids=.*nowhere: No such file.*openssl"):
         user_hashes.read_key(str(tmp_path / "nowhere"))
+
+
+def test_no_more_than_a_key_is_read(tmp_path):
+    """Of a log that was named by mistake, or of a device without an end."""
+    with pytest.raises(InputError, match=r"=/dev/zero holds more than 65536 bytes.*openssl"):
+        user_hashes.read_key("/dev/zero")
+    (tmp_path / "longest").write_bytes(b"k" * 65536)
+    assert len(user_hashes.read_key(str(tmp_path / "longest"))) == 65536

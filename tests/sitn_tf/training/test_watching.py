@@ -2,6 +2,10 @@
 
 import csv
 import json
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -58,6 +62,16 @@ def test_losses_and_rates_by_step_and_all_by_epoch(run_dir):
     for entry, step in zip(history, (8, 16), strict=True):
         assert train_scalars["epoch/loss", step] == pytest.approx(entry["loss"])
         assert validation["epoch/auc", step] == pytest.approx(entry["auc"])
+
+
+def test_tensorboard_reads_them(run_dir):
+    program = shutil.which("tensorboard", path=pathlib.Path(sys.executable).parent)
+    if program is None:
+        pytest.skip("tensorboard is not installed: make env")
+    command = [program, "--inspect", f"--logdir={run_dir / runs.EVENTS}", "--tag=step/loss"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[4, 8, 12, 16]" in " ".join(done.stdout.split()), done.stdout
 
 
 def test_the_history_as_a_table_is_that_of_json(run_dir):
