@@ -35,12 +35,21 @@ _SOURCE = flags.DEFINE_list("source_history", [], "Raw ids, oldest first.", flag
 _TARGET = flags.DEFINE_list("target_history", [], "Raw ids, oldest first.", flag_values=FLAGS)
 _CANDIDATES = flags.DEFINE_list("candidates", [], "Raw ids to score.", flag_values=FLAGS)
 _TIME = flags.DEFINE_integer(
-    "request_time", None, "Unix seconds, for a model of hour, weekday or idle.", flag_values=FLAGS
+    "request_time",
+    None,
+    "Unix seconds, for a model of ages, hour, weekday or idle.",
+    flag_values=FLAGS,
 )
 _HISTORY_TIME = flags.DEFINE_integer(
     "history_time", None, "Newest in both histories, for a model of idle.", flag_values=FLAGS
 )
 _USER = flags.DEFINE_string("user_id", None, "For a model of users.", flag_values=FLAGS)
+_SOURCE_TIMES = flags.DEFINE_list(
+    "source_times", None, "Of source_history, Unix seconds, for a model of ages.", flag_values=FLAGS
+)
+_TARGET_TIMES = flags.DEFINE_list(
+    "target_times", None, "Of target_history, Unix seconds, for a model of ages.", flag_values=FLAGS
+)
 _GOLDEN = flags.DEFINE_string("golden", None, "Version with golden requests.", flag_values=FLAGS)
 _LOAD = flags.DEFINE_integer("load", 0, "Golden requests to send in all.", 0, flag_values=FLAGS)
 _THREADS = flags.DEFINE_integer("threads", 4, "In flight, in load mode.", 1, flag_values=FLAGS)
@@ -154,6 +163,8 @@ def main(_: list[str]) -> int:
             _TIME.value,
             _USER.value,
             _HISTORY_TIME.value,
+            _times(_SOURCE_TIMES),
+            _times(_TARGET_TIMES),
         )
         for ctr, item in sorted(
             zip(client.score([asked])[0].tolist(), asked.candidates, strict=True), reverse=True
@@ -164,6 +175,15 @@ def main(_: list[str]) -> int:
         raise explained(error, client, asked) from error
     finally:
         client.close()
+
+
+def _times(flag: flags.FlagHolder) -> tuple[int, ...] | None:
+    """Raises InputError for what is not a number of seconds."""
+    try:
+        return None if flag.value is None else tuple(map(int, flag.value))
+    except ValueError as error:
+        given = ",".join(flag.value)
+        raise InputError(f"--{flag.name}={given} is not a list of Unix seconds") from error
 
 
 def _golden(client: Client, version: pathlib.Path, load: int, threads: int) -> int:

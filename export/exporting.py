@@ -87,7 +87,8 @@ def _export(
             outputs=options.outputs,
         ),
     )
-    context = [feature.name for feature in run.scorer.request_inputs]
+    read = (*run.scorer.click_inputs, *run.scorer.request_inputs)
+    context = [feature.name for feature in read]
     with version_files.unfinished_version(servable) as made:
         traced = graph.save(made)
 

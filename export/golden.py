@@ -94,7 +94,8 @@ def make_requests(
     Items are drawn by their clicks in training, plus one.
 
     Args:
-      context: which of requests.CONTEXT they have; some of each are missing.
+      context: which of requests.CONTEXT and requests.HISTORY_OF_TIMES they have; some of each are
+        missing.
     """
     rng = np.random.default_rng(seed)
     draw = {domain: _sampler(table, rng) for domain, table in tables.items()}
@@ -107,9 +108,14 @@ def make_requests(
             _time(rng) if reqs.REQUEST_TIME in context else None,
             _user(rng) if reqs.USER_ID in context else None,
         )
-        if reqs.HISTORY_TIME not in context:
-            return asked
-        return dataclasses.replace(asked, history_time=_earlier(rng, asked.request_time or 0))
+        told: dict[str, Any] = {}
+        if reqs.HISTORY_TIME in context:
+            told[reqs.HISTORY_TIME] = _earlier(rng, asked.request_time or 0)
+        for name, history in reqs.HISTORY_OF_TIMES.items():
+            if name in context:
+                clicks = len(getattr(asked, history))
+                told[name] = tuple(_earlier(rng, asked.request_time or 0) for _ in range(clicks))
+        return dataclasses.replace(asked, **told)
 
     return [make() for _ in range(count)]
 
@@ -163,12 +169,14 @@ def trained_logits(
 
     score = scoring_graph(run.scorer)
     longest = run.manifest.max_history
+    times = [feature.name for feature in run.scorer.click_inputs]
     context = [feature.name for feature in run.scorer.request_inputs]
 
     def logits(batch: Sequence[Request]) -> list[np.ndarray]:
-        rows = [reqs.ids_by_name(_cut(request, longest), vocabularies) for request in batch]
+        cut = [_cut(request, longest) for request in batch]
+        rows = [reqs.ids_by_name(request, vocabularies) for request in cut]
         inputs = {name: _pad_ids([row[name] for row in rows]) for name in rows[0]}
-        inputs |= reqs.context_inputs(batch, context)
+        inputs |= reqs.times_inputs(cut, times) | reqs.context_inputs(batch, context)
         answer = score({name: tf.constant(value) for name, value in inputs.items()})
         return reqs.own_scores(calibrations.apply(calibration, answer.numpy()), batch)
 
@@ -206,9 +214,10 @@ def batches(requests: Sequence[Request], size: int = BATCH) -> list[Sequence[Req
 
 
 def _cut(request: Request, longest: int) -> Request:
-    """The most recent of its histories."""
-    source, target = request.source_history[-longest:], request.target_history[-longest:]
-    return dataclasses.replace(request, source_history=source, target_history=target)
+    """The most recent of its histories, and of their times."""
+    rows = {name: getattr(request, name) for pair in reqs.HISTORY_OF_TIMES.items() for name in pair}
+    kept = {name: row and row[-longest:] for name, row in rows.items()}
+    return dataclasses.replace(request, **kept)
 
 
 def _pad_ids(rows: Sequence[Sequence[int]]) -> np.ndarray:

@@ -35,7 +35,8 @@ def served(traced: Any, data_dir: pathlib.Path, split: str) -> Predictions:
 def _requests(data_dir: pathlib.Path, split: str) -> tf.data.Dataset:
     """The first requests of a split, parsed, and serialized as `signatures.EXAMPLES`."""
     files = shards.find(data_dir, schema.STAGE2, split)
+    features = schema.read_manifest(data_dir).features_of(schema.STAGE2)
     records = tf.data.TFRecordDataset(files).take(MAX_REQUESTS)
     return records.batch(BATCH).map(
-        lambda serialized: data.parse_stage2(serialized) | {signatures.EXAMPLES: serialized}
+        lambda serialized: data.parse(serialized, features) | {signatures.EXAMPLES: serialized}
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sitn_tf import schema
+from sitn_tf.errors import InputError
 
 SERVING_DEFAULT = "serving_default"
 SCORE = "score"
@@ -19,6 +20,8 @@ TARGET_HISTORY = schema.TARGET_HISTORY.name
 CANDIDATES = schema.CANDIDATES.name
 REQUEST_TIME = schema.REQUEST_TIME.name
 HISTORY_TIME = schema.HISTORY_TIME.name
+SOURCE_TIMES = schema.SOURCE_TIMES.name
+TARGET_TIMES = schema.TARGET_TIMES.name
 USER_ID = schema.USER_ID.name
 EXAMPLES = "examples"
 ENCODER = "encoder"
@@ -33,6 +36,10 @@ CONTEXT: Mapping[str, tuple[int | str, type]] = {
     HISTORY_TIME: (0, np.int64),
 }
 """What a model may read of a request beside ids: what stands for unknown, and its dtype."""
+
+HISTORY_OF_TIMES = {SOURCE_TIMES: SOURCE_HISTORY, TARGET_TIMES: TARGET_HISTORY}
+"""The histories whose clicks a model may read the times of; 0 is not known."""
+
 Vocabulary = dict[str, int]
 
 
@@ -40,8 +47,11 @@ Vocabulary = dict[str, int]
 class Request:
     """Raw ids of what a user clicked, oldest first, and of the items to score.
 
-    When (Unix seconds) and by whom it is made, and the newest time in either history, are sent only
-    if given: a model that reads none of them has no such inputs.
+    When (Unix seconds) and by whom it is made, the newest time in either history, and the time of
+    each click are sent only if given: a model that reads none of them has no such inputs.
+
+    Raises:
+      InputError: times of a history's clicks, but not one for each.
     """
 
     source_history: tuple[str, ...]
@@ -50,6 +60,17 @@ class Request:
     request_time: int | None = None
     user_id: str | None = None
     history_time: int | None = None
+    source_times: tuple[int, ...] | None = None
+    target_times: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, history in HISTORY_OF_TIMES.items():
+            times, clicks = getattr(self, name), getattr(self, history)
+            if times is not None and len(times) != len(clicks):
+                raise InputError(
+                    f"{name} has {len(times)} times, {history} has {len(clicks)} items",
+                    "give a time for each, 0 where it is not known",
+                )
 
 
 def read_vocabulary(path: pathlib.Path) -> Vocabulary:
@@ -106,11 +127,33 @@ def context_inputs(requests: Sequence[Request], wanted: Collection[str] | None =
     return made
 
 
+def times_inputs(requests: Sequence[Request], wanted: Collection[str] | None = None) -> Inputs:
+    """When the clicks of histories were, as models that read it take it.
+
+    Args:
+      wanted: as in `context_inputs`.
+
+    Returns:
+      `source_times` and `target_times` int64, as wide as the ids that they stand beside, as far as
+      wanted; 0, which means unknown, where a request has none.
+    """
+    made: Inputs = {}
+    for name, history in HISTORY_OF_TIMES.items():
+        rows = [getattr(request, name) for request in requests]
+        if any(row is not None for row in rows) if wanted is None else name in wanted:
+            width = max(1, *(len(getattr(request, history)) for request in requests))
+            made[name] = np.zeros((len(rows), width), np.int64)
+            for i, row in enumerate(rows):
+                made[name][i, : len(row or ())] = row or ()
+    return made
+
+
 def user_inputs(requests: Sequence[Request], wanted: Collection[str] | None = None) -> Inputs:
     """Inputs of `encode_user`; `wanted` as in `context_inputs`."""
     return {
         **id_inputs(SOURCE_HISTORY, [r.source_history for r in requests]),
         **id_inputs(TARGET_HISTORY, [r.target_history for r in requests]),
+        **times_inputs(requests, wanted),
         **context_inputs(requests, wanted),
     }
 
@@ -145,6 +188,9 @@ def example(request: Request, vocabularies: Mapping[str, Vocabulary]) -> bytes:
     made = example_pb2.Example()
     for name, values in ids_by_name(request, vocabularies).items():
         made.features.feature[name].int64_list.value.extend(values)
+    for name in HISTORY_OF_TIMES:
+        if (times := getattr(request, name)) is not None:
+            made.features.feature[name].int64_list.value.extend(times)
     for name in (REQUEST_TIME, HISTORY_TIME):
         if (time := getattr(request, name)) is not None:
             made.features.feature[name].int64_list.value.append(time)
@@ -168,6 +214,8 @@ def from_dict(row: Mapping[str, Any]) -> Request:
     fields: dict[str, Any] = {name: row.get(name) for name in CONTEXT}
     for name in (SOURCE_HISTORY, TARGET_HISTORY, CANDIDATES):
         fields[name] = tuple(row[name])
+    for name in HISTORY_OF_TIMES:
+        fields[name] = None if row.get(name) is None else tuple(row[name])
     return Request(**fields)
 
 

@@ -129,22 +129,27 @@ def check_same_ids(version: str, file: str) -> None:
                 )
 
 
-def check_records(file: str) -> None:
+def check_records(file: str, version: str) -> None:
     """Refuses a file whose first record is not of stage 2, before a job fails on it.
 
     Raises:
-      InputError: not a TFRecord file, or records of something else.
+      InputError: not a TFRecord file, records of something else, or without the times of clicks
+        that the version reads.
     """
     import tensorflow as tf
 
     from sitn_tf import data
 
+    described = version_files.read_metadata(pathlib.Path(version))["signatures"]
+    read = described[requests.SCORE]["inputs"]
+    times = tuple(feature for feature in schema.TIMES_OF_DOMAIN.values() if feature.name in read)
     try:
         for serialized in tf.data.TFRecordDataset(file).batch(1).take(1):
-            data.parse_stage2(serialized)
+            data.parse(serialized, (*schema.STAGE2_FEATURES, *times))
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        timed = " of a data set built with --click_times" if times else ""
         raise InputError(
-            f"input={file} has no stage-2 records ({first_line(error)[:200]})",
+            f"input={file} has no stage-2 records{timed} ({first_line(error)[:200]})",
             "give DATASET/stage2/sitn_stage2-*.tfrecord-*",
         ) from error
 
@@ -196,7 +201,7 @@ def score_records(
     for file in {str(pathlib.Path(file).parent): file for file in files}.values():
         check_same_ids(version, file)
     for file in files:
-        check_records(file)
+        check_records(file, version)
     options = options or PipelineOptions([])
     beam_runner.local_by_default(options)
     try:

@@ -30,7 +30,9 @@ _RANKS = {
     name: rank
     for ids in (requests.SOURCE_HISTORY, requests.TARGET_HISTORY, requests.CANDIDATES)
     for name, rank in ((ids, 2), (requests.length_of(ids), 1))
-} | dict.fromkeys((*requests.CONTEXT, requests.EXAMPLES, requests.ENCODER), 1)
+}
+_RANKS |= dict.fromkeys(requests.HISTORY_OF_TIMES, 2)
+_RANKS |= dict.fromkeys((*requests.CONTEXT, requests.EXAMPLES, requests.ENCODER), 1)
 
 T = TypeVar("T")
 

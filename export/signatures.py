@@ -9,7 +9,9 @@
 Of a model that reads more of a request than its items (Scorer.request_inputs), `score` and
 `encode_user` take this context too, as far as it is read: request_time and history_time [R] int64,
 Unix seconds, and user_id [R] string. A time that is not positive and an empty user are not known;
-an Example may lack any.
+an Example may lack any. Of a model that reads when clicks were (Scorer.click_inputs), they take
+source_times [R, S] and target_times [R, T] int64, Unix seconds, too: beside each item its time; an
+Example has as many times as items.
 
 Ids of a row are raw strings, and beside each tensor stands how many of each row are real:
 source_history_length [R] int64 and so on. What lies past the length is padding whatever its
@@ -21,7 +23,8 @@ Scores are ctr [R, C] float32, the calibrated probability, and logit [R, C] floa
 log-odds; padding has ctr 0 and logit PAD_LOGIT. With outputs="ctr" the signatures give ctr
 alone, in half the bytes. An unknown id, or a number that is no id of
 this vocabulary, is the out-of-vocabulary item. Refused with INVALID_ARGUMENT: a wrong rank,
-differing numbers of rows, a length that is negative or over the row's width, over
+differing numbers of rows, times that are not as many as their items, a length that is negative or
+over the row's width, over
 `max_candidates` candidates, an Example that does not parse, numbers that are not finite, a
 user encoded by another version.
 """
@@ -44,6 +47,7 @@ from export.requests import (
     ENCODE_USER,
     ENCODER,
     EXAMPLES,
+    HISTORY_OF_TIMES,
     LOGIT,
     SCORE,
     SCORE_ENCODED,
@@ -53,7 +57,7 @@ from export.requests import (
     length_of,
 )
 from sitn_tf import data, schema
-from sitn_tf.models.scorer import History, Scorer
+from sitn_tf.models.scorer import Scorer
 
 PAD_LOGIT = -1e9
 
@@ -112,11 +116,17 @@ class Servable:
             feature.name: tf.TensorSpec([None], data.TF_DTYPES[feature.dtype], feature.name)
             for feature in scorer.request_inputs
         }
+        self._times_specs = {
+            feature.name: tf.TensorSpec([None, None], tf.int64, feature.name)
+            for feature in scorer.click_inputs
+        }
         one_user = tf.zeros([1, options.max_history], tf.int64)
         nothing = {name: tf.zeros([1], spec.dtype) for name, spec in self._context_specs.items()}
+        nothing |= dict.fromkeys(self._times_specs, one_user)
+        histories = {feature.name: one_user for feature in schema.HISTORY_OF_DOMAIN.values()}
         self._encoded_specs = {
             name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, name)
-            for name, tensor in self._encode(one_user, one_user, nothing).items()
+            for name, tensor in self._encode(histories | nothing).items()
         }
         self._encoded_specs[ENCODER] = tf.TensorSpec([None], tf.int64, ENCODER)
 
@@ -126,31 +136,30 @@ class Servable:
         """`[R]` serialized Examples → ctr and logit `[R, C]`, C the longest row's."""
         examples = tf.ensure_shape(examples, [None])
         parsed = data.parse(examples, self._scorer.reads, may_lack=True)
-        source = self._history(self._known_ids(parsed[SOURCE_HISTORY], schema.SOURCE))
-        target = self._history(self._known_ids(parsed[TARGET_HISTORY], schema.TARGET))
+        ids = {
+            domain: self._known_ids(parsed[history.name], domain)
+            for domain, history in schema.HISTORY_OF_DOMAIN.items()
+        }
         candidates = self._known_ids(parsed[CANDIDATES], schema.TARGET)
-        return self._score(self._encode(source, target, parsed), candidates)
+        return self._score(self._encode(parsed | self._histories(ids, parsed)), candidates)
 
     def score(self, **tensors: tf.Tensor) -> Tensors:
-        """Ids of histories and candidates, and context → ctr and logit `[R, C]`."""
+        """Ids of histories and candidates, times and context → ctr and logit `[R, C]`."""
         _check_rows(*tensors.values())
-        source = self._history(self._ids(tensors, SOURCE_HISTORY, schema.SOURCE))
-        target = self._history(self._ids(tensors, TARGET_HISTORY, schema.TARGET))
         candidates = self._ids(tensors, CANDIDATES, schema.TARGET)
-        return self._score(self._encode(source, target, self._context(tensors)), candidates)
+        return self._score(self._encode(self._user(tensors)), candidates)
 
     def encode_user(self, **tensors: tf.Tensor) -> Tensors:
-        """Ids of both histories, and context → tensors of R rows and otherwise fixed shapes.
+        """Ids of both histories, times and context → tensors of R rows, otherwise of fixed shapes.
 
         Sequences are padded to `max_history`, so that users encoded in different requests
         can be scored in one.
         """
         _check_rows(*tensors.values())
-        width = self.options.max_history
-        source = self._history(self._ids(tensors, SOURCE_HISTORY, schema.SOURCE), width)
-        target = self._history(self._ids(tensors, TARGET_HISTORY, schema.TARGET), width)
-        encoder = tf.fill(tf.shape(source)[:1], tf.constant(self.fingerprint, tf.int64))
-        return {**self._encode(source, target, self._context(tensors)), ENCODER: encoder}
+        user = self._user(tensors, self.options.max_history)
+        rows = tf.shape(user[TARGET_HISTORY])[:1]
+        encoder = tf.fill(rows, tf.constant(self.fingerprint, tf.int64))
+        return {**self._encode(user), ENCODER: encoder}
 
     def score_encoded(self, **tensors: tf.Tensor) -> Tensors:
         """What encode_user gave, and ids of candidates → ctr and logit `[R, C]`."""
@@ -185,9 +194,40 @@ class Servable:
         real = (tf.range(width) < length[:, tf.newaxis]) & (raw != "")
         return tf.where(real, known, tf.constant(schema.PAD_ID, tf.int64))
 
-    def _context(self, tensors: Mapping[str, tf.Tensor]) -> Tensors:
-        """What the scorer reads of requests, `[R]` each."""
-        return {name: tf.ensure_shape(tensors[name], [None]) for name in self._context_specs}
+    def _user(self, tensors: Mapping[str, tf.Tensor], width: int | None = None) -> Tensors:
+        """What is read of users: histories of ids, their times, and context `[R]`.
+
+        Args:
+          width: see `_history`.
+        """
+        for name in self._times_specs:
+            history = HISTORY_OF_TIMES[name]
+            tf.debugging.assert_equal(
+                tf.shape(tf.ensure_shape(tensors[name], [None, None])),
+                tf.shape(tf.ensure_shape(tensors[history], [None, None])),
+                f"{name} has not a time for each item of {history}",
+            )
+        ids = {
+            domain: self._ids(tensors, history.name, domain)
+            for domain, history in schema.HISTORY_OF_DOMAIN.items()
+        }
+        context = {name: tf.ensure_shape(tensors[name], [None]) for name in self._context_specs}
+        return context | self._histories(ids, tensors, width)
+
+    def _histories(
+        self,
+        ids: Mapping[str, tf.Tensor],
+        tensors: Mapping[str, tf.Tensor],
+        width: int | None = None,
+    ) -> Tensors:
+        """`_history` of the ids of each domain, and of the times that the scorer reads, by name."""
+        made = {}
+        for domain, history in schema.HISTORY_OF_DOMAIN.items():
+            made[history.name] = self._history(ids[domain], ids[domain], width)
+            times = schema.TIMES_OF_DOMAIN[domain].name
+            if times in self._times_specs:
+                made[times] = self._history(ids[domain], tensors[times], width)
+        return made
 
     def _known_ids(self, ids: tf.Tensor, domain: str) -> tf.Tensor:
         """Ids as sent; those of another vocabulary become out-of-vocabulary."""
@@ -196,11 +236,12 @@ class Servable:
         known = (ids >= 0) & (ids < self._items[domain].rows)
         return tf.where(known, ids, tf.constant(schema.OOV_ID, tf.int64))
 
-    def _history(self, ids: tf.Tensor, width: int | None = None) -> tf.Tensor:
-        """The last `max_history` real ids of each row, left-aligned.
+    def _history(self, ids: tf.Tensor, values: tf.Tensor, width: int | None = None) -> tf.Tensor:
+        """Of each row the values at its last `max_history` real ids, left-aligned.
 
         Args:
           ids: `[R, W]` int64, 0 anywhere pads.
+          values: `[R, W]` int64: the ids, or what stands beside them.
           width: of the result; None means as wide as the longest row needs.
         """
         longest = self.options.max_history
@@ -213,18 +254,17 @@ class Servable:
         columns = tf.constant(width) if width else tf.maximum(tf.reduce_max(length), 0)
         return tf.scatter_nd(
             tf.stack([row, tf.cast(column, tf.int64)], axis=1),
-            tf.gather_nd(ids, kept),
+            tf.gather_nd(values, kept),
             tf.cast(tf.stack([tf.shape(ids)[0], columns]), tf.int64),
         )
 
-    def _encode(self, source: tf.Tensor, target: tf.Tensor, context: Tensors) -> Tensors:
-        """Histories of ids `[R, S]`, `[R, T]`, and context → the scorer's encoded tensors."""
-        ids = {schema.SOURCE: source, schema.TARGET: target}
-        histories = {
-            domain: History(items.lookup(ids[domain]), ids[domain] != schema.PAD_ID)
-            for domain, items in self._items.items()
-        }
-        return dict(self._scorer.encode(histories, context))
+    def _encode(self, user: Tensors) -> Tensors:
+        """What `_user` gives → the scorer's encoded tensors."""
+        histories = {}
+        for domain, items in self._items.items():
+            ids = user[schema.HISTORY_OF_DOMAIN[domain].name]
+            histories[domain] = self._scorer.history_of(domain, ids, items.lookup(ids), user)
+        return dict(self._scorer.encode(histories, user))
 
     def _score(self, encoded: Tensors, candidates: tf.Tensor) -> Tensors:
         tf.debugging.assert_less_equal(
@@ -253,7 +293,8 @@ class Servable:
 
     def trace(self) -> dict[str, Any]:
         """The concrete function of every signature."""
-        users = _id_specs(SOURCE_HISTORY) | _id_specs(TARGET_HISTORY) | self._context_specs
+        users = _id_specs(SOURCE_HISTORY) | _id_specs(TARGET_HISTORY)
+        users |= self._times_specs | self._context_specs
         shown = _id_specs(CANDIDATES)
         examples = tf.TensorSpec([None], tf.string, EXAMPLES)
         return {

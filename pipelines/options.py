@@ -135,6 +135,9 @@ class Job:
     source_requests: bool = option(
         False, "also requests of the source domain, for models that learn from both"
     )
+    click_times: bool = option(
+        False, "also the time of each click of a history, for encoder.ages of training"
+    )
     keep_events: bool = option(False, "keep the events: the data set can be extended")
     hashed_users: bool = False
     extends: str = option(

@@ -128,13 +128,16 @@ class Verifier:
             try:
                 for raw in read_tfrecords(self.root / name):
                     first, records = first or raw, records + 1
-                owner = 0 if first is None else self._owner(parse_record(first, stage))
+                owner = 0 if first is None else self._owner(self._parsed(first, stage))
             except _DAMAGE as error:
                 self.check("shard is whole", False, f"{name}: {error}")
                 continue
             self.check("shard is whole", records == count, f"{name}: {records} of {count}")
             layout.setdefault(owner, {}).setdefault((stage, split), []).append(name)
         return layout
+
+    def _parsed(self, raw: bytes, stage: str) -> Record:
+        return parse_record(raw, stage, self.manifest)
 
     def _owner(self, record: Record) -> int:
         return int(self._groups([record[schema.USER_ID.name]])[0])
@@ -179,7 +182,7 @@ class Verifier:
             users = []
             for place, raw in enumerate(read_tfrecords(self.root / name)):
                 try:
-                    record = parse_record(raw, stage)
+                    record = self._parsed(raw, stage)
                 except ValueError as error:
                     self.check("shard is whole", False, f"{name} record {place}: {error}")
                     continue
@@ -198,6 +201,7 @@ class Verifier:
                        f"{what}: {ended.placed} of {ended.total}")  # fmt: skip
         expected = {
             "max_history": (manifest.max_history, job.max_history),
+            "click_times": (manifest.click_times, job.click_times),
             "negatives": (
                 manifest.negatives, manifest_entries.negatives(job, manifest.vocabularies)
             ),

@@ -169,7 +169,7 @@ def paper() -> Config:
         items=sections.ItemsConfig(shared_side_features=False, id_dropout=0.0),
         model=sections.ModelConfig(popularity=False, request_features=()),
         mlp=sections.MlpConfig(products=False),
-        encoder=sections.EncoderConfig(shared=False, residual=False, positions=False),
+        encoder=sections.EncoderConfig(shared=False, residual=False, positions=False, ages=False),
         sitn=sections.SitnConfig(match="none", source_gate=False),
         contrast=sections.ContrastConfig(
             similarity="dot",

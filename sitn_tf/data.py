@@ -5,7 +5,7 @@ padding costs no more than the spread of lengths within a batch.
 """
 
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -49,6 +49,9 @@ def parse(
 
     Returns:
       By feature name: `[B]` for single values, `[B, longest]` padded with 0 for lists.
+
+    Raises:
+      InvalidArgumentError: a history has not as many times as clicks, where times are parsed.
     """
     return _dense(_parse_ragged(serialized, features, may_lack))
 
@@ -62,7 +65,17 @@ def _parse_ragged(
         else tf.io.FixedLenFeature([], TF_DTYPES[f.dtype], _MISSING[f.dtype] if may_lack else None)
         for f in features
     }
-    return tf.io.parse_example(serialized, described)
+    parsed = tf.io.parse_example(serialized, described)
+    for history, times in zip(
+        schema.HISTORY_OF_DOMAIN.values(), schema.TIMES_OF_DOMAIN.values(), strict=True
+    ):
+        if history.name in parsed and times.name in parsed:
+            tf.debugging.assert_equal(
+                parsed[history.name].row_splits,
+                parsed[times.name].row_splits,
+                f"{times.name} has not a time for each item of {history.name}",
+            )
+    return parsed
 
 
 def _dense(parsed: Mapping[str, tf.Tensor | tf.RaggedTensor]) -> Batch:
@@ -117,6 +130,8 @@ def read_split(
 ) -> tf.data.Dataset:
     """Batches of one pass over a split, one of them possibly smaller.
 
+    They have the times of clicks where the data set does.
+
     Args:
       shuffle_seed: order of the records; None keeps the order of the files.
       by_length: whether a batch holds requests of similar history lengths, so that little of
@@ -125,8 +140,9 @@ def read_split(
       lossy: whether to do without what is missing or damaged (sitn_tf/shards.py).
 
     Raises:
-      InputError: the split has no shards, or one of them is missing.
+      InputError: no (whole) data set, the split has no shards, or one of them is missing.
     """
+    features = schema.read_manifest(data_dir).features_of(stage)
     files = shards.find(data_dir, stage, split, lossy)
     if not files:
         raise InputError(
@@ -147,11 +163,11 @@ def read_split(
     if shuffle_seed is not None:
         records = records.shuffle(SHUFFLE_RECORDS, seed=shuffle_seed)
     if by_length:
-        batches = _batches_by_length(records, stage, batch_size, shuffle_seed or 0, skip)
+        batches = _batches_by_length(records, features, batch_size, shuffle_seed or 0, skip)
     else:
         batches = records.skip(skip * batch_size).batch(batch_size)
         batches = batches.map(
-            lambda serialized: parse(serialized, schema.STAGE_FEATURES[stage]),
+            lambda serialized: parse(serialized, features),
             num_parallel_calls=PARALLEL_CALLS,
             deterministic=True,
         )
@@ -167,12 +183,16 @@ def _until_damaged(file: tf.Tensor) -> tf.data.Dataset:
 
 
 def _batches_by_length(
-    records: tf.data.Dataset, stage: str, batch_size: int, seed: int, skip: int
+    records: tf.data.Dataset,
+    features: Sequence[schema.Feature],
+    batch_size: int,
+    seed: int,
+    skip: int,
 ) -> tf.data.Dataset:
     """Sorts the records of each LENGTH_WINDOW batches by length and cuts them into batches."""
 
     def parsed(window: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, dict]:
-        return window, _parse_ragged(serialized, schema.STAGE_FEATURES[stage])
+        return window, _parse_ragged(serialized, features)
 
     def cut(window: tf.Tensor, rows: dict[str, tf.Tensor | tf.RaggedTensor]) -> tf.data.Dataset:
         lengths = [rows[f.name].row_lengths() for f in schema.HISTORY_OF_DOMAIN.values()]

@@ -76,6 +76,12 @@ SOURCE_HISTORY = Feature(
 TARGET_HISTORY = Feature(
     "target_history", "int64", True, "target item ids clicked, oldest first, most recent kept"
 )
+SOURCE_TIMES = Feature(
+    "source_times", "int64", True, "times of the clicks of source_history, Unix seconds"
+)
+TARGET_TIMES = Feature(
+    "target_times", "int64", True, "times of the clicks of target_history, Unix seconds"
+)
 HISTORY_TIME = Feature(
     "history_time", "int64", False, "newest time in either history, -1 if both are empty"
 )
@@ -114,6 +120,8 @@ STAGE_FEATURES = {
 }
 
 HISTORY_OF_DOMAIN = {SOURCE: SOURCE_HISTORY, TARGET: TARGET_HISTORY}
+TIMES_OF_DOMAIN = {SOURCE: SOURCE_TIMES, TARGET: TARGET_TIMES}
+"""Beside the ids of each history, in the data sets that were built with times of clicks."""
 STAGE_OF_REQUESTS = {SOURCE: SOURCE_REQUESTS, TARGET: STAGE2}
 CANDIDATES_OF_DOMAIN = {SOURCE: SOURCE_CANDIDATES, TARGET: CANDIDATES}
 
@@ -155,13 +163,18 @@ SIDE_FEATURES = (TITLE_WORDS, *CATEGORICAL_ITEM_FEATURES, VECTOR)
 """What may be known of an item beside its id."""
 
 
-def schema_hash() -> str:
+def features_of(stage: str, click_times: bool = False) -> tuple[Feature, ...]:
+    """The features of a stage's records, of a data set with or without times of clicks."""
+    return STAGE_FEATURES[stage] + (tuple(TIMES_OF_DOMAIN.values()) if click_times else ())
+
+
+def schema_hash(click_times: bool = False) -> str:
     """Hash of everything that a reader of the directory relies on."""
     described = {
         "version": SCHEMA_VERSION,
         "features": {
-            stage: [(f.name, f.dtype, f.ragged) for f in features]
-            for stage, features in STAGE_FEATURES.items()
+            stage: [(f.name, f.dtype, f.ragged) for f in features_of(stage, click_times)]
+            for stage in STAGE_FEATURES
         },
         "item_table": ITEM_TABLE_COLUMNS,
         "reserved_ids": (PAD_ID, OOV_ID, FIRST_ID),
@@ -220,6 +233,7 @@ class Manifest:
       vectors: of items: their `width` in the item files, their `dims` in the item tables, and
         `items`, how many have one, by domain; of vectors of titles also the `model`, its `name` and
         the `sha256` of its files. Empty where no item has a vector.
+      click_times: whether records have the times of their histories' clicks.
     """
 
     schema_version: int
@@ -236,11 +250,16 @@ class Manifest:
     shards: dict[str, int]
     versions: dict[str, str]
     vectors: dict[str, Any] = dataclasses.field(default_factory=dict)
+    click_times: bool = False
 
     def vocabulary_size(self, domain: str, feature: str = ITEM) -> int:
         """Number of ids, the two reserved ones included; 2 where there is no vocabulary."""
         entry = self.vocabularies.get(vocabulary_name(domain, feature))
         return int(entry["size"]) if entry else FIRST_ID
+
+    def features_of(self, stage: str) -> tuple[Feature, ...]:
+        """The features of a stage's records."""
+        return features_of(stage, self.click_times)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
@@ -268,14 +287,15 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
     try:
         content = json.loads(path.read_text())
         version, its_hash = content["schema_version"], content["schema_hash"]
+        expected = schema_hash(content.get("click_times", False))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} is not a data set's manifest ({error})", "build it again"
         ) from error
-    if version != SCHEMA_VERSION or its_hash != schema_hash():
+    if version != SCHEMA_VERSION or its_hash != expected:
         raise InputError(
             f"{data_dir} has schema {version} ({its_hash}), this version reads schema "
-            f"{SCHEMA_VERSION} ({schema_hash()})",
+            f"{SCHEMA_VERSION} ({expected})",
             f"build the data set again with {job}",
         )
     try:

@@ -139,6 +139,7 @@ class EncoderConfig:
     residual: bool = True  # a residual around attention; Eq. 1 has none
     layer_norm: bool = False  # after attention; Eq. 1 has none
     positions: bool = True  # learned recency positions; Eq. 1 has none
+    ages: bool = False  # how long before the request each click was, beside its position
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "heads", "blocks")

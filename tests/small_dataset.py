@@ -76,12 +76,21 @@ def _clicks(rng: np.random.Generator, interest: int, items: int) -> np.ndarray:
     return rng.choice(ids[ids % 2 == interest], size=rng.integers(1, MAX_HISTORY + 1))
 
 
+def _times(record: dict[str, object]) -> dict[str, object]:
+    """Times of a record's clicks, a hundred seconds apart, the newest at its history_time."""
+    return {
+        schema.TIMES_OF_DOMAIN[domain].name: 900 - 100 * np.arange(len(record[history.name]))[::-1]
+        for domain, history in schema.HISTORY_OF_DOMAIN.items()
+    }
+
+
 def write_small_dataset(
     folder: pathlib.Path,
     users: int = 40,
     requests: int = 120,
     dataset_hash: str = "small",
     vectors: tuple[str, ...] = (),
+    click_times: bool = False,
 ) -> pathlib.Path:
     """Writes a whole data set directory and returns it; items of some domains have `vectors`."""
     rng = np.random.default_rng(0)
@@ -99,7 +108,7 @@ def write_small_dataset(
         path.parent.mkdir(parents=True, exist_ok=True)
         with tf.io.TFRecordWriter(str(path)) as writer:
             for row in rows:
-                writer.write(example(row))
+                writer.write(example(row | (_times(row) if click_times else {})))
     sizes = {schema.SOURCE: SOURCE_ITEMS, schema.TARGET: TARGET_ITEMS}
     vocabularies = {}
     for domain, items in sizes.items():
@@ -111,7 +120,7 @@ def write_small_dataset(
             _add_vectors(folder / schema.item_table_path(domain), items)
     manifest = schema.Manifest(
         schema_version=schema.SCHEMA_VERSION,
-        schema_hash=schema.schema_hash(),
+        schema_hash=schema.schema_hash(click_times),
         dataset_hash=dataset_hash,
         inputs=[],
         options={},
@@ -126,6 +135,7 @@ def write_small_dataset(
         },
         shards={},
         versions={},
+        click_times=click_times,
     )
     (folder / schema.MANIFEST_FILE).write_text(manifest.to_json())
     return folder

@@ -52,7 +52,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         extension.keep(root, summary)
     _place_rejects(root, summary.lines)
     for stage in records:
-        tfds_metadata.write(root, stage, {
+        tfds_metadata.write(root, stage, schema.features_of(stage, job.click_times), {
             split: [shards[p] for p in sorted(shards) if p.startswith(_prefix(stage, split))]
             for split in records[stage]
         }, {
@@ -63,7 +63,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
     described = [*inputs.describe(to_read), *extension.ancestry(job)]
     manifest = schema.Manifest(
         schema_version=schema.SCHEMA_VERSION,
-        schema_hash=schema.schema_hash(),
+        schema_hash=schema.schema_hash(job.click_times),
         dataset_hash=manifest_entries.dataset_hash(checksums),
         inputs=[facts.without_none(entry) for entry in described],
         options=facts.to_json(job) | {"record_files": max(g.groups for g in summary.groups)},
@@ -76,6 +76,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
         shards=shards,
         versions=versions(),
         vectors=_vectors(work, summary),
+        click_times=job.click_times,
     )
     write_statistics(root, summary, manifest)
     return manifest
@@ -95,7 +96,8 @@ def write_statistics(root: str, summary: Summary, manifest: schema.Manifest) -> 
         ),
         {table.domain: table.popularity for table in summary.tables},
     )
-    proto = feature_statistics.as_proto(merged, manifest.records)
+    stages = {stage: manifest.features_of(stage) for stage in manifest.records}
+    proto = feature_statistics.as_proto(merged, stages)
     content = proto.SerializeToString(deterministic=True)
     files.write_bytes(files.join(root, feature_statistics.STATISTICS_PROTO), content)
     text = json_format.MessageToJson(proto, preserving_proto_field_name=True)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,29 @@ from sitn_tf import schema
 
 
 def write(
-    root: str, stage: str, shard_lengths: dict[str, list[int]], sizes: dict[str, int]
+    root: str,
+    stage: str,
+    features: Sequence[schema.Feature],
+    shard_lengths: dict[str, list[int]],
+    sizes: dict[str, int],
 ) -> None:
     """Writes the metadata of a stage: by split, the lengths of its shards and its bytes."""
     folder = files.join(root, stage)
     files.make_folder(folder)
     # tfds knows fewer filesystems than Beam: it writes here, and the files go on from here
     with tempfile.TemporaryDirectory() as local:
-        _info(local, stage, shard_lengths, sizes).write_to_directory(local)
+        _info(local, stage, features, shard_lengths, sizes).write_to_directory(local)
         for name in sorted(os.listdir(local)):
             with open(os.path.join(local, name)) as file:
                 files.write_text(files.join(folder, name), file.read())
 
 
 def _info(
-    folder: str, stage: str, shard_lengths: dict[str, list[int]], sizes: dict[str, int]
+    folder: str,
+    stage: str,
+    features: Sequence[schema.Feature],
+    shard_lengths: dict[str, list[int]],
+    sizes: dict[str, int],
 ) -> Any:
     import tensorflow_datasets as tfds
 
@@ -39,7 +48,7 @@ def _info(
             data_dir=folder,
             module_name="",
         ),
-        features=_features(stage),
+        features=_features(features),
         description=f"Records of {stage}: see sitn_tf/schema.py.",
     )
     info.set_file_format(tfds.core.FileFormat.TFRECORD)
@@ -60,16 +69,16 @@ def _info(
     return info
 
 
-def _features(stage: str) -> Any:
-    """The stage's features, for TensorFlow Datasets."""
+def _features(features: Sequence[schema.Feature]) -> Any:
+    """A stage's features, for TensorFlow Datasets."""
     import tensorflow_datasets as tfds
 
-    features: dict[str, Any] = {}
-    for feature in schema.STAGE_FEATURES[stage]:
+    described: dict[str, Any] = {}
+    for feature in features:
         if feature.dtype == "bytes":
-            features[feature.name] = tfds.features.Text(doc=feature.meaning)
+            described[feature.name] = tfds.features.Text(doc=feature.meaning)
         else:
             dtype = np.dtype(feature.dtype)
             one = tfds.features.Scalar(dtype=dtype, doc=feature.meaning)
-            features[feature.name] = tfds.features.Sequence(one) if feature.ragged else one
-    return tfds.features.FeaturesDict(features)
+            described[feature.name] = tfds.features.Sequence(one) if feature.ragged else one
+    return tfds.features.FeaturesDict(described)

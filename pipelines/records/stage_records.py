@@ -27,6 +27,7 @@ class Shard:
       plan: requests, histories and splits.
       click_ids: by domain, the item id of each click.
       encoded: the same as the column that histories are ranges of.
+      encoded_times: by domain, the times of the clicks as such a column; of a job with click_times.
       events: by domain with requests; ids: int64 [n], their item ids.
     """
 
@@ -35,6 +36,7 @@ class Shard:
     plan: request_rules.Plan
     click_ids: dict[str, np.ndarray]
     encoded: dict[str, examples.Slices]
+    encoded_times: dict[str, examples.Slices]
     events: dict[str, shards.Events]
     ids: dict[str, np.ndarray]
 
@@ -47,6 +49,11 @@ class Chunk:
     split: str
     columns: dict[str, examples.Column]
     rows: int
+
+    @property
+    def features(self) -> tuple[schema.Feature, ...]:
+        """Those that the columns are of."""
+        return schema.features_of(self.stage, schema.SOURCE_TIMES.name in self.columns)
 
 
 def prepare(
@@ -66,7 +73,11 @@ def prepare(
     asked = {domain: events[domain] for domain in plan.asked}
     ids = {domain: of_items[domain][e.item] for domain, e in asked.items()}
     encoded = {domain: examples.Slices.of(column) for domain, column in click_ids.items()}
-    return Shard(users, user_hash, plan, click_ids, encoded, asked, ids)
+    encoded_times = {
+        domain: examples.Slices.of(plan.clicks[domain].time)
+        for domain in (schema.DOMAINS if job.click_times else ())
+    }
+    return Shard(users, user_hash, plan, click_ids, encoded, encoded_times, asked, ids)
 
 
 def stage1(shard: Shard, job: Job) -> Iterator[Chunk]:
@@ -167,6 +178,9 @@ def _histories(
     for domain, (start, stop) in history.items():
         start, stop = start[rows], stop[rows]
         columns[schema.HISTORY_OF_DOMAIN[domain].name] = shard.encoded[domain].rows(start, stop)
+        if domain in shard.encoded_times:
+            of_clicks = shard.encoded_times[domain].rows(start, stop)
+            columns[schema.TIMES_OF_DOMAIN[domain].name] = of_clicks
         times = histories.newest_time(shard.plan.clicks[domain].time, start, stop)
         newest = np.maximum(newest, times)
     columns[schema.HISTORY_TIME.name] = newest
@@ -241,5 +255,4 @@ def _sampled(
 
 def encode(chunk: Chunk) -> examples.Buffer:
     """The chunk's records in TFRecord framing."""
-    features = schema.STAGE_FEATURES[chunk.stage]
-    return examples.tfrecords(examples.serialize(features, chunk.columns))
+    return examples.tfrecords(examples.serialize(chunk.features, chunk.columns))

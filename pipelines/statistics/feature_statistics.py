@@ -6,7 +6,7 @@ A shard's part merges with others in any order and on any runner.
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,13 @@ DAY = 86_400
 STATISTICS_JSON = "statistics.json"
 STATISTICS_PROTO = "statistics.pb"
 
-_TIMES = (schema.CUTOFF_TIME.name, schema.HISTORY_TIME.name, schema.REQUEST_TIME.name)
+_CLICK_TIMES = {feature.name: domain for domain, feature in schema.TIMES_OF_DOMAIN.items()}
+_TIMES = (
+    schema.CUTOFF_TIME.name,
+    schema.HISTORY_TIME.name,
+    schema.REQUEST_TIME.name,
+    *_CLICK_TIMES,
+)
 _IDS = tuple(
     feature.name
     for features in (schema.HISTORY_OF_DOMAIN, schema.CANDIDATES_OF_DOMAIN)
@@ -190,7 +196,7 @@ class ShardStatistics:
     def add(self, chunk: Chunk) -> None:
         """Counts a chunk's records."""
         place = f"{chunk.stage}/{chunk.split}"
-        for feature in schema.STAGE_FEATURES[chunk.stage]:
+        for feature in chunk.features:
             name = feature.name
             lengths, values = self._look(place, name, chunk.columns[name])
             of_chunk = FeatureStatistics(chunk.rows, Numbers.of("", lengths), values)
@@ -199,7 +205,7 @@ class ShardStatistics:
     def _look(self, place: str, name: str, column: examples.Column) -> tuple[np.ndarray, Numbers]:
         if isinstance(column, examples.Slices):
             # Histories overlap: how often each click is in one is a running sum, made once.
-            clicks = len(self._shard.click_ids[_HISTORIES[name]])
+            clicks = len(self._of_clicks(name))
             cover = self._cover.setdefault((place, name), np.zeros(clicks + 1, np.int64))
             cover += np.bincount(column.start, minlength=clicks + 1)
             cover -= np.bincount(column.stop, minlength=clicks + 1)
@@ -211,11 +217,16 @@ class ShardStatistics:
         sizes = pc.binary_length(column).to_numpy().astype(np.int64)
         return np.ones(len(sizes), np.int64), Numbers.of(name, sizes)
 
+    def _of_clicks(self, name: str) -> np.ndarray:
+        """The column that a feature's rows are ranges of: int64, a value a click."""
+        if name in _CLICK_TIMES:
+            return self._shard.plan.clicks[_CLICK_TIMES[name]].time
+        return self._shard.click_ids[_HISTORIES[name]]
+
     def summary(self) -> Statistics:
         """The shard's statistics, once all chunks were added."""
         for (place, name), cover in self._cover.items():
-            ids = self._shard.click_ids[_HISTORIES[name]]
-            values = Numbers.of(name, ids, np.cumsum(cover)[:-1])
+            values = Numbers.of(name, self._of_clicks(name), np.cumsum(cover)[:-1])
             self._statistics.add(f"{place}/{name}", FeatureStatistics(values=values))
         clicks = self._shard.plan.clicks
         active = {domain: np.unique(of_domain.user) for domain, of_domain in clicks.items()}
@@ -249,19 +260,19 @@ def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:
     return [[int(r), int(ordered[r - 1]), float(share[r - 1])] for r in ranks]
 
 
-def as_proto(statistics: Statistics, stages: Iterable[str]) -> Any:
+def as_proto(statistics: Statistics, stages: Mapping[str, Sequence[schema.Feature]]) -> Any:
     """The `tensorflow_metadata` DatasetFeatureStatisticsList, a data set for each split.
 
     Args:
-      stages: those that the data set has.
+      stages: the features of the records of each stage that the data set has.
     """
     from tensorflow_metadata.proto.v0 import statistics_pb2
 
     listed = statistics_pb2.DatasetFeatureStatisticsList()
-    for stage in stages:
+    for stage, features in stages.items():
         for split in schema.SPLITS[stage]:
             dataset = listed.datasets.add(name=f"{stage}/{split}")
-            for feature in schema.STAGE_FEATURES[stage]:
+            for feature in features:
                 counted = statistics.features.get(f"{stage}/{split}/{feature.name}")
                 if counted is not None:
                     dataset.num_examples = counted.records

@@ -237,6 +237,11 @@ class ShardOfLogs:
             expected = [self._ids[domain][item] for _, item in before]
             self._check("histories are the log's clicks before the time",
                         record[feature.name] == expected, record["where"])  # fmt: skip
+            if self._logs.manifest.click_times:
+                times = [moment for moment, _ in before]
+                self._check("times of clicks are the log's",
+                            record[schema.TIMES_OF_DOMAIN[domain].name] == times,
+                            record["where"])  # fmt: skip
             newest = max([newest, *(moment for moment, _ in before)])
         self._check("history time is the newest click's",
                     record["history_time"] == newest, record["where"])  # fmt: skip

@@ -39,8 +39,11 @@ def read_tfrecords(path: pathlib.Path) -> Iterator[bytes]:
             place += 16 + length
 
 
-def parse_record(raw: bytes, stage: str) -> Record:
+def parse_record(raw: bytes, stage: str, manifest: schema.Manifest) -> Record:
     """A record's values by feature: lists of ragged features, else the single value.
+
+    Args:
+      manifest: of its data set.
 
     Raises:
       ValueError: it is no Example, or a feature without which it is no record is missing.
@@ -52,7 +55,7 @@ def parse_record(raw: bytes, stage: str) -> Record:
     record: Record = {}
     try:
         features = tf.train.Example.FromString(raw).features.feature
-        for feature in schema.STAGE_FEATURES[stage]:
+        for feature in manifest.features_of(stage):
             values = list(getattr(features[feature.name], lists[feature.dtype]).value)
             record[feature.name] = values if feature.ragged else values[0]
         record[schema.USER_ID.name] = record[schema.USER_ID.name].decode()
@@ -143,9 +146,25 @@ class RecordChecks:
             self._ids(domain, ids, where)
             self._check("histories are no longer than the manifest says",
                         len(ids) <= self._manifest.max_history, where)  # fmt: skip
+        if self._manifest.click_times:
+            self._click_times(record, limit)
         timeless = record["history_time"] == schema.NO_HISTORY_TIME
         self._check("only empty histories have no time", timeless == (not any(lengths)), where)
         return lengths
+
+    def _click_times(self, record: Record, limit: int) -> None:
+        """Each click has its time, oldest first, and the newest is the histories'."""
+        where, newest = record["where"], schema.NO_HISTORY_TIME
+        for domain, feature in schema.TIMES_OF_DOMAIN.items():
+            times = record[feature.name]
+            same = len(times) == len(record[schema.HISTORY_OF_DOMAIN[domain].name])
+            self._check("each click of a history has a time", same, where)
+            self._check("times of clicks are in order", times == sorted(times), where)
+            self._check("times of clicks precede their request or cutoff",
+                        all(time < limit for time in times), where)  # fmt: skip
+            newest = max([newest, *times])
+        self._check("history time is the newest of the clicks' times",
+                    record["history_time"] == newest, where)  # fmt: skip
 
     def _ids(self, domain: str, ids: list[int], where: str) -> None:
         size = self._manifest.vocabulary_size(domain)

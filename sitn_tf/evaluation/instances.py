@@ -69,6 +69,8 @@ def item_instances(model: Pretrainer, domain: str, items: int) -> np.ndarray:
             feature.name: alone if d == domain else tf.zeros_like(alone)
             for d, feature in schema.HISTORY_OF_DOMAIN.items()
         }
+        # Whenever it was, the only click is the newest.
+        histories |= {f.name: tf.ones_like(alone) for f in schema.TIMES_OF_DOMAIN.values()}
         encoded = dict(zip(schema.DOMAINS, model(histories), strict=True))
         parts.append(unit(encoded[domain].numpy()))
     return np.concatenate(parts)

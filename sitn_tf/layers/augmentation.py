@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from sitn_tf import schema
 from sitn_tf.layers import tensor_hashes
+from sitn_tf.sections import Stage1Config
 
 _MASK, _CROP, _SHUFFLE = range(3)
 
@@ -36,6 +37,29 @@ class Draw:
         return tensor_hashes.uniform(
             tensor_hashes.combine(self.user[:, None], position, step, salt)
         )
+
+
+def augment(
+    ids: tf.Tensor, times: tf.Tensor | None, draw: Draw, settings: Stage1Config
+) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """Crops, shuffles and hides the items of histories; the time of a click stays with its id.
+
+    Args:
+      ids: `[B, T]` int64, real ones first.
+      times: `[B, T]` int64, if the model reads them.
+
+    Returns:
+      Both `[B, T]` int64, 0 where padded.
+    """
+    ids = crop(ids, draw, settings.item_crop)
+    if settings.item_shuffle:
+        order = shuffled(ids, draw, settings.item_shuffle)
+        ids = tf.gather(ids, order, batch_dims=1)
+        times = None if times is None else tf.gather(times, order, batch_dims=1)
+    ids = hide_items(ids, draw, settings.item_mask)
+    if times is not None:
+        times = tf.where(ids != schema.PAD_ID, times, tf.zeros_like(times))
+    return ids, times
 
 
 def hide_items(history: tf.Tensor, draw: Draw, probability: float) -> tf.Tensor:
@@ -78,23 +102,20 @@ def crop(history: tf.Tensor, draw: Draw, share: float) -> tf.Tensor:
     return tf.where(inside, history, tf.zeros_like(history))
 
 
-def shuffle(history: tf.Tensor, draw: Draw, reach: float) -> tf.Tensor:
-    """Lets items change places with others at most `reach` of the history away.
+def shuffled(history: tf.Tensor, draw: Draw, reach: float) -> tf.Tensor:
+    """An order in which items change places with others at most `reach` of the history away.
 
     Args:
-      history: `[B, T]` int64 ids, real ones first.
+      history: `[B, T]` int64 ids.
       reach: 0 keeps the order, 1 makes it random.
 
     Returns:
-      `[B, T]` int64, real ids first.
+      `[B, T]` int32, the places of the items in their new order, real ones first.
     """
-    if not reach:
-        return history
     real = tf.cast(history != schema.PAD_ID, tf.float32)
     length = tf.reduce_sum(real, axis=1, keepdims=True)
     width = tf.shape(history)[1]
     place = tf.cast(tf.range(width), tf.float32)[None, :] * (1.0 - reach)
     key = place + reach * length * draw.uniform(_SHUFFLE, width)
     past_the_end = 2.0 * tf.cast(width, tf.float32)
-    order = tf.argsort(tf.where(real > 0.0, key, past_the_end), axis=1, stable=True)
-    return tf.gather(history, order, batch_dims=1)
+    return tf.argsort(tf.where(real > 0.0, key, past_the_end), axis=1, stable=True)

@@ -7,6 +7,7 @@ import tf_keras
 
 from sitn_tf import losses, schema
 from sitn_tf.distributed import tables
+from sitn_tf.layers import click_ages
 from sitn_tf.layers.attention import MultiHeadAttention
 from sitn_tf.layers.dropout import Dropout
 from sitn_tf.layers.embedding import ItemEmbedding, masked_mean
@@ -14,10 +15,10 @@ from sitn_tf.sections import EncoderConfig
 
 
 class SequenceEncoder(tf_keras.layers.Layer):
-    """Self-attention blocks over a history, with learned recency positions.
+    """Self-attention blocks over a history, with learned recency positions and ages of clicks.
 
     Args:
-      config: heads, blocks, and whether there are positions and residuals.
+      config: heads, blocks, and whether there are positions, ages and residuals.
       dim: D.
       max_history: longest history; position 0 is the most recent item.
       dropout: share of the encoded sequence that is dropped in training.
@@ -61,13 +62,31 @@ class SequenceEncoder(tf_keras.layers.Layer):
                 initializer=tf_keras.initializers.RandomNormal(stddev=0.02),
             )
             tables.mark(self.positions, slots="by_element")
+        if self.config.ages and self.like is not None:
+            self.ages: tf.Variable = self.like.ages
+        elif self.config.ages:
+            self.ages = self.add_weight(
+                "ages", shape=(click_ages.POINTS, self.dim), initializer="zeros"
+            )
         super().build(input_shape)
 
-    def call(self, sequence: tf.Tensor, mask: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """`[B, T, D]` oldest first, mask `[B, T]` → `[B, T, D]`; masked rows carry no meaning."""
+    def call(
+        self,
+        sequence: tf.Tensor,
+        mask: tf.Tensor,
+        ages: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """`[B, T, D]` oldest first, mask `[B, T]` → `[B, T, D]`; masked rows carry no meaning.
+
+        Args:
+          ages: `[B, T]` int64 seconds (layers/click_ages.py), read and needed with `encoder.ages`.
+        """
         encoded = sequence
         if self.config.positions:
             encoded += tf.nn.embedding_lookup(self.positions, recency(mask, self.max_history))
+        if self.config.ages:
+            encoded += tf.matmul(tf.cast(click_ages.shares(ages), encoded.dtype), self.ages)
         for block, attention in enumerate(self.attentions):
             attended = attention(encoded, encoded, mask)
             encoded = encoded + attended if self.config.residual else attended
@@ -94,13 +113,19 @@ def instance(
     history: tf.Tensor,
     unit: bool,
     training: bool = False,
+    times: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """`[B, T]` ids of a domain → instances p `[B, D]` float32 (Eq. 2), of length 1 if `unit`.
 
     An empty history gives zeros.
+
+    Args:
+      times: `[B, T]` int64, of the clicks; needed with `encoder.ages`, whose ages are before the
+        newest click of the history here: an instance has no request.
     """
     mask = history != schema.PAD_ID
-    return pool(encoder(items(history), mask, training=training), mask, unit)
+    ages = None if times is None else click_ages.before_newest(times, mask)
+    return pool(encoder(items(history), mask, ages, training=training), mask, unit)
 
 
 def pool(encoded: tf.Tensor, mask: tf.Tensor, unit: bool) -> tf.Tensor:

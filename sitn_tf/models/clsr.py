@@ -85,7 +85,7 @@ class Interests(tf_keras.layers.Layer):
 
     def encode(self, history: History, request: Batch) -> Encoded:
         """What candidates need: u_l, q_s, alpha's state, `[B, D]` each, and o as Keys."""
-        vectors, mask = history
+        vectors, mask = history.vectors, history.mask
         every = mask[:, None]
         intention = self.intention.last_states(vectors, every, self.short_user(request))
         return {
@@ -152,7 +152,12 @@ class Clsr(Scorer):
             return {}
         parts = [
             interest_contrast(
-                encoded[f"{domain}_long"], encoded[f"{domain}_short"], *history, encoded[SHOWN], own
+                encoded[f"{domain}_long"],
+                encoded[f"{domain}_short"],
+                history.vectors,
+                history.mask,
+                encoded[SHOWN],
+                own,
             )
             for domain, history in histories.items()
         ]

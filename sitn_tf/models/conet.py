@@ -48,7 +48,7 @@ class Conet(JointScorer):
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """The mean item vector of a history, `[B, D]`."""
-        return {"mean": masked_mean(*history)}
+        return {"mean": masked_mean(history.vectors, history.mask)}
 
     def logits(self, domain: str, encoded: Encoded, candidates: tf.Tensor) -> tf.Tensor:
         """One network's logits; the other has the user's mean in the place of an item."""

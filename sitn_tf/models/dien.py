@@ -73,7 +73,10 @@ class Dien(Scorer):
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """The interest states of a history, `[B, T, D]`, once for all candidates."""
-        return {"states": self.extractors[domain](*history), "mask": history.mask}
+        return {
+            "states": self.extractors[domain](history.vectors, history.mask),
+            "mask": history.mask,
+        }
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The MLP on the state that each candidate's AUGRU ends with.

@@ -56,7 +56,7 @@ class Din(Scorer):
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """A history's item vectors as keys and values, as one head."""
-        return self.units[domain].project(*history)._asdict()
+        return self.units[domain].project(history.vectors, history.mask)._asdict()
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """The MLP on what each candidate finds in the histories."""

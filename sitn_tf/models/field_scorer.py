@@ -74,7 +74,10 @@ class FieldScorer(Scorer):
 
     def encode(self, histories: Histories, request: Batch, training: bool = False) -> Encoded:
         """The user's fields, `[B, U, D]`, and the sum of their linear weights, `[B]`."""
-        bags = [self.parts(domain, masked_mean(*history)) for domain, history in histories.items()]
+        bags = [
+            self.parts(domain, masked_mean(history.vectors, history.mask))
+            for domain, history in histories.items()
+        ]
         vectors = [tf.reduce_sum(fields, axis=-2) for fields, _ in bags]
         weight = tf.add_n([weights[:, CLICKED] for _, weights in bags])
         fields = tf.stack(vectors, axis=1)

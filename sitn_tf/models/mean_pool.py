@@ -18,7 +18,7 @@ class MeanPool(Scorer):
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """The mean item vector of a history, `[B, D]`."""
-        return {"mean": masked_mean(*history)}
+        return {"mean": masked_mean(history.vectors, history.mask)}
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Every candidate sees the same two means."""

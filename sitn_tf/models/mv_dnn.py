@@ -68,7 +68,7 @@ class MvDnn(JointScorer):
     def encode(self, histories: Histories, request: Batch, training: bool = False) -> Encoded:
         """Both histories' mean embeddings and the request → the user's view, `[B, P]`."""
         dim = self.config.model.embedding_dim
-        parts = [masked_mean(vectors[..., :dim], mask) for vectors, mask in histories.values()]
+        parts = [masked_mean(h.vectors[..., :dim], h.mask) for h in histories.values()]
         for vectors in self.encode_request(histories, request).values():
             count = len(self.config.model.request_features)
             parts.append(tf.reshape(tf.cast(vectors, tf.float32), [-1, count * dim]))

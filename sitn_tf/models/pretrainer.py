@@ -11,7 +11,7 @@ from sitn_tf.config import Config
 from sitn_tf.data import Batch, has_both_histories, user_hash
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.item_tables import ItemTable
-from sitn_tf.layers.augmentation import Draw, crop, hide_items, shuffle
+from sitn_tf.layers.augmentation import Draw, augment
 from sitn_tf.layers.contrast import (
     InstanceToCluster,
     InstanceToInstance,
@@ -27,7 +27,8 @@ class Users(NamedTuple):
     """A replica's users, ready to be encoded.
 
     Attributes:
-      histories: `[B, T]` int64 each, augmented, by feature name.
+      histories: ids, and times where the model reads them, `[B, T]` int64 each, augmented, by
+        feature name.
       user: `[B]` int64, a hash of the user's id.
       valid: `[B]` bool, whether both histories have items.
     """
@@ -96,22 +97,32 @@ class Pretrainer(tf_keras.Model):
     def call(self, inputs: Batch, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Histories `[B, S]` and `[B, T]` of ids → instances p^s and p^t, each `[B, D]` (Eq. 2).
 
+        With `encoder.ages` the times of the clicks stand beside the ids.
+
         float32 whatever the precision of the encoders. With cosine similarity the instances
         are unit vectors; an empty history gives zeros.
         """
         unit = self.config.contrast.similarity == "cosine"
         source, target = (
             instance(
-                self.items[domain], self.sequences[domain], inputs[history.name], unit, training
+                self.items[domain],
+                self.sequences[domain],
+                inputs[history.name],
+                unit,
+                training,
+                self._times(domain, inputs),
             )
             for domain, history in schema.HISTORY_OF_DOMAIN.items()
         )
         return source, target
 
+    def _times(self, domain: str, inputs: Batch) -> tf.Tensor | None:
+        return inputs[schema.TIMES_OF_DOMAIN[domain].name] if self.config.encoder.ages else None
+
     def make_variables(self) -> None:
         """Makes all variables, as far as the constructor has not."""
-        histories = schema.HISTORY_OF_DOMAIN.values()
-        self({feature.name: tf.zeros([1, 1], tf.int64) for feature in histories})
+        features = (*schema.HISTORY_OF_DOMAIN.values(), *schema.TIMES_OF_DOMAIN.values())
+        self({feature.name: tf.zeros([1, 1], tf.int64) for feature in features})
         for space in self.i2c:
             for encoder in (space.source, space.target):
                 encoder(tf.zeros([1, self.config.model.embedding_dim]), tf.zeros([1], tf.bool))
@@ -126,13 +137,14 @@ class Pretrainer(tf_keras.Model):
         """
         settings = self.config.stage1
         user = user_hash(inputs)
-        histories = {f.name: inputs[f.name] for f in schema.HISTORY_OF_DOMAIN.values()}
-        if training:
-            draw = Draw(user, step, self.config.seed)
-            for name, history in histories.items():
-                history = crop(history, draw, settings.item_crop)
-                history = shuffle(history, draw, settings.item_shuffle)
-                histories[name] = hide_items(history, draw, settings.item_mask)
+        draw, histories = Draw(user, step, self.config.seed), {}
+        for domain, history in schema.HISTORY_OF_DOMAIN.items():
+            ids, times = inputs[history.name], self._times(domain, inputs)
+            if training:
+                ids, times = augment(ids, times, draw, settings)
+            histories[history.name] = ids
+            if times is not None:
+                histories[schema.TIMES_OF_DOMAIN[domain].name] = times
         return Users(histories, user, has_both_histories(histories))
 
     def loss(self, inputs: Batch, step: tf.Tensor, training: bool = True) -> dict[str, tf.Tensor]:

@@ -17,6 +17,7 @@ from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.data import Batch
 from sitn_tf.item_tables import ItemTable
+from sitn_tf.layers import click_ages
 from sitn_tf.layers.embedding import embed_items, look_up
 from sitn_tf.layers.mlp import beside, join
 from sitn_tf.layers.popularity import Popularity
@@ -29,10 +30,13 @@ class History(NamedTuple):
     Attributes:
       vectors: `[B, T, W]` of its items, oldest first.
       mask: `[B, T]` bool, True for real ones.
+      ages: `[B, T]` int64, seconds from each click to the request, of a model that reads them
+        (layers/click_ages.py).
     """
 
     vectors: tf.Tensor
     mask: tf.Tensor
+    ages: tf.Tensor | None = None
 
 
 Histories = Mapping[str, History]
@@ -103,7 +107,16 @@ class Scorer(tf_keras.Model, abc.ABC):
     @property
     def request_inputs(self) -> tuple[schema.Feature, ...]:
         """What a score comes from besides items: of a request, each once."""
-        return self.config.model.request_inputs
+        read = self.config.model.request_inputs
+        if self.config.encoder.ages and schema.REQUEST_TIME not in read:
+            return (*read, schema.REQUEST_TIME)
+        return read
+
+    @property
+    def click_inputs(self) -> tuple[schema.Feature, ...]:
+        """What a score comes from besides items: of the clicks of the histories that it sees."""
+        domains = self.items if self.config.encoder.ages else ()
+        return tuple(schema.TIMES_OF_DOMAIN[domain] for domain in domains)
 
     @property
     def reads(self) -> tuple[schema.Feature, ...]:
@@ -112,6 +125,7 @@ class Scorer(tf_keras.Model, abc.ABC):
             schema.SOURCE_HISTORY,
             schema.TARGET_HISTORY,
             schema.CANDIDATES,
+            *self.click_inputs,
             *self.request_inputs,
         )
 
@@ -132,6 +146,20 @@ class Scorer(tf_keras.Model, abc.ABC):
         A model may widen them: W is D here. Those of id 0 (padding) must be zero.
         """
         return self.items[domain].vectors(ids)
+
+    def history_of(
+        self, domain: str, ids: tf.Tensor, vectors: tf.Tensor, inputs: Mapping[str, tf.Tensor]
+    ) -> History:
+        """A domain's history of ids `[B, T]` and their vectors `[B, T, W]`.
+
+        Args:
+          inputs: `click_inputs` and `request_inputs` by name; others are not read.
+        """
+        ages = None
+        if self.click_inputs:
+            times = inputs[schema.TIMES_OF_DOMAIN[domain].name]
+            ages = click_ages.before(times, inputs[schema.REQUEST_TIME.name])
+        return History(vectors, ids != schema.PAD_ID, ages)
 
     def encode(self, histories: Histories, request: Batch, training: bool = False) -> Encoded:
         """Histories and request → what `score` needs of them, tensors of B rows by name.
@@ -211,7 +239,7 @@ class Scorer(tf_keras.Model, abc.ABC):
                 vectors, candidates = look_up(vectors_of, history, shown)
             else:
                 (vectors,) = look_up(vectors_of, history)
-            histories[of_items] = History(vectors, history != schema.PAD_ID)
+            histories[of_items] = self.history_of(of_items, history, vectors, inputs)
         encoded = self.encode(histories, inputs, training=training)
         if training:
             encoded = {**encoded, SHOWN: shown != schema.PAD_ID}

@@ -72,7 +72,8 @@ class Sitn(Scorer):
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
         """What `parts` makes of the encoded sequence of a domain."""
-        encoded = self.sequences[domain](*history, training=training)
+        encode = self.sequences[domain]
+        encoded = encode(history.vectors, history.mask, history.ages, training=training)
         return self.parts(domain, encoded, history.mask, training)
 
     def parts(self, domain: str, encoded: tf.Tensor, mask: tf.Tensor, training: bool) -> Encoded:

@@ -64,6 +64,7 @@ _TRIED = {
     "match_logit": ("sitn.match=logit",),
     "source_gate": ("sitn.source_gate=true",),
     "lengths_and_idle": ("model.request_features=source_length,target_length,idle",),
+    "ages": ("encoder.ages=true",),
     "hour_and_weekday": ("model.request_features=hour,weekday",),
     "dropout": ("model.dropout=0.2",),
     "row_decay": ("stage2.row_decay=1e-3",),
@@ -94,7 +95,8 @@ QUALITY = {
     },
 }
 """What brings more of stage 1 to the score: defaults taken back one by one and together, and
-options that are off; after stage 1 and from scratch, beside controls.
+options that are off; after stage 1 and from scratch, beside controls. `ages` needs a data set with
+times of clicks.
 """
 
 _I2I = "contrast.i2c_weight=0"

@@ -36,7 +36,8 @@ class Stage:
 
     Raises:
       InputError: no (whole) data set, more of it damaged than may be, a model without a stage 1,
-        a schedule without an end, or a model of both domains and no source requests.
+        a schedule without an end, a model of both domains and no source requests, or one of clicks'
+        ages and no times.
     """
 
     def __init__(
@@ -50,6 +51,12 @@ class Stage:
         self.name, self.config, self.data_dir = name, config, data_dir
         self.settings: TrainingConfig = getattr(config, name)
         self.manifest = schema.read_manifest(data_dir)
+        if config.encoder.ages and not self.manifest.click_times:
+            raise InputError(
+                f"encoder.ages=true needs the times of clicks, which {data_dir} does not have",
+                "build it again, with python -m pipelines.build_dataset --click_times, or give "
+                "encoder.ages=false",
+            )
         self.tables = runs.read_tables(data_dir, self.manifest, config)
         self.lossy, self.skipped = bool(skip_corrupt), {}
         if skip_corrupt:

@@ -74,7 +74,8 @@ def _fill(
         sizes[split] = sum(place.stat().st_size for place in places)
     if not sum(lengths[schema.TRAIN]):
         raise InputError(f"share={share} leaves no training request", "give a larger one")
-    tfds_metadata.write(str(making), schema.STAGE2, lengths, sizes)
+    features = manifest.features_of(schema.STAGE2)
+    tfds_metadata.write(str(making), schema.STAGE2, features, lengths, sizes)
     whole_files.write_json(making / schema.CHECKSUMS_FILE, checksums)
     for page in making.glob("statistics.*"):
         page.unlink()

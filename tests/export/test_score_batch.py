@@ -96,11 +96,11 @@ def test_what_is_no_stage_2_record_is_refused_before_the_job(servable, run_dir, 
     with pytest.raises(InputError, match=r"no stage-2 records .*: give DATASET/stage2"):
         score_batch.score_records(str(servable / "1"), stage1, str(tmp_path / "out"))
     stage2 = tf.io.gfile.glob(f"{data_dir}/{schema.shard_glob(schema.STAGE2, schema.TEST)}")[0]
-    score_batch.check_records(stage2)
+    score_batch.check_records(stage2, str(servable / "1"))
     text = tmp_path / "text"
     text.write_text("no records, but words that are long enough")
     with pytest.raises(InputError, match="has no stage-2 records"):
-        score_batch.check_records(str(text))
+        score_batch.check_records(str(text), str(servable / "1"))
 
 
 def test_every_file_of_the_input_is_checked(servable, monkeypatch, tmp_path):

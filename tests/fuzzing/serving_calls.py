@@ -23,7 +23,9 @@ class Fuzzer:
         encode_user = session.signatures[signatures.ENCODE_USER]
         self.encoded = encode_user.outputs
         self.context = [name for name in requests.CONTEXT if name in encode_user.inputs]
-        nobody = requests.user_inputs([requests.Request((), (), ())], self.context)
+        self.times = [name for name in requests.HISTORY_OF_TIMES if name in encode_user.inputs]
+        read = (*self.context, *self.times)
+        nobody = requests.user_inputs([requests.Request((), (), ())], read)
         self.encoder = session.run(signatures.ENCODE_USER, nobody)[signatures.ENCODER][0]
 
     def one_of(self, values):
@@ -89,6 +91,9 @@ class Fuzzer:
         for name in self.context:
             size = rows + int(self.chance(0.03))
             made[name] = self.some_of(TEXTS if name == requests.USER_ID else IDS, size)
+        for name in self.times:
+            beside = made[requests.HISTORY_OF_TIMES[name]].shape
+            made[name] = self.some_of(IDS, self._shape(rows) if self.chance(0.05) else beside)
         return made
 
     def _score_encoded(self):
@@ -123,6 +128,10 @@ class Fuzzer:
                 continue
             feature = example.features.feature[name]
             size = int(self.one_of([0, 1, 3, 20, 3000 if self.chance(0.05) else 5]))
+            for times in self.times:
+                if requests.HISTORY_OF_TIMES[times] == name and self.chance(0.95):
+                    beside = example.features.feature[times].int64_list
+                    beside.value.extend(self.some_of(IDS, size))
             kind = self.rng.random()
             if kind < 0.94:
                 feature.int64_list.value.extend(self.some_of(IDS, size))

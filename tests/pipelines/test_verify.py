@@ -24,7 +24,7 @@ def built(tmp_path_factory):
     flags = [*logs.two_logs(folder), "--shards=2", "--max_history=5", "--negatives=3",
              "--source_requests"]  # fmt: skip
     build_dataset.run([*flags, f"--output={folder}/time"])
-    build_dataset.run([*flags, "--split=last", f"--output={folder}/last"])
+    build_dataset.run([*flags, "--split=last", "--click_times", f"--output={folder}/last"])
     build_dataset.run([*flags, "--split=last", "--min_item_count=10", f"--output={folder}/rare"])
     logs.write_lines(folder / "shown.jsonl", logs.impressions(3, 30, 30, 150))
     build_dataset.run([
@@ -165,6 +165,16 @@ PLANTED = [
      "no negative is a click of the user"),
     ("time", "source_requests", "validation", _other_click,
      "records are requests of the log, each once"),
+    ("last", "stage2", "train", lambda r: r["target_times"].pop(),
+     "each click of a history has a time"),
+    ("last", "stage2", "train", _set("target_times", 0, 4_000_000_000),
+     "times of clicks precede their request or cutoff"),
+    ("last", "stage1", "train", _set("target_times", -1, 1), "times of clicks are in order"),
+    ("last", "stage1", "train",
+     lambda r: r["target_times"].__setitem__(0, r["target_times"][0] - 1),
+     "times of clicks are the log's"),
+    ("last", "source_requests", "train", _set("history_time", 0, 5),
+     "history time is the newest of the clicks' times"),
     ("shown", "stage2", "train", lambda r: r["labels"].__setitem__(0, 1 - r["labels"][0]),
      "candidates were shown to the user"),
 ]  # fmt: skip
@@ -305,6 +315,7 @@ def test_many_wrong_things_are_counted_and_a_few_shown(copy):
     ("change", "what"),
     [
         (lambda m: m.update(max_history=9), "manifest agrees with its options"),
+        (lambda m: m["options"].update(click_times=True), "manifest agrees with its options"),
         (lambda m: m["negatives"].update(per_click=2), "manifest agrees with its options"),
         (lambda m: m["split"].update(kind="last"), "manifest agrees with its options"),
         (lambda m: m["records"].pop("source_requests"), "manifest agrees with its options"),

@@ -106,17 +106,20 @@ def read_records(data_dir: pathlib.Path, stage: str, split: str) -> list[dict[st
         schema.CANDIDATES.name: names[schema.TARGET],
         schema.SOURCE_CANDIDATES.name: names[schema.SOURCE],
     }
+    features = schema.read_manifest(data_dir).features_of(stage)
     records = []
     for path in sorted(data_dir.glob(schema.shard_glob(stage, split))):
         for raw in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            records.append(parse(raw, stage, decoded))
+            records.append(parse(raw, features, decoded))
     return records
 
 
-def parse(raw: bytes, stage: str, decoded: dict[str, list[str]]) -> dict[str, Any]:
+def parse(
+    raw: bytes, features: Iterable[schema.Feature], decoded: dict[str, list[str]]
+) -> dict[str, Any]:
     found = tf.train.Example.FromString(raw).features.feature
     record: dict[str, Any] = {}
-    for feature in schema.STAGE_FEATURES[stage]:
+    for feature in features:
         kind = {"bytes": "bytes_list", "int64": "int64_list", "float32": "float_list"}
         values = list(getattr(found[feature.name], kind[feature.dtype]).value)
         if feature.name in decoded:

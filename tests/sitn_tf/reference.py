@@ -39,6 +39,13 @@ def mean_pooling(z):
     return total / len(z)
 
 
+def age_vector(seconds, curve):
+    """A straight line between the curve's `[P, D]` neighbours of log2(1 + hours): `[D]`."""
+    place = min(math.log2(1 + seconds / 3600), len(curve) - 1)
+    below = min(int(place), len(curve) - 2)
+    return curve[below] + (place - below) * (curve[below + 1] - curve[below])
+
+
 def i2i(anchors, keys, tau):
     """Eq. 3 (and 4 with the domains exchanged), the term of each k."""
     losses = []

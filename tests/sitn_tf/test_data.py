@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sitn_tf import data, schema
-from tests.small_dataset import write_small_dataset
+from tests.small_dataset import example, write_small_dataset
 
 REQUESTS = 1000
 
@@ -82,3 +83,28 @@ def test_stage_1_mixes_lengths(many):
     epoch = [b["user_id"].numpy().tolist() for b in data.read_epoch(many, schema.STAGE1, 8, 1, 1)]
     assert epoch == read()
     assert epoch != read(by_length=True)
+
+
+def test_times_are_read_where_the_data_set_has_them(many, tmp_path):
+    assert "target_times" not in next(iter(data.read_split(many, schema.STAGE2, schema.TEST, 7)))
+    timed = write_small_dataset(tmp_path / "timed", click_times=True)
+    for stage in schema.SPLITS:
+        for batch in (
+            next(iter(data.read_split(timed, stage, schema.TRAIN, 7))),
+            next(iter(data.read_split(timed, stage, schema.TRAIN, 7, 3, by_length=True))),
+        ):
+            times, ids = batch["target_times"].numpy(), batch["target_history"].numpy()
+            assert ((times > 0) == (ids != 0)).all()
+            assert (times.max(axis=1)[(ids != 0).any(axis=1)] == 900).all()
+
+
+def test_a_history_with_fewer_times_than_clicks_is_refused():
+    record = {"target_history": [3, 4], "target_times": [10]}
+    with pytest.raises(tf.errors.InvalidArgumentError, match="target_times has not a time for eac"):
+        data.parse(tf.constant([example(record)]), (schema.TARGET_HISTORY, schema.TARGET_TIMES))
+
+
+def test_the_schema_of_a_data_set_without_times_is_the_one_that_it_was():
+    """Data sets that were built before records could hold times stay readable."""
+    assert schema.schema_hash() == "efa01651fcdfd236"
+    assert schema.schema_hash(click_times=True) != schema.schema_hash()

@@ -14,7 +14,7 @@ from tests.pipelines import two_logs as logs
 DAY = 86_400
 BEGIN = 1_600_000_000
 FLAGS = ["--shards=3", "--max_history=6", "--negatives=3", "--title_word_min_count=1",
-         "--source_requests"]  # fmt: skip
+         "--source_requests", "--click_times"]  # fmt: skip
 
 
 def days(rows, *bounds):

@@ -31,7 +31,8 @@ from tests.pipelines import two_logs as logs
 
 ROOT = pathlib.Path(__file__).parents[3]
 FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000",
-         "--source_requests", "--items_vector_field=emb", "--vector_dim=3"]  # fmt: skip
+         "--source_requests", "--items_vector_field=emb", "--vector_dim=3",
+         "--click_times"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

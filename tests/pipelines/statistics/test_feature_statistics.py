@@ -30,7 +30,8 @@ def built(tmp_path_factory):
     build_dataset.run([
         f"--source_log={folder}/source.jsonl", f"--target_log={folder}/target.jsonl",
         "--label_field=clicked", "--request_field=request_id", "--score_field=score",
-        "--source_requests", "--shards=3", "--max_history=5", f"--output={folder}/out",
+        "--source_requests", "--click_times", "--shards=3", "--max_history=5",
+        f"--output={folder}/out",
     ])  # fmt: skip
     return folder / "out"
 
@@ -48,7 +49,7 @@ def test_against_the_records(built, listed, stage, split):
     dataset = listed[f"{stage}/{split}"]
     assert dataset.num_examples == len(records)
     features = {feature.path.step[0]: feature for feature in dataset.features}
-    assert set(features) == {f.name for f in schema.STAGE_FEATURES[stage]}
+    assert set(features) == {f.name for f in schema.features_of(stage, click_times=True)}
     for name in ("source_history", "target_history"):
         lengths = [len(record[name]) for record in records]
         common = features[name].num_stats.common_stats
@@ -59,6 +60,12 @@ def test_against_the_records(built, listed, stage, split):
         assert counted == Counter(lengths)
         [histogram] = features[name].num_stats.histograms
         assert sum(b.sample_count for b in histogram.buckets) == sum(lengths)
+    for name in ("source_times", "target_times"):
+        numbers = features[name].num_stats
+        values = [time for record in records for time in record[name]]
+        assert numbers.common_stats.tot_num_values == len(values)
+        assert (numbers.min, numbers.max) == (min(values), max(values))
+        assert numbers.mean == pytest.approx(np.mean(values))
     time = "cutoff_time" if stage == "stage1" else "request_time"
     values = [record[time] for record in records]
     numbers = features[time].num_stats

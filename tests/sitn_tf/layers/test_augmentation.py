@@ -3,7 +3,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sitn_tf.layers.augmentation import Draw, crop, hide_items, shuffle
+from sitn_tf.layers.augmentation import Draw, augment, crop, hide_items, shuffled
+from sitn_tf.sections import Stage1Config
 
 USERS = 64
 
@@ -14,6 +15,10 @@ def _draw(step=3, users=USERS):
 
 def _part(draw, rows):
     return Draw(draw.user[rows], draw.step, draw.seed)
+
+
+def _shuffle(history, draw, reach):
+    return tf.gather(history, shuffled(history, draw, reach), batch_dims=1).numpy()
 
 
 def _histories(width=8):
@@ -66,7 +71,7 @@ def test_crops_start_everywhere():
 @given(st.floats(0.0, 1.0), st.integers(0, 1000))
 def test_a_shuffle_permutes_the_real_items_and_keeps_them_first(reach, step):
     history = _histories().numpy()
-    mixed = shuffle(tf.constant(history), _draw(step), reach).numpy()
+    mixed = _shuffle(tf.constant(history), _draw(step), reach)
     np.testing.assert_array_equal(mixed == 0, history == 0)
     np.testing.assert_array_equal(np.sort(mixed, axis=1), np.sort(history, axis=1))
 
@@ -74,13 +79,27 @@ def test_a_shuffle_permutes_the_real_items_and_keeps_them_first(reach, step):
 def test_reach_says_how_far_items_move():
     history = tf.constant(np.tile(np.arange(1, 101), (USERS, 1)))
     moved = [
-        np.abs(shuffle(history, _draw(), reach).numpy() - history.numpy()).mean()
+        np.abs(_shuffle(history, _draw(), reach) - history.numpy()).mean()
         for reach in (0.0, 0.1, 1.0)
     ]
     # A random permutation of 100 moves an item by a third of that on average.
     assert moved[0] == 0.0
     assert 1.0 < moved[1] < 8.0
     assert 28.0 < moved[2] < 38.0
+
+
+def test_the_time_of_a_click_stays_with_its_id():
+    history, draw = _histories(), _draw()
+    settings = Stage1Config(item_crop=0.3, item_shuffle=0.5, item_mask=0.2)
+    ids, times = augment(history, 1000 * history, draw, settings)
+    np.testing.assert_array_equal(times, 1000 * ids)
+    assert (np.diff(ids.numpy(), axis=1) < 0).any(axis=1).sum() > USERS // 2  # they have moved
+    alone, none = augment(history, None, draw, settings)
+    np.testing.assert_array_equal(alone, ids)
+    assert none is None
+    kept = crop(history, draw, 0.3)
+    kept = hide_items(_shuffle(kept, draw, 0.5), draw, 0.2)
+    np.testing.assert_array_equal(ids, kept)
 
 
 def test_the_three_augmentations_draw_apart():

@@ -4,7 +4,6 @@ import functools
 
 from sitn_tf import schema
 from sitn_tf.layers.embedding import look_up
-from sitn_tf.models.scorer import History
 
 
 def encode_and_score(scorer, inputs, candidates=None):
@@ -16,7 +15,7 @@ def encode_and_score(scorer, inputs, candidates=None):
     histories = {}
     for domain in scorer.items:
         ids = inputs[schema.HISTORY_OF_DOMAIN[domain].name]
-        histories[domain] = History(vectors(domain, ids), ids != schema.PAD_ID)
+        histories[domain] = scorer.history_of(domain, ids, vectors(domain, ids), inputs)
     encoded = scorer.encode(histories, inputs)
     shown = inputs["candidates"] if candidates is None else candidates
     return scorer.score(encoded, vectors(schema.TARGET, shown))
