@@ -128,7 +128,7 @@ def _hurt(transfer: Transfer) -> Section:
                         harm.where,
                         f"{harm.comparison.requests:,}",
                         harm.other.name,
-                        _interval(harm.gain),
+                        harm.gain.told,
                         "holds" if harm.sure else "may be chance",
                     ]
                     for harm in found
@@ -142,7 +142,7 @@ def _hurt(transfer: Transfer) -> Section:
 
 def _alarm(judged: ComparedRun, found: Sequence[Harm]) -> str:
     """One sentence of where the judged run is worse than one other, and the remedy."""
-    places = [f"{harm.where}, {_interval(harm.gain)}" for harm in found[:_NAMED]]
+    places = [f"{harm.where}, {harm.gain.told}" for harm in found[:_NAMED]]
     more = [f"{len(found) - _NAMED} more slices"] if len(found) > _NAMED else []
     worse = f"{judged.name} is worse than {found[0].other.name}: {'; '.join([*places, *more])}."
     return f"{worse} Remedy: {found[0].remedy}."
@@ -308,23 +308,17 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.4f}"
 
 
-def _interval(gain: Gain) -> str:
-    if math.isnan(gain.low):
-        return signed(gain.value)
-    return f"{signed(gain.value)} ({signed(gain.low)} to {signed(gain.high)})"
-
-
 def _gain(of: Comparison, gain: Gain) -> str:
     """A table's cell: what keeps an interval from being told, where there is none."""
     if not of.requests:
         return "no request"
     if math.isnan(gain.value):
         return "one class only"
-    return _interval(gain) if of.enough else f"{signed(gain.value)} (few users)"
+    return gain.told if of.enough else f"{signed(gain.value)} (few users)"
 
 
 def _verdict(gain: Gain, over: str) -> str:
     if math.isnan(gain.low):
         return f"{signed(gain.value)} {over} (no interval: few users)"
     chance = "" if gain.low > 0 or gain.hurts else ", which may be chance"
-    return f"{_interval(gain)} {over}{chance}"
+    return f"{gain.told} {over}{chance}"

@@ -9,9 +9,17 @@ from sitn_tf import runs, schema
 from sitn_tf.figures import Picture
 from sitn_tf.page import Alarm, Content, MadeBy, Section, Table
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
-from sitn_tf.studies import readings
+from sitn_tf.studies import readings, user_gains
 from sitn_tf.studies.runs import Study
-from sitn_tf.studies.tables import Comparison, Result, comparisons, main_table, other_measures
+from sitn_tf.studies.tables import (
+    NOT_KEPT,
+    Comparison,
+    Result,
+    UserGain,
+    comparisons,
+    main_table,
+    other_measures,
+)
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
@@ -57,11 +65,24 @@ def of_study(
     read = [] if study.reading() is None else readings.read(study.workdir)
     if read:
         facts["test split"] = readings.describe(read)
-    notes = [Alarm(readings.describe(read))] if len(read) > 1 else []
+    notes: list[str | Alarm] = [Alarm(readings.describe(read))] if len(read) > 1 else []
+    over_users = None
+    if study.stage == "2":
+        kept = user_gains.read(study, results)
+        over_users = user_gains.user_gains(kept, list(study.arms))
+        notes += _not_kept(kept.missing)
     return content(
         study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts), notes, more,
+        MadeBy([command], facts), notes, more, over_users,
     )  # fmt: skip
+
+
+def _not_kept(missing: Sequence[str]) -> list[str]:
+    """A paragraph on runs without predictions, if there are any."""
+    if not missing:
+        return []
+    more = f", and of {len(missing) - 1} more runs" if len(missing) > 1 else ""
+    return [f'"{NOT_KEPT}" are predictions of {missing[0]}{more}.']
 
 
 def content(
@@ -72,8 +93,9 @@ def content(
     histories: Histories,
     history: str,
     made_by: MadeBy,
-    notes: Sequence[Alarm] = (),
+    notes: Sequence[str | Alarm] = (),
     more: Sequence[Section] = (),
+    over_users: Mapping[str, UserGain] | None = None,
 ) -> Content:
     """The page of plain numbers.
 
@@ -83,6 +105,7 @@ def content(
       measure: what the results' scores are.
       histories: see `Histories`; history: what to draw of the entries.
       notes: on the result; more: sections behind those of the results.
+      over_users: see `main_table`.
     """
     baseline, *others = arms
     compared = comparisons(results, list(arms))
@@ -94,7 +117,8 @@ def content(
                 *notes,
                 "Differences are paired by seed, with the 95 % interval of Student's t; p is that "
                 "of the paired t-test, then corrected for the number of arms.",
-                main_table(results, list(arms), measure),
+                *([] if over_users is None else [_OVER_USERS]),
+                main_table(results, list(arms), measure, over_users),
                 _forest(compared, baseline, others, measure),
             ],
         ),
@@ -118,6 +142,12 @@ def content(
     ]  # fmt: skip
     asked = f"What do the arms come to in {measure}, beside the baseline {baseline}?"
     return f"Study {name}", asked, sections, made_by
+
+
+_OVER_USERS = (
+    "Over seeds: how far other trainings would move a difference. Over users: how far other users "
+    "would move that of these trainings, by a paired bootstrap of users on the mean AUC over seeds."
+)
 
 
 def answer(compared: Mapping[str, Comparison], baseline: str, measure: str) -> str:
