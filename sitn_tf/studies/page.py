@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sitn_tf import runs, schema
+from sitn_tf.evaluation.training_curves import mean_line
 from sitn_tf.figures import Picture
 from sitn_tf.page import Alarm, Content, MadeBy, Section, Table
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
@@ -218,15 +219,7 @@ def _training(histories: Histories, baseline: str, others: Sequence[str], histor
 
 
 def _line(arm: str, histories: Histories, history: str) -> Line | None:
-    """Over seeds, as far as the shortest of them goes."""
-    seeds = [entries for entries in histories.get(arm, ()) if entries]
-    if not seeds:
-        return None
-    by_epoch = zip(*seeds, strict=False)
-    values = np.array([[entry.get(history, np.nan) for entry in epoch] for epoch in by_epoch])
-    band = (values.min(axis=1), values.max(axis=1)) if len(seeds) > 1 else ()
-    epochs = [entry["epoch"] for entry in seeds[0][: len(values)]]
-    return Line(arm, epochs, values.mean(axis=1), *band)
+    return mean_line(arm, histories.get(arm, ()), lambda entry: entry.get(history, np.nan))
 
 
 def _minutes(results: Sequence[Result]) -> str:

@@ -1,4 +1,4 @@
-"""Predictions that a study's runs keep → gains of its arms over the baseline, as of users.
+"""Predictions that a study's runs keep → its arms' gains, by a paired bootstrap of users.
 
 A bootstrap of users says how far other users would move the difference of these very trainings; a
 t-test over seeds says how far other trainings would. Neither says what the other does.
