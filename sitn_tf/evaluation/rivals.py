@@ -63,6 +63,8 @@ def read_trained(name: str, run_dirs: Sequence[pathlib.Path]) -> Trained:
 def of_study(study_dir: pathlib.Path) -> list[Trained]:
     """The arms of a study (studies/runs.py) with their finished runs, by name.
 
+    Of several shares of the labels (studies/learning_curve.py) those with the largest.
+
     Raises:
       InputError: there is none.
     """
@@ -75,7 +77,9 @@ def of_study(study_dir: pathlib.Path) -> list[Trained]:
             f"study_dir={study_dir} holds no finished run",
             "give the workdir of python -m sitn_tf.experiments",
         )
-    return [read_trained(arm, run_dirs) for arm, run_dirs in finished.items()]
+    trained = [read_trained(arm, run_dirs) for arm, run_dirs in finished.items()]
+    largest = max(one.config.stage2.label_share for one in trained)
+    return [one for one in trained if one.config.stage2.label_share == largest]
 
 
 def best(trained: Sequence[Trained]) -> Trained | None:

@@ -141,6 +141,25 @@ def test_a_study_trains_what_the_command_trains(small, tmp_path, capfd):
 
 
 @pytest.mark.slow
+def test_shares_of_the_labels_start_from_one_stage_1(small, tmp_path):
+    study = write_study(tmp_path / "study.json", scratch={"pretrain": False}, ssl={})
+    workdir = tmp_path / "runs"
+    flags = [f"--data_dir={small}", *SHORT, study, f"--workdir={workdir}", "--seeds=1"]
+    run_main(experiments, *flags, "--labels=0.4,1")
+    assert len(list((workdir / "stage1").iterdir())) == 1
+    names = {path.parent.parent.name for path in workdir.glob("*/0/stage2")}
+    assert names == {"scratch", "ssl", "scratch.labels_0.4", "ssl.labels_0.4"}
+    text = (workdir / "results-validation.md").read_text()
+    [few] = re.findall(r"\| 0\.4 \| (\d+) \|", text)
+    assert 0 < int(few) < 120
+    assert "| 1 | 120 |" in text
+    assert "## With 40 % of the labels" in text
+    assert "not kept" not in text
+    with pytest.raises(InputError, match="--labels are of stage 2, which --stage=1 has not"):
+        run_main(experiments, *flags, "--labels=0.4", "--stage=1")
+
+
+@pytest.mark.slow
 def test_arms_start_from_one_stage_1_which_is_that_of_the_command(small, tmp_path):
     arms = {name: {"settings": [f"stage2.encoder_rate={name}"]} for name in ("0.5", "0.7")}
     study = write_study(tmp_path / "study.json", **arms)

@@ -6,7 +6,7 @@ import pytest
 
 from sitn_tf.evaluation.comparison import Gain
 from sitn_tf.page import Alarm, MadeBy, page
-from sitn_tf.studies.page import _not_kept, answer, content
+from sitn_tf.studies.page import _not_kept, _result, answer, content
 from sitn_tf.studies.tables import Result, UserGain, comparisons
 
 
@@ -33,8 +33,13 @@ def rendered(**changed):
                                [{"epoch": 1, "auc": 0.7}]]},
         "history": "auc",
         "made_by": MadeBy(["python -m sitn_tf.experiments"]),
-    }  # fmt: skip
-    return page(*content(**(given | changed)))
+    } | changed  # fmt: skip
+    of_result = [given.pop(name, None) for name in ("notes", "over_users")]
+    shown = _result(
+        "Result", given["results"], list(given["arms"]), given["measure"], of_result[0] or (),
+        of_result[1],
+    )  # fmt: skip
+    return page(*content(**given, shown=[shown]))
 
 
 @pytest.mark.parametrize(
