@@ -96,7 +96,7 @@ def _carry_out(study: Study, pictured: bool, curve: LearningCurve | None) -> Non
     more: list[Section] = []
     if pictured and results:
         more.append(figure3.write(study))
-        print(f"wrote {study.workdir / figure3.NAME}.png and .json")
+        print(f"wrote {study.workdir / figure3.NAME}.json")
     if searched:
         more.append(search.section(searched))
     command = cli.command(FLAGS, "sitn_tf.experiments")
