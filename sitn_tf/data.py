@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
-from sitn_tf import schema, shards
+from sitn_tf import label_share, schema, shards
 from sitn_tf.errors import InputError
 
 Batch = dict[str, tf.Tensor]
@@ -127,6 +127,7 @@ def read_split(
     by_length: bool = False,
     skip: int = 0,
     lossy: bool = False,
+    share: float = 1.0,
 ) -> tf.data.Dataset:
     """Batches of one pass over a split, one of them possibly smaller.
 
@@ -138,6 +139,7 @@ def read_split(
         it is padding; batches still come in the seed's order.
       skip: batches to leave out at the start; their records are read but not parsed.
       lossy: whether to do without what is missing or damaged (sitn_tf/shards.py).
+      share: of the records, the kept ones of sitn_tf/label_share.py.
 
     Raises:
       InputError: no (whole) data set, the split has no shards, or one of them is missing.
@@ -153,8 +155,10 @@ def read_split(
     records = tf.data.Dataset.from_tensor_slices(files)
     if shuffle_seed is not None:
         records = records.shuffle(len(files), seed=shuffle_seed)
+    read = _until_damaged if lossy else tf.data.TFRecordDataset
+    # A shard at a time, as if it held nothing else.
     records = records.interleave(
-        _until_damaged if lossy else tf.data.TFRecordDataset,
+        lambda file: label_share.thinned(read(file), share),
         cycle_length=min(len(files), 16),
         block_length=16,
         num_parallel_calls=min(len(files), PARALLEL_CALLS),
@@ -221,6 +225,7 @@ def read_epoch(
     epoch: int,
     skip: int = 0,
     lossy: bool = False,
+    share: float = 1.0,
 ) -> tf.data.Dataset:
     """One pass over a stage's training split, in the order of this seed and epoch.
 
@@ -229,7 +234,7 @@ def read_epoch(
 
     Args:
       skip: batches to leave out at the start, for a pass that is continued.
-      lossy: see `read_split`.
+      lossy, share: see `read_split`.
     """
     return read_split(
         data_dir,
@@ -240,6 +245,7 @@ def read_epoch(
         by_length=stage != schema.STAGE1,
         skip=skip,
         lossy=lossy,
+        share=share,
     )
 
 

@@ -6,8 +6,9 @@ Each arm and seed is a run of its own, `STUDY/<arm>/<seed>/stage2`, with the ver
 `python -m sitn_tf.train`; arms that differ only in what comes after stage 1 start from one in
 `STUDY/stage1`. `--jobs=2` trains two at a time. The same command continues an interrupted study:
 finished runs are kept. `--trials=20` searches each arm's settings on validation data before the
-first seed (studies/search.py). `--split=validation` (the default) is for choosing settings; give
-`--split=test` once, when nothing is left to choose.
+first seed (studies/search.py). `--labels=0.02,0.1,1` trains each arm with these shares of stage 2's
+training requests (studies/learning_curve.py). `--split=validation` (the default) is for choosing
+settings; give `--split=test` once, when nothing is left to choose.
 """
 
 import pathlib
@@ -19,6 +20,7 @@ from sitn_tf.errors import InputError
 from sitn_tf.page import Section, page
 from sitn_tf.studies import figure3, search
 from sitn_tf.studies.catalogue import read_study
+from sitn_tf.studies.learning_curve import LearningCurve, read_shares
 from sitn_tf.studies.page import of_study
 from sitn_tf.studies.runs import Study, run_study
 
@@ -34,6 +36,9 @@ _JOBS = flags.DEFINE_integer(
 )
 _TRIALS = flags.DEFINE_integer(
     "trials", 0, "Settings that are tried of each arm before its seeds.", 0, flag_values=FLAGS
+)
+_LABELS = flags.DEFINE_list(
+    "labels", [], "Shares of stage 2's training requests: each arm with each.", flag_values=FLAGS
 )
 _ARMS = flags.DEFINE_list("arms", [], "Only these arms of the study.", flag_values=FLAGS)
 _SPLIT = flags.DEFINE_string("split", schema.VALIDATION, "What is scored.", flag_values=FLAGS)
@@ -59,6 +64,12 @@ def main(_: list[str]) -> None:
     if pictured:
         figure3.check_extras()
     stage = "1" if pictured else _STAGE.value
+    curve = None
+    if _LABELS.value:
+        if stage == "1":
+            raise InputError("labels are of stage 2, which stage=1 has not")
+        curve = LearningCurve(arms, read_shares(_LABELS.value))
+        arms = curve.every_arm
     if stage == "1":
         arms = {name: arm for name, arm in arms.items() if arm.pretrain}
     study = Study(
@@ -73,10 +84,10 @@ def main(_: list[str]) -> None:
         name=_STUDY.value,
     )
     with locks.held(locks.beside(workdir), f"workdir={workdir}"):
-        _carry_out(study, pictured)
+        _carry_out(study, pictured, curve)
 
 
-def _carry_out(study: Study, pictured: bool) -> None:
+def _carry_out(study: Study, pictured: bool, curve: LearningCurve | None) -> None:
     """Runs what is missing and writes what all came to."""
     searched: dict[str, search.Best] = {}
     if _TRIALS.value:
@@ -85,12 +96,13 @@ def _carry_out(study: Study, pictured: bool) -> None:
     more: list[Section] = []
     if pictured and results:
         more.append(figure3.write(study))
-        print(f"wrote {study.workdir / figure3.NAME}.png and .json")
+        print(f"wrote {study.workdir / figure3.NAME}.json")
     if searched:
         more.append(search.section(searched))
     command = cli.command(FLAGS, "sitn_tf.experiments")
-    title, asked, sections, made_by = of_study(study, results, command, more)
-    print(markdown.document(title, asked, sections[: 2 + len(more)]))
+    title, asked, sections, made_by = of_study(study, results, command, more, curve)
+    shown = len(curve.shares) + 1 if curve else 1
+    print(markdown.document(title, asked, sections[: shown + 1 + len(more)]))
     if results:
         files = [study.results_file.with_suffix(suffix) for suffix in (".md", ".html")]
         for file, written in zip(files, (markdown.document, page), strict=True):

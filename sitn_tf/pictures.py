@@ -250,12 +250,17 @@ def calibration(title: str, lines: Sequence[Bins], *, alone: bool = False) -> Pi
 
 
 def clusters(
-    title: str, source: Points, target: Points, pairs: Iterable[tuple[int, int]] = ()
+    title: str,
+    source: Points,
+    target: Points,
+    pairs: Iterable[tuple[int, int]] = (),
+    marks: Iterable[tuple[str, int, int]] = (),
 ) -> Picture:
     """Two domains on one plane whose axes mean nothing, as those of t-SNE (Fig. 3).
 
     Args:
       pairs: numbers of a source and a target point to join by a line.
+      marks: short texts, each beside a source and a target point of these numbers.
     """
     if not (len(source.x) or len(target.x)):
         return Picture(title, "")
@@ -269,6 +274,9 @@ def clusters(
                 [point] = axes.plot(x, y, marker, color=color, markersize=5, markeredgewidth=0)
                 point.set_gid(f"{domain.name}: {said}")
             axes.plot([], [], marker, color=color, markersize=6, label=domain.name)
+        for text, one, other in marks:
+            for x, y in ((source.x[one], source.y[one]), (target.x[other], target.y[other])):
+                axes.annotate(text, (x, y), (4, 4), textcoords="offset points", weight="bold")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(True)
         axes.spines[:].set_alpha(0.2)

@@ -359,6 +359,8 @@ class Stage2Config(TrainingConfig):
     # Of L_i2i, kept beside Eq. 9; by default KEPT_CONTRAST where it starts from a stage 1, else 0
     contrast_weight: float | None = None
     contrast_decay_steps: int = 0  # over which that weight falls linearly to 0; 0: it stays
+    # Of the training requests, those that are learned from: a point of a learning curve
+    label_share: float = 1.0
     log_q: bool = False  # correct logits for the popularity of sampled candidates
 
     def __post_init__(self) -> None:
@@ -366,6 +368,9 @@ class Stage2Config(TrainingConfig):
         _above(self, 0.0, "encoder_rate")
         _at_least(self, 0.0, "min_lift")
         _at_least(self, 0, "race_steps", "contrast_decay_steps")
+        _above(self, 0.0, "label_share")
+        if self.label_share > 1:
+            _refuse(self, "label_share", "at most 1")
         if self.contrast_weight is not None:
             _at_least(self, 0.0, "contrast_weight")
 

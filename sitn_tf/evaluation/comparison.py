@@ -7,8 +7,13 @@ sorted once.
 """
 
 import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
 
 import numpy as np
+
+from sitn_tf.pictures import signed
 
 DRAWS = 2000
 SEED = 0
@@ -76,15 +81,78 @@ class Gain:
         """Whether the whole interval lies below 0."""
         return self.high < 0
 
+    @property
+    def told(self) -> str:
+        """The value and, where there is one, its interval."""
+        if math.isnan(self.low):
+            return signed(self.value)
+        return f"{signed(self.value)} ({signed(self.low)} to {signed(self.high)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Trainings of scorers on the same candidates, and on the same draws of their users.
+
+    Attributes:
+      requests, users: how many there are.
+      enough: whether there are FEW_USERS users with a click, and as many without one.
+      auc: `[M]`, of each training.
+      drawn: `[draws, M]`, the same of each draw; no draw where there are not enough users.
+    """
+
+    requests: int
+    users: int
+    enough: bool
+    auc: np.ndarray
+    drawn: np.ndarray
+
+    def gain(self, of: Sequence[int], over: Sequence[int]) -> Gain:
+        """Of the mean AUC of some trainings over that of others, by their numbers."""
+        value = self.auc[of].mean() - self.auc[over].mean()
+        return _gain(value, self.drawn[:, of].mean(axis=1) - self.drawn[:, over].mean(axis=1))
+
+
+def judge(
+    labels: np.ndarray,
+    scores: Sequence[np.ndarray],
+    requests: np.ndarray,
+    users: np.ndarray,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Judged:
+    """AUC, pooled over the candidates as by `metrics.auc`, of M trainings.
+
+    Args:
+      labels: `[N]`, 0 or 1.
+      scores: `[N]` of each training.
+      requests, users: `[N]` integers, the request and the user of each candidate.
+    """
+    names, user = np.unique(users, return_inverse=True)
+    ranked = [RankedCandidates(labels, score, user) for score in scores]
+    once = np.ones(len(names))
+    by_class = [len(np.unique(user[labels > 0])), len(np.unique(user[labels <= 0]))]
+    enough = min(by_class) >= FEW_USERS
+    drawn = np.full((draws if enough else 0, len(scores)), np.nan)
+    rng = np.random.default_rng(seed)
+    for row in drawn:
+        weights = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
+        row[:] = [scorer.auc(weights.astype(np.float64)) for scorer in ranked]
+    return Judged(
+        requests=len(np.unique(requests)),
+        users=len(names),
+        enough=enough,
+        auc=np.array([scorer.auc(once) for scorer in ranked]),
+        drawn=drawn,
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """Scorers beside each other on the same candidates.
 
     Attributes:
-      requests, users: how many there are.
-      enough: whether there are FEW_USERS users with a click, and as many without one.
-      auc: of each scorer.
+      requests, users, enough: as in `Judged`.
+      auc: of each scorer, the mean over its trainings.
       gains: of the first scorer over each other one.
     """
 
@@ -97,36 +165,28 @@ class Comparison:
 
 def compare(
     labels: np.ndarray,
-    scores: list[np.ndarray],
+    scores: Sequence[np.ndarray],
     requests: np.ndarray,
     users: np.ndarray,
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> Comparison:
-    """Gains in AUC, pooled over the candidates as by `metrics.auc`, of one scorer over others.
+    """Gains in mean AUC of one scorer over others.
 
     Args:
-      labels: `[N]`, 0 or 1.
-      scores: `[N]` of each scorer, the judged one first.
-      requests, users: `[N]` integers, the request and the user of each candidate.
+      scores: `[N]` of each scorer, the judged one first; `[S, N]` of one that was trained S times.
+      labels, requests, users: see `judge`.
     """
-    names, user = np.unique(users, return_inverse=True)
-    ranked = [RankedCandidates(labels, score, user) for score in scores]
-    once = np.ones(len(names))
-    auc = np.array([scorer.auc(once) for scorer in ranked])
-    by_class = [len(np.unique(user[labels > 0])), len(np.unique(user[labels <= 0]))]
-    enough = min(by_class) >= FEW_USERS
-    drawn = np.full((draws if enough else 0, len(scores)), np.nan)
-    rng = np.random.default_rng(seed)
-    for row in drawn:
-        weights = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        row[:] = [scorer.auc(weights.astype(np.float64)) for scorer in ranked]
+    trained = [np.atleast_2d(of_scorer) for of_scorer in scores]
+    found = judge(labels, [row for rows in trained for row in rows], requests, users, draws, seed)
+    ends = np.cumsum([0, *map(len, trained)])
+    first, *others = [range(*pair) for pair in itertools.pairwise(ends.tolist())]
     return Comparison(
-        requests=len(np.unique(requests)),
-        users=len(names),
-        enough=enough,
-        auc=auc.tolist(),
-        gains=[_gain(auc[0] - auc[k], drawn[:, 0] - drawn[:, k]) for k in range(1, len(scores))],
+        requests=found.requests,
+        users=found.users,
+        enough=found.enough,
+        auc=[float(found.auc[numbers].mean()) for numbers in (first, *others)],
+        gains=[found.gain(first, other) for other in others],
     )
 
 

@@ -239,12 +239,19 @@ def _cell(text: str) -> str:
     return text.replace("|", "/").replace("\n", " ")
 
 
+def places(space: Clusters) -> np.ndarray:
+    """t-SNE of both domains' clusters together: `[2K, 2]`, the source's first."""
+    from sklearn.manifold import TSNE
+
+    both = unit_rows(np.concatenate([space.new[domain] for domain in schema.DOMAINS]))
+    perplexity = min(30.0, (len(both) - 1) / 3)
+    return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(both))
+
+
 def draw(
     spaces: Sequence[Clusters], granularities: Sequence[Granularity], path: pathlib.Path
 ) -> None:
     """Writes Fig. 3: t-SNE of both domains' clusters, matched ones joined by a line."""
-    from sklearn.manifold import TSNE
-
     columns = min(len(spaces), 2)
     rows = -(-len(spaces) // columns)
     with figures.figure(360 * columns, 330 * rows) as figure:
@@ -253,9 +260,7 @@ def draw(
             axis.remove()
         for axis, space, described in zip(axes, spaces, granularities, strict=False):
             size = described.clusters
-            both = unit_rows(np.concatenate([space.new[d] for d in schema.DOMAINS]))
-            perplexity = min(30.0, (2 * size - 1) / 3)
-            points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(both)
+            points = places(space)
             for pair in described.pairs:
                 ends = points[[pair.source, size + pair.target]]
                 axis.plot(*ends.T, color=figures.INK, alpha=0.2, linewidth=0.8, zorder=1)

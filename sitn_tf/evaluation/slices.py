@@ -114,19 +114,20 @@ def check_same_candidates(scored: Sequence[Predictions]) -> None:
                 )
 
 
-def compare_all(scored: Sequence[Predictions]) -> Comparison:
-    """The first scorer against each other one, on all requests."""
+def compare_all(scored: Sequence[Sequence[Predictions]]) -> Comparison:
+    """The first model against each other one, on all requests.
+
+    Args:
+      scored: of each model, the predictions of each of its trainings; all of the same candidates.
+    """
     return _compare(scored, slice(None))
 
 
-def compare_slices(scored: Sequence[Predictions], slicing: Slicing) -> list[Slice]:
-    """The same on each slice, an empty one too.
-
-    Args:
-      scored: the judged scorer's predictions and others', of the same candidates.
-    """
-    number = slicing.of_request[scored[0].request]
-    whole = len(np.unique(scored[0].request))
+def compare_slices(scored: Sequence[Sequence[Predictions]], slicing: Slicing) -> list[Slice]:
+    """The same on each slice, an empty one too."""
+    request = scored[0][0].request
+    number = slicing.of_request[request]
+    whole = len(np.unique(request))
     compared = [_compare(scored, number == n) for n in range(len(slicing.names))]
     return [
         Slice(name, of_slice.requests / whole, of_slice)
@@ -134,9 +135,8 @@ def compare_slices(scored: Sequence[Predictions], slicing: Slicing) -> list[Slic
     ]
 
 
-def _compare(scored: Sequence[Predictions], rows: np.ndarray | slice) -> Comparison:
-    first = scored[0]
+def _compare(scored: Sequence[Sequence[Predictions]], rows: np.ndarray | slice) -> Comparison:
+    first = scored[0][0]
     request = first.request[rows]
-    return compare(
-        first.label[rows], [s.probability[rows] for s in scored], request, first.user[request]
-    )
+    probabilities = [np.stack([one.probability[rows] for one in of_model]) for of_model in scored]
+    return compare(first.label[rows], probabilities, request, first.user[request])

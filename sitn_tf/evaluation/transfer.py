@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sitn_tf.evaluation.comparison import Comparison, Gain, holm
 from sitn_tf.evaluation.kept_predictions import Predictions
 from sitn_tf.evaluation.slices import Slice, Slicing
 from sitn_tf.item_tables import read_item_table
+from sitn_tf.runs import RunInfo
 from sitn_tf.sections import Stage2Config
 
 LEVEL = 0.05
@@ -34,13 +35,11 @@ class ComparedRun:
     """A finished stage-2 run.
 
     Attributes:
-      name: as short as tells it from the others.
       config: of what was trained; `info` and `race` say how it came about (None without a race).
       metrics: of the split that is compared.
       history: an entry an epoch.
     """
 
-    name: str
     run_dir: pathlib.Path
     config: configs.Config
     info: runs.RunInfo
@@ -51,27 +50,61 @@ class ComparedRun:
 
 
 @dataclasses.dataclass(frozen=True)
-class Transfer:
-    """The first run beside the others.
+class Contender:
+    """A model in one run, or in several that differ in their seeds alone.
 
     Attributes:
-      overall: on all requests of the split.
+      name: as short as tells it from the others.
+      runs: of a seed each, one at least.
+    """
+
+    name: str
+    runs: Sequence[ComparedRun]
+
+    @property
+    def config(self) -> configs.Config:
+        return self.runs[0].config
+
+    @property
+    def info(self) -> RunInfo:
+        return self.runs[0].info
+
+    @property
+    def race(self) -> dict[str, Any] | None:
+        return self.runs[0].race
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.config.seed for run in self.runs]
+
+    @property
+    def predictions(self) -> list[Predictions]:
+        """Of each run."""
+        return [run.predictions for run in self.runs]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """The first model beside the others.
+
+    Attributes:
+      overall: on all requests of the split, mean AUC over each model's runs.
       by_slice: the same on the slices of each slicing.
     """
 
     split: str
     manifest: schema.Manifest
-    runs: Sequence[ComparedRun]
+    contenders: Sequence[Contender]
     overall: Comparison
     by_slice: Sequence[tuple[Slicing, Sequence[Slice]]]
 
     @property
-    def judged(self) -> ComparedRun:
-        return self.runs[0]
+    def judged(self) -> Contender:
+        return self.contenders[0]
 
     @property
-    def others(self) -> Sequence[ComparedRun]:
-        return self.runs[1:]
+    def others(self) -> Sequence[Contender]:
+        return self.contenders[1:]
 
     def slices(self) -> Iterator[tuple[Slicing, Slice]]:
         """Every slice of every slicing."""
@@ -85,32 +118,35 @@ def compare(
     split: str,
     read: Callable[[pathlib.Path, str], Predictions] = kept_predictions.read,
 ) -> Transfer:
-    """What the first run gains over each other one.
+    """What the first run gains over each other one; see `compare_models`."""
+    named = zip(short_names(run_dirs), run_dirs, strict=True)
+    return compare_models({name: [run_dir] for name, run_dir in named}, split, read)
+
+
+def compare_models(
+    run_dirs: Mapping[str, Sequence[pathlib.Path]],
+    split: str,
+    read: Callable[[pathlib.Path, str], Predictions] = kept_predictions.read,
+) -> Transfer:
+    """What the first model gains over each other one.
 
     Args:
+      run_dirs: of each model by name, a run a seed.
       read: gives the predictions of a run on a split; it may write metrics of the run too.
 
     Raises:
       InputError: predictions were not kept, or not of the same candidates.
     """
-    scored = [read(run_dir, split) for run_dir in run_dirs]
     compared = [
-        ComparedRun(
-            name=name,
-            run_dir=run_dir,
-            config=runs.read_config(run_dir),
-            info=runs.read_info(run_dir),
-            race=runs.read_json(run_dir / runs.RACE_FILE, None),
-            metrics=runs.read_json(run_dir / runs.METRICS_FILE, {}).get(split, {}),
-            history=runs.read_history(run_dir),
-            predictions=predictions,
-        )
-        for name, run_dir, predictions in zip(short_names(run_dirs), run_dirs, scored, strict=True)
+        Contender(name, [_compared_run(run_dir, split, read(run_dir, split)) for run_dir in dirs])
+        for name, dirs in run_dirs.items()
     ]
-    slices.check_same_candidates(scored)
-    manifest = runs.read_manifest(run_dirs[0])
-    clicks = read_item_table(run_dirs[0], manifest, schema.TARGET, (), 0).count
-    first, longest = scored[0], manifest.max_history
+    scored = [contender.predictions for contender in compared]
+    slices.check_same_candidates([one for of_model in scored for one in of_model])
+    run_dir = compared[0].runs[0].run_dir
+    manifest = runs.read_manifest(run_dir)
+    clicks = read_item_table(run_dir, manifest, schema.TARGET, (), 0).count
+    first, longest = scored[0][0], manifest.max_history
     slicings = [
         slices.by_length(schema.TARGET, first.target_length, longest),
         slices.by_length(schema.SOURCE, first.source_length, longest),
@@ -119,9 +155,21 @@ def compare(
     return Transfer(
         split=split,
         manifest=manifest,
-        runs=compared,
+        contenders=compared,
         overall=slices.compare_all(scored),
         by_slice=[(slicing, slices.compare_slices(scored, slicing)) for slicing in slicings],
+    )
+
+
+def _compared_run(run_dir: pathlib.Path, split: str, predictions: Predictions) -> ComparedRun:
+    return ComparedRun(
+        run_dir=run_dir,
+        config=runs.read_config(run_dir),
+        info=runs.read_info(run_dir),
+        race=runs.read_json(run_dir / runs.RACE_FILE, None),
+        metrics=runs.read_json(run_dir / runs.METRICS_FILE, {}).get(split, {}),
+        history=runs.read_history(run_dir),
+        predictions=predictions,
     )
 
 
@@ -157,7 +205,7 @@ class Harm:
       remedy: the same wherever the run is worse than this other one.
     """
 
-    other: ComparedRun
+    other: Contender
     where: str
     comparison: Comparison
     gain: Gain
@@ -187,9 +235,9 @@ def judged_slices(transfer: Transfer) -> int:
     return sum(part.comparison.enough for _, part in transfer.slices())
 
 
-def instead(judged: ComparedRun, other: ComparedRun) -> str:
-    """How to have what another run has and the judged one has not."""
-    if other.config.seed != judged.config.seed:
+def instead(judged: Contender, other: Contender) -> str:
+    """How to have what another model has and the judged one has not."""
+    if other.seeds != judged.seeds:
         return "first compare runs of the same seed: seeds move AUC too"
     if other.config.model.name != judged.config.model.name:
         return f"train and serve that model: --set model.name={other.config.model.name}"
@@ -205,7 +253,7 @@ def instead(judged: ComparedRun, other: ComparedRun) -> str:
     return f"{found}, or let the starts race: --set stage2.race_steps={steps}"
 
 
-def _remedy(judged: ComparedRun, other: ComparedRun, overall: Gain) -> str:
+def _remedy(judged: Contender, other: Contender, overall: Gain) -> str:
     """`instead`, unless the judged run gains overall and only some of its slices are hurt."""
     if not overall.low > 0:
         return instead(judged, other)

@@ -7,12 +7,13 @@ import numpy as np
 
 from sitn_tf import config as configs
 from sitn_tf import runs
-from sitn_tf.evaluation import comparison, metrics
+from sitn_tf.evaluation import calibration_curves, comparison, metrics, training_curves
 from sitn_tf.evaluation.comparison import Comparison, Gain
 from sitn_tf.evaluation.slices import Slice, Slicing
 from sitn_tf.evaluation.transfer import (
     ALL_REQUESTS,
     ComparedRun,
+    Contender,
     Harm,
     Transfer,
     harms,
@@ -20,7 +21,7 @@ from sitn_tf.evaluation.transfer import (
 )
 from sitn_tf.figures import Picture
 from sitn_tf.page import Alarm, MadeBy, Section, Table
-from sitn_tf.pictures import Bins, Interval, Line, calibration, curves, intervals, signed
+from sitn_tf.pictures import Interval, Line, calibration, curves, intervals, signed
 
 
 def title(transfer: Transfer) -> str:
@@ -36,10 +37,15 @@ def asked(transfer: Transfer) -> str:
     )
 
 
-def sections(transfer: Transfer) -> list[Section]:
-    """All of them: overall, whom it hurts, by slice, calibration, training, the runs."""
+def sections(transfer: Transfer, more: Sequence[Section] = ()) -> list[Section]:
+    """All of them: overall, whom it hurts, by slice, calibration, training, the runs.
+
+    Args:
+      more: sections behind the first one.
+    """
     return [
         _overall(transfer),
+        *more,
         _hurt(transfer),
         *(_by_slice(transfer, slicing, parts) for slicing, parts in transfer.by_slice),
         _calibration(transfer),
@@ -51,14 +57,17 @@ def sections(transfer: Transfer) -> list[Section]:
 def made_by(transfer: Transfer, command: str) -> MadeBy:
     """The command, and whatever the numbers depend on."""
     whole = transfer.overall
-    versions = {run.name: run.info.told_versions for run in transfer.runs}
+    versions = {
+        model.name: "; ".join(dict.fromkeys(run.info.told_versions for run in model.runs))
+        for model in transfer.contenders
+    }
     said = "; ".join(f"{name}: {version}" for name, version in versions.items())
     return MadeBy(
         [command],
         {
             "data set": f"{transfer.manifest.dataset_hash}, {transfer.judged.info.data_dir}",
             "split": f"{transfer.split}: {whole.requests:,} requests of {whole.users:,} users, "
-            f"{len(transfer.judged.predictions.label):,} candidates",
+            f"{len(transfer.judged.predictions[0].label):,} candidates",
             "intervals": f"95 %, {comparison.DRAWS:,} draws of users, seed {comparison.SEED}",
             "versions": versions[transfer.judged.name] if len({*versions.values()}) == 1 else said,
         },
@@ -68,11 +77,11 @@ def made_by(transfer: Transfer, command: str) -> MadeBy:
 def _overall(transfer: Transfer) -> Section:
     whole, judged = transfer.overall, transfer.judged
     corrected = comparison.holm(np.array([gain.p for gain in whole.gains]))
-    rows = [[judged.name, _number(whole.auc[0]), "", "", *_row(judged)]]
+    rows = [[judged.name, _auc(judged, whole.auc[0]), "", "", *_row(judged)]]
     for k, other in enumerate(transfer.others):
         gain = _gain(whole, whole.gains[k])
         p = "" if math.isnan(corrected[k]) else f"{corrected[k]:.4f}"
-        rows.append([other.name, _number(whole.auc[k + 1]), gain, p, *_row(other)])
+        rows.append([other.name, _auc(other, whole.auc[k + 1]), gain, p, *_row(other)])
     over = (
         _verdict(whole.gains[k], f"over {other.name}") for k, other in enumerate(transfer.others)
     )
@@ -87,14 +96,30 @@ def _overall(transfer: Transfer) -> Section:
             ),
             _picture(transfer, f"Gain of {judged.name} in AUC", [("", whole)]),
             "Intervals (95 %) and p (by Holm for as many comparisons) are of a paired bootstrap of "
-            "users. They say nothing of another training: seeds move AUC too, and python -m "
-            "sitn_tf.experiments trains several.",
+            "users"
+            + (
+                ", on the mean AUC over seeds. How far other seeds would move it, the study's own "
+                "page says."
+                if _several(transfer)
+                else ". They say nothing of another training: seeds move AUC too, and python -m "
+                "sitn_tf.experiments trains several."
+            ),
         ],
     )
 
 
-def _row(run: ComparedRun) -> list[str]:
-    return [_number(run.metrics.get(name, math.nan)) for name in metrics.TITLES]
+def _auc(model: Contender, auc: float) -> str:
+    """With the standard deviation over seeds, where there are several."""
+    seeds = [run.metrics.get("auc", math.nan) for run in model.runs]
+    return _number(auc) + (f" ± {np.std(seeds, ddof=1):.4f}" if len(seeds) > 1 else "")
+
+
+def _row(model: Contender) -> list[str]:
+    """Means over seeds."""
+    return [
+        _number(np.mean([run.metrics.get(name, math.nan) for run in model.runs]))
+        for name in metrics.TITLES
+    ]
 
 
 def _hurt(transfer: Transfer) -> Section:
@@ -128,7 +153,7 @@ def _hurt(transfer: Transfer) -> Section:
                         harm.where,
                         f"{harm.comparison.requests:,}",
                         harm.other.name,
-                        _interval(harm.gain),
+                        harm.gain.told,
                         "holds" if harm.sure else "may be chance",
                     ]
                     for harm in found
@@ -140,9 +165,9 @@ def _hurt(transfer: Transfer) -> Section:
     )
 
 
-def _alarm(judged: ComparedRun, found: Sequence[Harm]) -> str:
+def _alarm(judged: Contender, found: Sequence[Harm]) -> str:
     """One sentence of where the judged run is worse than one other, and the remedy."""
-    places = [f"{harm.where}, {_interval(harm.gain)}" for harm in found[:_NAMED]]
+    places = [f"{harm.where}, {harm.gain.told}" for harm in found[:_NAMED]]
     more = [f"{len(found) - _NAMED} more slices"] if len(found) > _NAMED else []
     worse = f"{judged.name} is worse than {found[0].other.name}: {'; '.join([*places, *more])}."
     return f"{worse} Remedy: {found[0].remedy}."
@@ -153,7 +178,7 @@ _NAMED = 3
 
 
 def _by_slice(transfer: Transfer, slicing: Slicing, parts: Sequence[Slice]) -> Section:
-    names = _names(transfer.runs)
+    names = _names(transfer.contenders)
     rows = [
         [
             part.name,
@@ -218,39 +243,40 @@ def _picture(
 
 
 def _calibration(transfer: Transfer) -> Section:
-    lines, errors = [], []
-    for run in transfer.runs:
-        scored = run.predictions
-        curve = metrics.calibration_curve(scored.label, scored.probability)
-        lines.append(Bins(run.name, curve.predicted, curve.observed, curve.weight))
-        errors.append(f"{curve.error:.4f} of {run.name}")
+    found = [calibration_curves.pooled(model.name, model.predictions)
+             for model in transfer.contenders]  # fmt: skip
+    errors = [f"{error:.4f} of {line.name}" for line, error in found]
     return Section(
         "Calibration",
         f"The mean difference of predicted and observed click rates is {_listed(errors)}.",
-        [calibration("Predicted probability and observed click rate", lines)],
+        [calibration("Predicted probability and observed click rate", [line for line, _ in found])],
     )
 
 
 def _training(transfer: Transfer) -> Section:
     best, rows = [], []
     lines: dict[str, list[Line]] = {"auc": [], "click": []}
-    for run in transfer.runs:
-        epochs = [entry["epoch"] for entry in run.history]
-        for name, drawn in lines.items():
-            values = [entry.get(name, entry["loss"]) for entry in run.history]
-            drawn.append(Line(run.name, epochs, values))
-        top = max(run.history, key=lambda entry: entry["auc"])
-        best.append(f"{top['epoch']} of {len(epochs)} for {run.name}")
-        seconds = f"{sum(entry['seconds'] for entry in run.history):.0f}"
-        race = f"{run.race['seconds']:.0f}" if run.race else ""
-        told = f"{top['epoch']}", f"{len(epochs)}", _number(top["auc"]), seconds, race
-        rows.append([run.name, *told])
+    drawn = {"auc": lambda entry: float(entry["auc"]), "click": training_curves.click_loss}
+    for model in transfer.contenders:
+        histories = [run.history for run in model.runs]
+        for name, value in drawn.items():
+            line = training_curves.mean_line(model.name, histories, value)
+            lines[name] += [line] if line else []
+        tops = [max(history, key=lambda entry: entry["auc"]) for history in histories]
+        epoch = _mean(".1f", [top["epoch"] for top in tops])
+        epochs = _mean(".1f", [len(history) for history in histories])
+        best.append(f"{epoch} of {epochs} for {model.name}")
+        seconds = [sum(entry["seconds"] for entry in history) for history in histories]
+        races = [run.race["seconds"] for run in model.runs if run.race]
+        told = _number(np.mean([top["auc"] for top in tops])), f"{np.mean(seconds):.0f}"
+        rows.append([model.name, epoch, epochs, *told, f"{np.mean(races):.0f}" if races else ""])
     return Section(
         "Training",
         f"The best epoch was {_listed(best)}.",
         [
             Table(
-                "Stage 2, and the race of its starts where there was one",
+                "Stage 2, and the race of its starts where there was one"
+                + (": means over seeds" if _several(transfer) else ""),
                 ["run", "best epoch", "epochs", "validation AUC", "seconds", "race's seconds"],
                 rows,
             ),
@@ -260,27 +286,36 @@ def _training(transfer: Transfer) -> Section:
     )
 
 
+def _several(transfer: Transfer) -> bool:
+    """Whether a model has more than one seed."""
+    return any(len(model.runs) > 1 for model in transfer.contenders)
+
+
 def _runs(transfer: Transfer) -> Section:
     judged = transfer.judged
     rows = []
-    for run in transfer.runs:
-        differing = [] if run is judged else configs.differences(judged.config, run.config)
+    for model in transfer.contenders:
+        differing = [] if model is judged else configs.differences(judged.config, model.config)
         rows.append(
             [
-                run.name,
-                run.config.model.name,
-                _start(run),
-                "yes" if run.config.model.use_source else "no",
-                str(run.config.seed),
+                model.name,
+                model.config.model.name,
+                "; ".join(dict.fromkeys(_start(run) for run in model.runs)),
+                "yes" if model.config.model.use_source else "no",
+                ", ".join(map(str, model.seeds)),
                 "; ".join(differing),
-                str(run.run_dir),
+                "; ".join(str(run.run_dir) for run in model.runs),
             ]
         )
-    seeds = [str(run.config.seed) for run in transfer.runs]
-    seed = f"of seed {seeds[0]}" if len({*seeds}) == 1 else f"of seeds {_listed(seeds)}"
+    seeds = [str(seed) for model in transfer.contenders for seed in model.seeds]
+    of_each = [str(seed) for seed in judged.seeds]
+    if all(model.seeds == judged.seeds for model in transfer.contenders):
+        seed = f"of seed {of_each[0]}" if len(of_each) == 1 else f"of the seeds {_listed(of_each)}"
+    else:
+        seed = f"of seeds {_listed(seeds)}"
     return Section(
         "The runs",
-        f"{len(rows)} runs {seed}, trained on the same data set.",
+        f"{len(seeds)} runs {seed}, trained on the same data set.",
         [
             Table(
                 f"Where another run differs from {judged.name}: its values second.",
@@ -296,22 +331,22 @@ def _start(run: ComparedRun) -> str:
     return f"{start} (won a race of {len(run.race['starts'])})" if run.race else start
 
 
-def _names(compared: Sequence[ComparedRun]) -> list[str]:
-    return [run.name for run in compared]
+def _names(compared: Sequence[Contender]) -> list[str]:
+    return [model.name for model in compared]
+
+
+def _mean(form: str, values: Sequence[float]) -> str:
+    """Whole where all values are the same whole number."""
+    alike = len({*values}) == 1 and float(values[0]).is_integer()
+    return f"{values[0]:.0f}" if alike else f"{np.mean(values):{form}}"
 
 
 def _listed(texts: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
-def _number(value: float) -> str:
+def _number(value: float | np.floating) -> str:
     return "–" if math.isnan(value) else f"{value:.4f}"
-
-
-def _interval(gain: Gain) -> str:
-    if math.isnan(gain.low):
-        return signed(gain.value)
-    return f"{signed(gain.value)} ({signed(gain.low)} to {signed(gain.high)})"
 
 
 def _gain(of: Comparison, gain: Gain) -> str:
@@ -320,11 +355,11 @@ def _gain(of: Comparison, gain: Gain) -> str:
         return "no request"
     if math.isnan(gain.value):
         return "one class only"
-    return _interval(gain) if of.enough else f"{signed(gain.value)} (few users)"
+    return gain.told if of.enough else f"{signed(gain.value)} (few users)"
 
 
 def _verdict(gain: Gain, over: str) -> str:
     if math.isnan(gain.low):
         return f"{signed(gain.value)} {over} (no interval: few users)"
     chance = "" if gain.low > 0 or gain.hurts else ", which may be chance"
-    return f"{_interval(gain)} {over}{chance}"
+    return f"{gain.told} {over}{chance}"

@@ -6,12 +6,22 @@ from typing import Any
 import numpy as np
 
 from sitn_tf import runs, schema
+from sitn_tf.evaluation.training_curves import mean_line
 from sitn_tf.figures import Picture
 from sitn_tf.page import Alarm, Content, MadeBy, Section, Table
 from sitn_tf.pictures import Interval, Line, curves, intervals, signed
-from sitn_tf.studies import readings
+from sitn_tf.studies import learning_curve, readings, user_gains
+from sitn_tf.studies.learning_curve import LearningCurve, name_at
 from sitn_tf.studies.runs import Study
-from sitn_tf.studies.tables import Comparison, Result, comparisons, main_table, other_measures
+from sitn_tf.studies.tables import (
+    NOT_KEPT,
+    Comparison,
+    Result,
+    UserGain,
+    comparisons,
+    main_table,
+    other_measures,
+)
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
@@ -28,12 +38,17 @@ SIGNIFICANT = 0.05
 
 
 def of_study(
-    study: Study, results: Sequence[Result], command: str, more: Sequence[Section] = ()
+    study: Study,
+    results: Sequence[Result],
+    command: str,
+    more: Sequence[Section] = (),
+    curve: LearningCurve | None = None,
 ) -> Content:
     """The page of what is finished of a study, which the command ran.
 
     Args:
       more: sections behind those of the results.
+      curve: whose arms the study's are, where these learn from several shares of the labels.
     """
     histories: dict[str, list[list[dict[str, Any]]]] = {arm: [] for arm in study.arms}
     versions: list[str] = []
@@ -57,11 +72,84 @@ def of_study(
     read = [] if study.reading() is None else readings.read(study.workdir)
     if read:
         facts["test split"] = readings.describe(read)
-    notes = [Alarm(readings.describe(read))] if len(read) > 1 else []
+    notes: list[str | Alarm] = [Alarm(readings.describe(read))] if len(read) > 1 else []
+    kept = user_gains.read(study, results) if study.stage == "2" else None
+    notes += _not_kept(kept.missing) if kept else []
+    if curve:
+        shown = _of_curve(curve, results, study.measure, histories, kept, notes)
+    else:
+        over_users = user_gains.user_gains(kept, list(study.arms)) if kept else None
+        shown = [_result("Result", results, list(study.arms), study.measure, notes, over_users)]
     return content(
         study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts), notes, more,
+        MadeBy([command], facts), shown, more,
     )  # fmt: skip
+
+
+def _of_curve(
+    curve: LearningCurve,
+    results: Sequence[Result],
+    measure: str,
+    histories: Histories,
+    kept: user_gains.Kept | None,
+    notes: Sequence[str | Alarm],
+) -> list[Section]:
+    """The learning curve, and the result of each share as of a study of its own."""
+    labels = {
+        share: int(of_seed[0]["records"])
+        for share in curve.shares
+        for arm in curve.arms
+        for of_seed in histories[name_at(arm, share)]
+        if of_seed
+    }
+    sections = [learning_curve.section(curve, results, measure, labels)]
+    arms = list(curve.arms)
+    for share in curve.shares:
+        found = user_gains.user_gains(kept, [name_at(arm, share) for arm in arms]) if kept else None
+        own = {name_at(arm, share): arm for arm in arms}
+        over_users = None if found is None else {own[arm]: gain for arm, gain in found.items()}
+        of_share = curve.at(share, results)
+        title = f"With {100 * share:.4g} % of the labels"
+        sections.append(_result(title, of_share, arms, measure, notes, over_users))
+    return sections
+
+
+def _result(
+    title: str,
+    results: Sequence[Result],
+    arms: Sequence[str],
+    measure: str,
+    notes: Sequence[str | Alarm] = (),
+    over_users: Mapping[str, UserGain] | None = None,
+) -> Section:
+    """Arms beside the first one.
+
+    Args:
+      notes: on the result.
+      over_users: see `main_table`.
+    """
+    baseline, *others = arms
+    compared = comparisons(results, arms)
+    return Section(
+        title,
+        answer(compared, baseline, measure),
+        [
+            *notes,
+            "Differences are paired by seed, with the 95 % interval of Student's t; p is that "
+            "of the paired t-test, then corrected for the number of arms.",
+            *([] if over_users is None else [_OVER_USERS]),
+            main_table(results, arms, measure, over_users),
+            _forest(compared, baseline, others, measure),
+        ],
+    )
+
+
+def _not_kept(missing: Sequence[str]) -> list[str]:
+    """A paragraph on runs without predictions, if there are any."""
+    if not missing:
+        return []
+    more = f", and of {len(missing) - 1} more runs" if len(missing) > 1 else ""
+    return [f'"{NOT_KEPT}" are predictions of {missing[0]}{more}.']
 
 
 def content(
@@ -72,7 +160,7 @@ def content(
     histories: Histories,
     history: str,
     made_by: MadeBy,
-    notes: Sequence[Alarm] = (),
+    shown: Sequence[Section],
     more: Sequence[Section] = (),
 ) -> Content:
     """The page of plain numbers.
@@ -82,22 +170,11 @@ def content(
       arms: by name, the baseline first, what is told of its settings.
       measure: what the results' scores are.
       histories: see `Histories`; history: what to draw of the entries.
-      notes: on the result; more: sections behind those of the results.
+      shown: sections of the results; more: those behind them.
     """
     baseline, *others = arms
-    compared = comparisons(results, list(arms))
     sections = [
-        Section(
-            "Result",
-            answer(compared, baseline, measure),
-            [
-                *notes,
-                "Differences are paired by seed, with the 95 % interval of Student's t; p is that "
-                "of the paired t-test, then corrected for the number of arms.",
-                main_table(results, list(arms), measure),
-                _forest(compared, baseline, others, measure),
-            ],
-        ),
+        *shown,
         Section(
             "Other measures",
             f"What else was measured of {measure.split()[0]} data, and what training took.",
@@ -118,6 +195,12 @@ def content(
     ]  # fmt: skip
     asked = f"What do the arms come to in {measure}, beside the baseline {baseline}?"
     return f"Study {name}", asked, sections, made_by
+
+
+_OVER_USERS = (
+    "Over seeds: how far other trainings would move a difference. Over users: how far other users "
+    "would move that of these trainings, by a paired bootstrap of users on the mean AUC over seeds."
+)
 
 
 def answer(compared: Mapping[str, Comparison], baseline: str, measure: str) -> str:
@@ -188,15 +271,7 @@ def _training(histories: Histories, baseline: str, others: Sequence[str], histor
 
 
 def _line(arm: str, histories: Histories, history: str) -> Line | None:
-    """Over seeds, as far as the shortest of them goes."""
-    seeds = [entries for entries in histories.get(arm, ()) if entries]
-    if not seeds:
-        return None
-    by_epoch = zip(*seeds, strict=False)
-    values = np.array([[entry.get(history, np.nan) for entry in epoch] for epoch in by_epoch])
-    band = (values.min(axis=1), values.max(axis=1)) if len(seeds) > 1 else ()
-    epochs = [entry["epoch"] for entry in seeds[0][: len(values)]]
-    return Line(arm, epochs, values.mean(axis=1), *band)
+    return mean_line(arm, histories.get(arm, ()), lambda entry: entry.get(history, np.nan))
 
 
 def _minutes(results: Sequence[Result]) -> str:

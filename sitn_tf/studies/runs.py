@@ -1,6 +1,6 @@
 """The runs of a study: each arm and seed trained as by the commands that anyone would give.
 
-<workdir>/<arm>/<seed>/stage2       the run
+<workdir>/<arm>/<seed>/stage2       the run, with its predictions of the split
 <workdir>/<arm>/<seed>/log.txt      what was said while it was trained
 <workdir>/stage1/<settings>/<seed>  a stage 1: one for all arms that differ only in what comes after
 <workdir>/results-<split>.json      what all of them came to
@@ -43,6 +43,7 @@ class Study:
       split: of stage 2, what is scored.
       preset, settings: `section.field=value`, of every arm.
       name: of the study.
+      keep_predictions: whether runs of stage 2 keep what they say of every candidate of the split.
     """
 
     data_dir: str
@@ -54,6 +55,7 @@ class Study:
     preset: str = "default"
     settings: Sequence[str] = ()
     name: str = ""
+    keep_predictions: bool = True
 
     def __post_init__(self) -> None:
         if self.split not in schema.STAGE2_SPLITS[1:]:
@@ -298,11 +300,14 @@ def _train_and_score(run: Run) -> None:
             _forget_graphs()
     if study.stage == "1":
         return
-    if not runs.is_finished(run.stage2):
+    keep = study.keep_predictions
+    trained = not runs.is_finished(run.stage2)
+    if trained:
         train.train(schema.STAGE2, run.config, study.data_dir, run.stage2, init)
         _forget_graphs()
-    if study.split not in _metrics(run.stage2):
-        evaluate.evaluate_run(run.stage2, split=study.split)
+    # Training scores the validation split itself, and keeps no predictions.
+    if (trained and keep) or study.split not in _metrics(run.stage2):
+        evaluate.evaluate_run(run.stage2, split=study.split, keep_predictions=keep)
 
 
 def _forget_graphs() -> None:

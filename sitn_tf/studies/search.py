@@ -122,6 +122,7 @@ class Search:
             arms={number: of_trial},
             seeds=1,
             split=schema.VALIDATION,
+            keep_predictions=False,
         )
         return alone.runs()[0]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sitn_tf import schema
 from sitn_tf.evaluation import metrics, retrieval
-from sitn_tf.evaluation.comparison import holm
+from sitn_tf.evaluation.comparison import Gain, holm
 from sitn_tf.page import Table
 from sitn_tf.pictures import signed
 from sitn_tf.studies.significance import interval, paired_t_test
@@ -41,6 +41,22 @@ class Result:
     epoch: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     parameters: int | None = None
+
+
+class UserGain(NamedTuple):
+    """An arm and the baseline by a paired bootstrap of users (studies/user_gains.py).
+
+    Attributes:
+      gain: of the mean AUC over the seeds whose predictions both keep.
+      corrected: its p by Holm's correction over all arms.
+    """
+
+    gain: Gain
+    corrected: float
+
+
+NOT_KEPT = "not kept"
+"""Stands for a gain over users where a run keeps no predictions."""
 
 
 class Comparison(NamedTuple):
@@ -75,15 +91,22 @@ def comparisons(results: Sequence[Result], arms: Sequence[str]) -> dict[str, Com
     }
 
 
-def main_table(results: Sequence[Result], arms: Sequence[str], measure: str) -> Table:
+def main_table(
+    results: Sequence[Result],
+    arms: Sequence[str],
+    measure: str,
+    over_users: Mapping[str, UserGain] | None = None,
+) -> Table:
     """An arm a row, with its `Comparison` to the first.
 
     Args:
       measure: what the results' scores are.
+      over_users: of arms whose predictions are kept; None where there is nothing to keep.
     """
     compared = comparisons(results, arms)
     titles = ["arm", "seeds", f"{measure}, mean ± sd", f"minus {arms[0]}, 95 % interval"]
     titles += ["p, paired t-test", "p, Holm"]
+    titles += ["over users, 95 % interval", "p, bootstrap of users", "p over users, Holm"]
     rows = []
     for arm in arms:
         scores = [r.score for r in results if r.arm == arm]
@@ -92,8 +115,15 @@ def main_table(results: Sequence[Result], arms: Sequence[str], measure: str) -> 
             mean, half, *p_values = compared[arm]
             shown.append(signed(mean) + ("" if math.isnan(half) else f" ± {half:.4f}"))
             shown += [_p(p) for p in p_values]
+            shown += [] if over_users is None else _over_users(over_users.get(arm))
         rows.append(shown)
     return _filled("Means over seeds", titles, rows)
+
+
+def _over_users(found: UserGain | None) -> list[str]:
+    if found is None:
+        return [NOT_KEPT]
+    return [found.gain.told, _p(found.gain.p), _p(found.corrected)]
 
 
 def other_measures(results: Sequence[Result], arms: Sequence[str]) -> Table:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from sitn_tf import data, runs, schema, shards, whole_files
+from sitn_tf import data, label_share, runs, schema, shards, whole_files
 from sitn_tf.config import Config, sections_of
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer, make_scorer
@@ -62,6 +62,8 @@ class Stage:
         if skip_corrupt:
             self.skipped = shards.skipped(data_dir, self.manifest, self._read(), skip_corrupt)
         self.records = self._records(name)
+        if name == schema.STAGE2 and config.stage2.label_share < 1:
+            self.records = self._labels()
         size = self.settings.batch_size
         self.steps = None if self.records is None else -(-self.records // size)
         make_model = make_pretrainer if name == schema.STAGE1 else make_scorer
@@ -78,7 +80,8 @@ class Stage:
     def batches(self, epoch: int, skip: int) -> tf.data.Dataset:
         """An epoch's pass over the training data, in its order, without the first `skip`."""
         size, seed = self.settings.batch_size, self.config.seed
-        read = data.read_epoch(self.data_dir, self.name, size, seed, epoch, skip, self.lossy)
+        share = self.config.stage2.label_share if self.name == schema.STAGE2 else 1.0
+        read = data.read_epoch(self.data_dir, self.name, size, seed, epoch, skip, self.lossy, share)
         if not self.learns_source:
             return read
         assert self.steps is not None
@@ -136,6 +139,23 @@ class Stage:
         records = self.manifest.records.get(stage, {}).get(schema.TRAIN)
         lost = shards.of_split(self.skipped, stage, schema.TRAIN)
         return None if records is None else records - lost
+
+    def _labels(self) -> int:
+        """How many of stage 2's training requests `stage2.label_share` keeps.
+
+        Raises:
+          InputError: none, or there are fewer or more of them than there should be.
+        """
+        share = self.config.stage2.label_share
+        files = shards.find(self.data_dir, schema.STAGE2, schema.TRAIN, self.lossy)
+        kept, whole = label_share.count(files, share, self.lossy)
+        self.check_read(whole)
+        if not kept:
+            raise InputError(
+                f"stage2.label_share={share} keeps none of {whole:,} training requests",
+                "give a larger one",
+            )
+        return kept
 
     def prepare(self, run_dir: pathlib.Path, init: str, overwrite: bool) -> None:
         """`runs.prepare` of this stage's run.

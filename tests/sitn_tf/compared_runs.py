@@ -41,8 +41,13 @@ def write(
     settings: tuple[str, ...] = (),
     init: str = runs.NO_INIT,
     dataset_hash: str = "d1",
+    validation_auc: float | None = None,
 ) -> pathlib.Path:
-    """A finished run that keeps these predictions of the test split."""
+    """A finished run that keeps these predictions of the test split.
+
+    Args:
+      validation_auc: that training told, if it did.
+    """
     run_dir.mkdir(parents=True)
     chosen = config.override(config.tiny(), settings)
     manifest = schema.Manifest(
@@ -59,6 +64,8 @@ def write(
     ]
     runs.write_history(run_dir, epochs)
     tell(run_dir, predictions)
+    if validation_auc is not None:
+        runs.write_metrics(run_dir, schema.VALIDATION, {"auc": validation_auc})
     kept_predictions.write(predictions, run_dir, schema.TEST)
     ids = [""] * 2 + [f"t{n}" for n in range(9)]
     table = {schema.ITEM: ids, schema.TITLE: ids, schema.COUNT: [0, 0, 0, *range(1, 9)]}

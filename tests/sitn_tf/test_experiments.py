@@ -9,6 +9,7 @@ import pytest
 
 from sitn_tf import config, experiments, locks, train
 from sitn_tf.errors import InputError
+from sitn_tf.evaluation import kept_predictions
 from sitn_tf.studies import catalogue, runs
 from tests.commands import run_main
 from tests.sitn_tf.training.resuming import assert_same_outcome
@@ -132,9 +133,30 @@ def test_a_study_trains_what_the_command_trains(small, tmp_path, capfd):
     shown = (workdir / "results-validation.html").read_text()
     assert "sitn_tf.experiments" in shown
     assert "validation AUC" in shown
+    kept = kept_predictions.read(workdir / "mean/0/stage2", "validation")
+    assert len(kept.user) == 30
     settings = [f"--set={setting}" for setting in mean["settings"]]
     run_main(train, *flags, "--stage=2", f"--workdir={tmp_path}", "--seed=0", *settings)
     assert_same_outcome(workdir / "mean/0/stage2", tmp_path / "stage2")
+
+
+@pytest.mark.slow
+def test_shares_of_the_labels_start_from_one_stage_1(small, tmp_path):
+    study = write_study(tmp_path / "study.json", scratch={"pretrain": False}, ssl={})
+    workdir = tmp_path / "runs"
+    flags = [f"--data_dir={small}", *SHORT, study, f"--workdir={workdir}", "--seeds=1"]
+    run_main(experiments, *flags, "--labels=0.4,1")
+    assert len(list((workdir / "stage1").iterdir())) == 1
+    names = {path.parent.parent.name for path in workdir.glob("*/0/stage2")}
+    assert names == {"scratch", "ssl", "scratch.labels_0.4", "ssl.labels_0.4"}
+    text = (workdir / "results-validation.md").read_text()
+    [few] = re.findall(r"\| 0\.4 \| (\d+) \|", text)
+    assert 0 < int(few) < 120
+    assert "| 1 | 120 |" in text
+    assert "## With 40 % of the labels" in text
+    assert "not kept" not in text
+    with pytest.raises(InputError, match="--labels are of stage 2, which --stage=1 has not"):
+        run_main(experiments, *flags, "--labels=0.4", "--stage=1")
 
 
 @pytest.mark.slow

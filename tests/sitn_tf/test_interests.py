@@ -1,10 +1,11 @@
 import json
+import re
 
 import numpy as np
 import pytest
 
 from sitn_tf import interests, schema, train
-from sitn_tf.evaluation import interest_clusters
+from sitn_tf.evaluation import cluster_pictures, interest_clusters
 from sitn_tf.evaluation.collapse import Clusters
 from tests.commands import run_main
 
@@ -55,6 +56,32 @@ def test_clusters_are_described_by_their_nearest_items():
     text = interest_clusters.markdown([described])
     assert text.count("\n| ") == 6
     assert "100.0% of the users" in text
+
+
+def test_numbered_pairs_are_in_the_picture_and_in_the_table(monkeypatch):
+    """The pair of clusters that nobody chose first in one domain has no number."""
+    space, _ = _space(np.random.default_rng(2), clusters=7, users=200)
+    items = {d: np.concatenate([np.zeros((2, 8)), space.new[d]]) for d in schema.DOMAINS}
+    titles = {d: ["pad", "unknown", *(f"{d} <{i}>" for i in range(7))] for d in schema.DOMAINS}
+    described = interest_clusters.describe(space, items, titles, count=2)
+    described.pairs[1].users[schema.TARGET] = 0
+    named = cluster_pictures.named_pairs(described)
+    assert named == [described.pairs[0], *described.pairs[2:6]]
+    table = cluster_pictures.titles(described)
+    assert table.head == ["pair", "source items", "target items", "cosine", "users"]
+    first = named[0]
+    assert table.rows[0] == [
+        "1", " · ".join(first.items["source"]), " · ".join(first.items["target"]), "1.00",
+        f"{first.users['source']} / {first.users['target']}",
+    ]  # fmt: skip
+    where = np.arange(28.0).reshape(14, 2)
+    monkeypatch.setattr(cluster_pictures, "places", lambda space: where)
+    picture = cluster_pictures.picture(space, described)
+    assert [row[0] for row in table.rows] == list("12345")
+    for number in "12345":
+        assert len(re.findall(rf"<text[^>]*>{number}</text>", picture.svg)) == 2
+    assert f"source &lt;{first.source}&gt;" in picture.svg
+    assert picture.title.startswith("K = 7; 100% of users within a pair, nearest 0.00 times")
 
 
 def test_a_users_top_interests():

@@ -32,7 +32,7 @@ ALL = {
     "curves": lambda: pictures.curves("t", LINES, "epoch", "AUC"),
     "log": lambda: pictures.curves("t", LINES, "labels", "AUC", log_x=True, share=True),
     "calibration": lambda: pictures.calibration("t", BINS),
-    "clusters": lambda: pictures.clusters("t", SOURCE, TARGET, [(1, 0)]),
+    "clusters": lambda: pictures.clusters("t", SOURCE, TARGET, [(1, 0)], [("1", 1, 0)]),
 }
 
 
@@ -133,6 +133,12 @@ def test_clusters_say_their_titles_whatever_is_in_them():
     assert tooltips(picture) == [
         "source: Heat (1995)", 'source: a "b" & <c>', "target: $1 and $2"
     ]  # fmt: skip
+
+
+def test_marks_stand_beside_both_points_for_who_cannot_point_at_them():
+    picture = pictures.clusters("t", SOURCE, TARGET, [(1, 0)], [("7", 1, 0)])
+    assert [text for text in texts(picture) if text == "7"] == ["7", "7"]
+    assert "fill: #" not in "".join(re.findall(r"<text[^>]*>7<", picture.svg))
 
 
 def test_dollars_are_no_formula():

@@ -47,6 +47,84 @@ def test_a_report_is_printed_and_written_twice(run_dirs, tmp_path, capsys):
     assert "c&lt;d" in page
 
 
+@pytest.fixture(scope="module")
+def study_dir(tmp_path_factory):
+    """Two seeds of SITN, itself from scratch, and three models; the test split says otherwise."""
+    root = tmp_path_factory.mktemp("study")
+    arms = {
+        "sitn": ((), "stage 1", 0.80, 1.5),
+        "worse_sitn": ((), "stage 1", 0.70, 1.9),
+        "from_scratch": ((), runs.NO_INIT, 0.75, 1.0),
+        "din": (("model.name=din",), runs.NO_INIT, 0.72, 0.8),
+        "fm": (("model.name=fm",), runs.NO_INIT, 0.71, 1.9),
+        "semi": (("model.name=mean_pool",), runs.NO_INIT, 0.74, 0.9),
+    }
+    for number, (arm, (settings, init, auc, signal)) in enumerate(arms.items()):
+        for seed in range(1 if arm == "worse_sitn" else 2):
+            compared_runs.write(
+                root / arm / str(seed) / "stage2",
+                compared_runs.scored(signal, 10 * number + seed),
+                (*settings, f"seed={seed}"),
+                init,
+                validation_auc=auc + seed / 1000,
+            )
+    return root
+
+
+def test_a_study_is_judged_by_sitn_and_its_rivals_on_validation_data(study_dir, tmp_path):
+    """Din is above fm and mean pooling above both on validation data, whatever the test says."""
+    commands.run_main(report, f"--study_dir={study_dir}", f"--output={tmp_path / 'r'}")
+    text = (tmp_path / "r.md").read_text()
+    assert text.startswith(
+        "# What sitn gains\n\nWhat does sitn gain over from_scratch, din and semi"
+    )
+    [answer] = re.findall(r"## Over its rivals\n\n(.*)", text)
+    gain = r"\+0\.\d{4} \(\+0\.\d{4} to \+0\.\d{4}\)"
+    assert re.search(
+        rf"sitn gains {gain} over itself without stage 1, from_scratch; {gain} over the best "
+        rf"single-domain model, din; {gain} over the best baseline, semi\.", answer
+    )  # fmt: skip
+    assert "| sitn | sitn | yes | 2 | 0.8005 | judged |" in text
+    assert "| worse_sitn | sitn | yes | 1 | 0.7000 |  |" in text
+    assert "| din | din | no | 2 | 0.7205 | the best single-domain model |" in text
+    assert "| fm | fm | no | 2 | 0.7105 |  |" in text
+    # Of both seeds: mean and spread of what the runs' own metrics say.
+    told = [
+        runs.read_json(study_dir / "sitn" / seed / "stage2" / runs.METRICS_FILE, None)["test"][
+            "auc"
+        ]
+        for seed in "01"
+    ]
+    spread = abs(told[0] - told[1]) / 2**0.5
+    assert f"| sitn | {sum(told) / 2:.4f} ± {spread:.4f} |" in text
+    assert "8 runs of the seeds 0 and 1" in text
+    assert "gain over semi" in text
+    assert f"--study_dir={study_dir}" in text
+
+
+def test_a_report_is_not_the_first_to_read_the_test_split(study_dir, tmp_path):
+    copy = shutil.copytree(study_dir, tmp_path / "study")
+    run_dir = copy / "semi/1/stage2"
+    whole_files.write_json(run_dir / runs.METRICS_FILE, {"validation": {"auc": 0.74}})
+
+    def refused(match, *flags):
+        with pytest.raises(InputError, match=match):
+            commands.run_main(report, f"--output={tmp_path / 'r'}", *flags)
+
+    refused(
+        r"semi/1/stage2 has not scored the test split: give --split=validation, or first the "
+        "study's command with --split=test", f"--study_dir={copy}"
+    )  # fmt: skip
+    refused("are both given: give one of them", f"--study_dir={copy}", f"--run_dir={run_dir}")
+    refused("holds no finished run: give the workdir of", f"--study_dir={tmp_path / 'nowhere'}")
+    shutil.rmtree(copy / "sitn/0")
+    shutil.rmtree(copy / "din/1")
+    refused("sitn, .*din, semi have no seed in common: train each", f"--study_dir={copy}")
+    for arm in ("sitn", "worse_sitn"):
+        shutil.rmtree(copy / arm)
+    refused("none of .* is SITN after a stage 1: name the run", f"--study_dir={copy}")
+
+
 def test_a_brief_report_prints_the_answers(run_dirs, capsys, monkeypatch):
     monkeypatch.setattr(report, "write", lambda _, output: (output, output))
     commands.run_main(report, *_flags(run_dirs[:2]), "--brief")

@@ -72,23 +72,30 @@ def test_slices_of_items_that_are_equally_popular():
 def test_each_slice_has_its_requests_with_all_their_candidates():
     scored = [_predictions(), _predictions(signal=0.2)]
     slicing = slices.by_length("source", scored[0].source_length, 25)
-    found = slices.compare_slices(scored, slicing)
+    models = [[one] for one in scored]
+    found = slices.compare_slices(models, slicing)
     assert [s.name for s in found] == list(slicing.names)
     assert sum(s.share for s in found) == pytest.approx(1)
     chosen = np.isin(scored[0].request % 25, range(5, 10))
     third = found[2].comparison
     assert third.requests == chosen.sum() / 4
     assert third.auc == [metrics.auc(s.label[chosen], s.logit[chosen]) for s in scored]
-    whole = slices.compare_all(scored)
+    whole = slices.compare_all(models)
     assert whole.requests == 200
-    assert whole.auc == [metrics.auc(s.label, s.probability) for s in scored]
+    auc = [metrics.auc(s.label, s.probability) for s in scored]
+    assert whole.auc == auc
     assert whole.gains[0].low > 0
+    trained_twice = slices.compare_all([scored, scored[:1]])
+    assert trained_twice.auc == pytest.approx([sum(auc) / 2, auc[0]])
+    assert trained_twice.gains[0].value == pytest.approx((auc[1] - auc[0]) / 2)
 
 
 def test_slices_without_requests_or_of_one_class_are_shown():
     scored = [_predictions(), _predictions(seed=1)]
     scored[1] = dataclasses.replace(scored[0], logit=scored[1].logit)
-    found = slices.compare_slices(scored, slices.by_popularity(scored[0], np.full(20, 4)))
+    found = slices.compare_slices(
+        [[one] for one in scored], slices.by_popularity(scored[0], np.full(20, 4))
+    )
     nothing, _, without_click = (s.comparison for s in found)
     assert (found[0].share, nothing.requests, nothing.enough) == (0, 0, False)
     assert (without_click.requests, without_click.enough) == (20, False)

@@ -29,7 +29,8 @@ def compared(tmp_path_factory):
 
 
 def _reversed(compared):
-    return transfer.compare([run.run_dir for run in compared.runs][::-1], schema.TEST)
+    run_dirs = [model.runs[0].run_dir for model in compared.contenders]
+    return transfer.compare(run_dirs[::-1], schema.TEST)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_no_harm_is_told_as_such(compared):
 
 
 def _numbers(compared, *chosen):
-    scored = [compared.runs[n].predictions for n in chosen]
+    scored = [compared.contenders[n].predictions for n in chosen]
     by_slice = [(s, slices.compare_slices(scored, s)) for s, _ in compared.by_slice]
     return slices.compare_all(scored), by_slice
 
@@ -151,19 +152,20 @@ def _table(section):
     ],
 )
 def test_a_remedy_names_what_the_other_run_is_without(compared, ours, theirs, raced, remedy):
-    judged, other = (
-        dataclasses.replace(run, config=config.override(config.tiny(), settings))
-        for run, settings in zip(compared.runs, (ours, theirs), strict=True)
-    )
-    judged = dataclasses.replace(judged, race={"starts": {}} if raced else None)
-    found = transfer.instead(judged, other)
+    def changed(model, settings, **of_run):
+        chosen = config.override(config.tiny(), settings)
+        run = dataclasses.replace(model.runs[0], config=chosen, **of_run)
+        return dataclasses.replace(model, runs=[run])
+
+    judged = changed(compared.judged, ours, race={"starts": {}} if raced else None)
+    found = transfer.instead(judged, changed(compared.others[0], theirs))
     assert re.match(remedy, found)
-    of_another_seed = dataclasses.replace(other, config=dataclasses.replace(other.config, seed=9))
+    of_another_seed = changed(compared.others[0], (*theirs, "seed=9"))
     assert transfer.instead(judged, of_another_seed).startswith("first compare runs of the same se")
 
 
 def test_predictions_of_another_split_are_not_compared(compared, tmp_path):
-    run_dir = compared_runs.write(tmp_path / "run", compared.judged.predictions)
+    run_dir = compared_runs.write(tmp_path / "run", compared.judged.predictions[0])
     whole_files.write_json(run_dir / "metrics.json", {})
     with pytest.raises(InputError, match=r"metrics\.json says None"):
-        transfer.compare([compared.judged.run_dir, run_dir], schema.TEST)
+        transfer.compare([compared.judged.runs[0].run_dir, run_dir], schema.TEST)

@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+from sitn_tf.evaluation.comparison import Gain
 from sitn_tf.page import Alarm, MadeBy, page
-from sitn_tf.studies.page import answer, content
-from sitn_tf.studies.tables import Result, comparisons
+from sitn_tf.studies.page import _not_kept, _result, answer, content
+from sitn_tf.studies.tables import Result, UserGain, comparisons
 
 
 def results(**scores):
@@ -32,8 +33,13 @@ def rendered(**changed):
                                [{"epoch": 1, "auc": 0.7}]]},
         "history": "auc",
         "made_by": MadeBy(["python -m sitn_tf.experiments"]),
-    }  # fmt: skip
-    return page(*content(**(given | changed)))
+    } | changed  # fmt: skip
+    of_result = [given.pop(name, None) for name in ("notes", "over_users")]
+    shown = _result(
+        "Result", given["results"], list(given["arms"]), given["measure"], of_result[0] or (),
+        of_result[1],
+    )  # fmt: skip
+    return page(*content(**given, shown=[shown]))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,15 @@ def test_a_study_without_a_result_has_a_page():
     text = rendered(results=[], histories={})
     assert "Nothing is to be compared yet" in text
     assert "nothing to show" in text
+
+
+def test_runs_without_predictions_are_told():
+    gain = UserGain(Gain(0.01, 0.002, 0.02, 0.001), 0.003)
+    text = rendered(over_users={"up": gain}, notes=_not_kept(["down, seed 0: x", "noisy, seed 0"]))
+    assert ">+0.0100 (+0.0020 to +0.0200)<" in text
+    assert "&#34;not kept&#34; are predictions of down, seed 0: x, and of 1 more runs." in text
+    assert "paired bootstrap of users" in text
+    assert "bootstrap" not in rendered()
 
 
 def test_a_second_look_at_the_test_split_is_an_alarm():
