@@ -22,13 +22,14 @@ Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
 DrawnT = TypeVar("DrawnT")
 
 
-def training(histories: Histories, arms: Sequence[str], history: str) -> Section:
+def training(histories: Histories, groups: Sequence[Sequence[str]], history: str) -> Section:
     """What the model is judged by, and its loss, epoch by epoch.
 
     Args:
-      arms: by name, the baseline first.
+      groups: of arms by name, each with its baseline first; they have no picture in common.
       history: the entry that says how good the model is.
     """
+    arms = [arm for group in groups for arm in group]
     measure = history.upper() if history == "auc" else history
     judged = {
         arm: training_curves.mean_line(
@@ -60,16 +61,21 @@ def training(histories: Histories, arms: Sequence[str], history: str) -> Section
             *(
                 curves(f"{caption}: {_names(part)}", part, "epoch", y_title)
                 for caption, (y_title, of_arm) in drawn.items()
-                for part in _parts([of_arm[arm] for arm in arms])
+                for group in groups
+                for part in _parts([of_arm[arm] for arm in group])
             ),
         ],
     )
 
 
-def calibrations(kept: Kept, arms: Sequence[str]) -> Section:
-    """Predicted against observed click rates, of all seeds' kept predictions together."""
+def calibrations(kept: Kept, groups: Sequence[Sequence[str]]) -> Section:
+    """Predicted against observed click rates, of all seeds' kept predictions together.
+
+    Args:
+      groups: as in `training`; one arm of them at least keeps predictions.
+    """
     found = {}
-    for arm in arms:
+    for arm in (arm for group in groups for arm in group):
         trainings = [kept.by_run[arm, seed] for seed in kept.seeds(arm)]
         if trainings:
             found[arm] = calibration_curves.pooled(arm, trainings)
@@ -81,7 +87,9 @@ def calibrations(kept: Kept, arms: Sequence[str]) -> Section:
         f"({first}) to {most:.4f} ({last}).",
         [
             calibration(f"Predicted probability and observed click rate: {_names(part)}", part)
-            for part in _parts([found[arm][0] if arm in found else None for arm in arms])
+            for group in groups
+            for part in _parts([found[arm][0] if arm in found else None for arm in group])
+            if part
         ],
     )
 

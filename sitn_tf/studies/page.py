@@ -74,10 +74,11 @@ def of_study(
     else:
         over_users = user_gains.user_gains(kept, list(study.arms)) if kept else None
         shown = [_result("Result", results, list(study.arms), study.measure, notes, over_users)]
-    of_kept = [arm_curves.calibrations(kept, list(study.arms))] if kept and kept.by_run else []
+    groups = curve.groups if curve else [list(study.arms)]
+    of_kept = [arm_curves.calibrations(kept, groups)] if kept and kept.by_run else []
     return content(
         study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts), shown, [*more, *of_kept],
+        MadeBy([command], facts), shown, [*more, *of_kept], curve,
     )  # fmt: skip
 
 
@@ -157,6 +158,7 @@ def content(
     made_by: MadeBy,
     shown: Sequence[Section],
     more: Sequence[Section] = (),
+    curve: LearningCurve | None = None,
 ) -> Content:
     """The page of plain numbers.
 
@@ -166,8 +168,10 @@ def content(
       measure: what the results' scores are.
       histories: see `Histories`; history: what to draw of the entries.
       shown: sections of the results; more: those behind them.
+      curve: whose arms these are, if they learn from several shares of the labels.
     """
-    baseline = next(iter(arms))
+    baseline = next(iter(curve.arms if curve else arms))
+    groups = curve.groups if curve else [list(arms)]
     sections = [
         *shown,
         Section(
@@ -180,7 +184,7 @@ def content(
             ],
         ),
         *more,
-        arm_curves.training(histories, list(arms), history),
+        arm_curves.training(histories, groups, history),
         Section(
             "Arms",
             f"The baseline is {baseline}; an arm has the study's settings but for its own.",

@@ -95,7 +95,7 @@ def test_calibration_is_of_all_seeds_that_keep_predictions():
     scored = compared_runs.scored(0.0, 0)
     half = dataclasses.replace(scored, logit=np.zeros_like(scored.logit))
     kept = Kept({("base", 0): half, ("base", 1): half, ("up", 1): compared_runs.scored(1.5, 1)})
-    found = arm_curves.calibrations(kept, ["base", "absent", "up"])
+    found = arm_curves.calibrations(kept, [["base", "absent", "up"], ["other"]])
     assert re.search(r" goes from 0\.2500 \(base\) to 0\.3\d{3} \(up\)\.$", found.answer)
     [picture] = found.body
     assert picture.title.endswith("click rate: base, up")
@@ -104,7 +104,7 @@ def test_calibration_is_of_all_seeds_that_keep_predictions():
 def test_many_arms_are_in_several_pictures_with_the_baseline_in_each():
     entry = {"epoch": 1, "auc": 0.6, "loss": 0.7, "click": 0.5}
     arms = ["base", *(f"arm{n}" for n in range(7))]
-    found = arm_curves.training({arm: [[entry]] for arm in arms}, arms, "auc")
+    found = arm_curves.training({arm: [[entry]] for arm in arms}, [arms], "auc")
     assert [picture.title for picture in found.body[1:]] == [
         f"{of}: base, {names}"
         for of in ("Validation AUC", "Click loss in training")
