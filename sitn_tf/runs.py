@@ -30,6 +30,7 @@ from typing import Any
 import sitn_tf
 from sitn_tf import checksums, schema, whole_files
 from sitn_tf import config as configs
+from sitn_tf.commit import UNKNOWN
 from sitn_tf.errors import InputError, first_line
 from sitn_tf.item_tables import ItemTable, read_item_table, share_features
 
@@ -62,6 +63,7 @@ class RunInfo:
       dataset_hash: that data set's identity.
       init: run directory of the stage 1 it started from, or "none".
       versions: of Python and of the packages that matter.
+      commit: of this code (sitn_tf/commit.py).
     """
 
     stage: str
@@ -69,6 +71,7 @@ class RunInfo:
     dataset_hash: str
     init: str
     versions: dict[str, str]
+    commit: str = UNKNOWN
 
     @property
     def told_versions(self) -> str:

@@ -4,6 +4,8 @@ A few pairs of clusters have a number in the picture, and their items in the tab
 a cluster is can be read without pointing at it, on paper too.
 """
 
+import numpy as np
+
 from sitn_tf import pictures, schema
 from sitn_tf.evaluation.collapse import Clusters
 from sitn_tf.evaluation.interest_clusters import Granularity, Pair, places
@@ -12,6 +14,7 @@ from sitn_tf.page import Table
 
 NAMED = 5
 """Pairs with a number."""
+_LONGEST_TITLE = 40
 
 
 def named_pairs(described: Granularity) -> list[Pair]:
@@ -21,8 +24,17 @@ def named_pairs(described: Granularity) -> list[Pair]:
 
 
 def picture(space: Clusters, described: Granularity) -> Picture:
-    """Both domains' clusters on a plane, matched ones joined, `named_pairs` numbered."""
-    size, found = described.clusters, places(space)
+    """`picture_at` where t-SNE places the clusters."""
+    return picture_at(places(space), described)
+
+
+def picture_at(found: np.ndarray, described: Granularity) -> Picture:
+    """Both domains' clusters on a plane, matched ones joined, `named_pairs` numbered.
+
+    Args:
+      found: `[2K, 2]`, the source's clusters first.
+    """
+    size = described.clusters
     items = {
         (domain, getattr(pair, domain)): " · ".join(pair.items[domain])
         for pair in described.pairs
@@ -51,14 +63,23 @@ def picture(space: Clusters, described: Granularity) -> Picture:
 
 
 def titles(described: Granularity) -> Table:
-    """What the numbered pairs of a picture are."""
+    """What the numbered pairs of a picture are: a row a cluster, narrow enough for a phone."""
     rows = [
-        [str(n), *(" · ".join(pair.items[d]) for d in schema.DOMAINS), f"{pair.cosine:.2f}",
-         " / ".join(str(pair.users[d]) for d in schema.DOMAINS)]
+        [
+            f"{n} {domain}",
+            " · ".join(map(_short, pair.items[domain])),
+            str(pair.users[domain]),
+            f"{pair.cosine:.2f}",
+        ]
         for n, pair in enumerate(named_pairs(described), start=1)
-    ]  # fmt: skip
+        for domain in schema.DOMAINS
+    ]
     return Table(
-        f"K = {described.clusters}: the numbered pairs by their nearest items",
-        ["pair", *(f"{domain} items" for domain in schema.DOMAINS), "cosine", "users"],
+        f"K = {described.clusters}: nearest items",
+        ["pair", "items", "users", "cosine"],
         rows,
     )
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…"

@@ -1,5 +1,6 @@
 """Histories of one model's trainings → a line of a picture: the mean over seeds, with a band."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,5 +31,5 @@ def mean_line(
 
 
 def click_loss(entry: Entry) -> float:
-    """In training; the whole loss where it is nothing else."""
-    return float(entry.get("click", entry["loss"]))
+    """In training; the whole loss where it is nothing else, NaN where there was none."""
+    return float(entry.get("click", entry.get("loss", math.nan)))

@@ -69,6 +69,11 @@ def made_by(transfer: Transfer, command: str) -> MadeBy:
             "split": f"{transfer.split}: {whole.requests:,} requests of {whole.users:,} users, "
             f"{len(transfer.judged.predictions[0].label):,} candidates",
             "intervals": f"95 %, {comparison.DRAWS:,} draws of users, seed {comparison.SEED}",
+            "commit": ", ".join(
+                dict.fromkeys(
+                    run.info.commit for model in transfer.contenders for run in model.runs
+                )
+            ),
             "versions": versions[transfer.judged.name] if len({*versions.values()}) == 1 else said,
         },
     )

@@ -43,6 +43,11 @@ class LearningCurve:
             for name, arm in self.arms.items()
         }
 
+    @property
+    def groups(self) -> list[list[str]]:
+        """Names of arms that are compared with each other, share by share."""
+        return [[name_at(name, share) for name in self.arms] for share in self.shares]
+
     def at(self, share: float, results: Sequence[Result]) -> list[Result]:
         """The results with a share, by the arms' own names."""
         own = {name_at(name, share): name for name in self.arms}

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from sitn_tf import runs, schema
-from sitn_tf.evaluation.training_curves import mean_line
 from sitn_tf.figures import Picture
 from sitn_tf.page import Alarm, Content, MadeBy, Section, Table
-from sitn_tf.pictures import Interval, Line, curves, intervals, signed
-from sitn_tf.studies import learning_curve, readings, user_gains
+from sitn_tf.pictures import Interval, intervals, signed
+from sitn_tf.studies import arm_curves, learning_curve, readings, user_gains
+from sitn_tf.studies.arm_curves import Histories
 from sitn_tf.studies.learning_curve import LearningCurve, name_at
 from sitn_tf.studies.runs import Study
 from sitn_tf.studies.tables import (
@@ -25,13 +25,6 @@ from sitn_tf.studies.tables import (
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
-
-_CURVES = 5
-"""Of arms beside the baseline's in one picture: more can hardly be told apart."""
-
-Histories = Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]
-"""By arm, of each seed, an entry an epoch."""
-
 
 SIGNIFICANT = 0.05
 """P-values below it, after Holm's correction, are called above or below the baseline."""
@@ -67,6 +60,7 @@ def of_study(
         "preset and settings": ", ".join([study.preset, *study.settings]),
         "seeds": ", ".join(map(str, sorted({result.seed for result in results}))),
         "training": f"{_minutes(results)} in all; a stage 1 that runs share counts in each",
+        "commit": ", ".join(dict.fromkeys(result.commit for result in results)),
         "versions": "; ".join(dict.fromkeys(versions)),
     }
     read = [] if study.reading() is None else readings.read(study.workdir)
@@ -80,9 +74,11 @@ def of_study(
     else:
         over_users = user_gains.user_gains(kept, list(study.arms)) if kept else None
         shown = [_result("Result", results, list(study.arms), study.measure, notes, over_users)]
+    groups = curve.groups if curve else [list(study.arms)]
+    of_kept = [arm_curves.calibrations(kept, groups)] if kept and kept.by_run else []
     return content(
         study.name, results, settings, study.measure, histories, HISTORY_OF[study.stage],
-        MadeBy([command], facts), shown, more,
+        MadeBy([command], facts), shown, [*more, *of_kept], curve,
     )  # fmt: skip
 
 
@@ -162,6 +158,7 @@ def content(
     made_by: MadeBy,
     shown: Sequence[Section],
     more: Sequence[Section] = (),
+    curve: LearningCurve | None = None,
 ) -> Content:
     """The page of plain numbers.
 
@@ -171,8 +168,10 @@ def content(
       measure: what the results' scores are.
       histories: see `Histories`; history: what to draw of the entries.
       shown: sections of the results; more: those behind them.
+      curve: whose arms these are, if they learn from several shares of the labels.
     """
-    baseline, *others = arms
+    baseline = next(iter(curve.arms if curve else arms))
+    groups = curve.groups if curve else [list(arms)]
     sections = [
         *shown,
         Section(
@@ -185,7 +184,7 @@ def content(
             ],
         ),
         *more,
-        _training(histories, baseline, others, history),
+        arm_curves.training(histories, groups, history),
         Section(
             "Arms",
             f"The baseline is {baseline}; an arm has the study's settings but for its own.",
@@ -236,42 +235,6 @@ def _forest(
         mean, half = compared[arm][:2] if arm in compared else (np.nan, np.nan)
         gains.append(Interval(arm, mean, mean - half, mean + half))
     return intervals(f"Difference to {baseline}", gains, f"difference of {measure}")
-
-
-def _training(histories: Histories, baseline: str, others: Sequence[str], history: str) -> Section:
-    """A curve of each arm, the baseline's in every picture."""
-    measure = history.upper() if history == "auc" else history
-    lines = {arm: line for arm in [baseline, *others] if (line := _line(arm, histories, history))}
-    best = {arm: int(np.nanargmax(line.y)) for arm, line in lines.items()}
-    said = "; ".join(
-        f"{arm} {lines[arm].y[at]:.4f} at epoch {lines[arm].x[at]}"
-        for arm, at in sorted(best.items(), key=lambda place: -lines[place[0]].y[place[1]])[:3]
-    )
-    first, named = lines.pop(baseline, None), list(lines.values())
-    begun = [first] if first else []
-    parts = [begun + named[at : at + _CURVES] for at in range(0, len(named) or 1, _CURVES)]
-    pictures = [
-        curves(
-            f"Validation {measure}: {', '.join(line.name for line in part) or 'nothing yet'}",
-            part,
-            "epoch",
-            f"validation {measure}",
-        )
-        for part in parts
-    ]
-    return Section(
-        "Training",
-        f"Highest means on validation data: {said or 'none yet'}.",
-        [
-            "Means over seeds, as far as all seeds were trained, with a band from the lowest seed "
-            "to the highest.",
-            *pictures,
-        ],
-    )
-
-
-def _line(arm: str, histories: Histories, history: str) -> Line | None:
-    return mean_line(arm, histories.get(arm, ()), lambda entry: entry.get(history, np.nan))
 
 
 def _minutes(results: Sequence[Result]) -> str:

@@ -184,6 +184,7 @@ class Run:
             seconds={stage: _seconds(run_dir) for stage, run_dir in there.items()}
             | _lost_seconds(self.stage2),
             parameters=_parameters(self.stage2) if split else None,
+            commit=runs.read_info([*there.values()][-1]).commit,
         )
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sitn_tf import schema
+from sitn_tf.commit import UNKNOWN
 from sitn_tf.evaluation import metrics, retrieval
 from sitn_tf.evaluation.comparison import Gain, holm
 from sitn_tf.page import Table
@@ -30,6 +31,7 @@ class Result:
       seconds: of the training steps of all epochs, by stage, and of a RACE; a shared stage 1 counts
         in each run.
       parameters: trainable numbers of the scorer, None without a stage 2.
+      commit: of the code that trained the run, of stage 1 where that is all.
     """
 
     arm: str
@@ -41,6 +43,7 @@ class Result:
     epoch: Mapping[str, int] = dataclasses.field(default_factory=dict)
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     parameters: int | None = None
+    commit: str = UNKNOWN
 
 
 class UserGain(NamedTuple):

@@ -25,6 +25,7 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import runs, schema, whole_files
+from sitn_tf.commit import commit
 from sitn_tf.config import Config, override, sections_of
 from sitn_tf.errors import InputError
 from sitn_tf.training import stage2
@@ -172,7 +173,7 @@ class _Race:
     def _prepare(self) -> None:
         manifest = schema.read_manifest(self.data_dir)
         info = runs.RunInfo(
-            RACE, str(self.data_dir), manifest.dataset_hash, self.init, runs.versions()
+            RACE, str(self.data_dir), manifest.dataset_hash, self.init, runs.versions(), commit()
         )
         if self.loop.overwrite:
             shutil.rmtree(self.run_dir, ignore_errors=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from sitn_tf import data, label_share, runs, schema, shards, whole_files
+from sitn_tf.commit import commit
 from sitn_tf.config import Config, sections_of
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer, make_scorer
@@ -164,7 +165,12 @@ class Stage:
           init: see runs.RunInfo.
         """
         info = runs.RunInfo(
-            self.name, str(self.data_dir), self.manifest.dataset_hash, init, runs.versions()
+            self.name,
+            str(self.data_dir),
+            self.manifest.dataset_hash,
+            init,
+            runs.versions(),
+            commit(),
         )
         runs.prepare(run_dir, self.config, self.manifest, info, overwrite)
         if self.skipped:

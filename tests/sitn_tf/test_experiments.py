@@ -8,6 +8,7 @@ import time
 import pytest
 
 from sitn_tf import config, experiments, locks, train
+from sitn_tf.commit import commit
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions
 from sitn_tf.studies import catalogue, runs
@@ -135,6 +136,8 @@ def test_a_study_trains_what_the_command_trains(small, tmp_path, capfd):
     assert "validation AUC" in shown
     kept = kept_predictions.read(workdir / "mean/0/stage2", "validation")
     assert len(kept.user) == 30
+    [result] = json.loads((workdir / "results-validation.json").read_text())
+    assert result["commit"] == commit()
     settings = [f"--set={setting}" for setting in mean["settings"]]
     run_main(train, *flags, "--stage=2", f"--workdir={tmp_path}", "--seed=0", *settings)
     assert_same_outcome(workdir / "mean/0/stage2", tmp_path / "stage2")

@@ -58,7 +58,7 @@ def test_clusters_are_described_by_their_nearest_items():
     assert "100.0% of the users" in text
 
 
-def test_numbered_pairs_are_in_the_picture_and_in_the_table(monkeypatch):
+def test_numbered_pairs_are_in_the_picture_and_in_the_table():
     """The pair of clusters that nobody chose first in one domain has no number."""
     space, _ = _space(np.random.default_rng(2), clusters=7, users=200)
     items = {d: np.concatenate([np.zeros((2, 8)), space.new[d]]) for d in schema.DOMAINS}
@@ -68,16 +68,15 @@ def test_numbered_pairs_are_in_the_picture_and_in_the_table(monkeypatch):
     named = cluster_pictures.named_pairs(described)
     assert named == [described.pairs[0], *described.pairs[2:6]]
     table = cluster_pictures.titles(described)
-    assert table.head == ["pair", "source items", "target items", "cosine", "users"]
+    assert table.head == ["pair", "items", "users", "cosine"]
     first = named[0]
-    assert table.rows[0] == [
-        "1", " · ".join(first.items["source"]), " · ".join(first.items["target"]), "1.00",
-        f"{first.users['source']} / {first.users['target']}",
-    ]  # fmt: skip
-    where = np.arange(28.0).reshape(14, 2)
-    monkeypatch.setattr(cluster_pictures, "places", lambda space: where)
-    picture = cluster_pictures.picture(space, described)
-    assert [row[0] for row in table.rows] == list("12345")
+    assert table.rows[:2] == [
+        [f"1 {d}", " · ".join(first.items[d]), str(first.users[d]), "1.00"] for d in schema.DOMAINS
+    ]
+    first.items[schema.TARGET][0] = "very " * 20
+    assert f" {'very ' * 7}very… ·" in f" {cluster_pictures.titles(described).rows[1][1]}"
+    picture = cluster_pictures.picture_at(np.arange(28.0).reshape(14, 2), described)
+    assert [row[0][0] for row in table.rows] == list("1122334455")
     for number in "12345":
         assert len(re.findall(rf"<text[^>]*>{number}</text>", picture.svg)) == 2
     assert f"source &lt;{first.source}&gt;" in picture.svg

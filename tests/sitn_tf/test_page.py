@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from sitn_tf import page, pictures
@@ -130,10 +131,16 @@ def test_a_section_alone_needs_no_list_of_sections():
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("dark", [False, True])
-def test_in_a_browser_nothing_is_wider_than_the_screen_and_nothing_fails(tmp_path, dark):
+@pytest.mark.parametrize("shown", ["whole", "study"])
+def test_in_a_browser_nothing_is_wider_than_the_screen_and_nothing_fails(tmp_path, dark, shown):
     """In frames as wide as screens: Chromium's own window is never narrower than 500 pixels."""
+    made = whole_page()
+    if shown == "study":
+        from tests.sitn_tf.studies.pages import study_page
+
+        made = study_page(np.random.default_rng(0).normal(size=(128, 2)))
     frames = "".join(
-        f'<iframe width="{width}" height="900" srcdoc="{html.escape(whole_page())}"></iframe>'
+        f'<iframe width="{width}" height="900" srcdoc="{html.escape(made)}"></iframe>'
         for width in (360, 768, 1280)
     )
     looks = """<script>onload = () => document.title = JSON.stringify(
@@ -142,7 +149,12 @@ def test_in_a_browser_nothing_is_wider_than_the_screen_and_nothing_fails(tmp_pat
             const beyond = parts.filter(part => part.tagName != 'TABLE' &&
                 part.getBoundingClientRect().right > clientWidth + 0.5)
             const color = getComputedStyle(inside.body).backgroundColor
-            return [clientWidth, inside.documentElement.scrollWidth, beyond.length, color]
+            const cut = [...inside.querySelectorAll('svg text')].filter(text => {
+                const [own, its] = [text, text.closest('svg')].map(e => e.getBoundingClientRect())
+                return own.right > its.right + 2 || own.left < its.left - 2
+            })
+            const wrong = beyond.length + cut.length
+            return [clientWidth, inside.documentElement.scrollWidth, wrong, color]
         }))</script>"""
     style = "<style>:root { color-scheme: light dark } iframe { border: 0 }</style>"
     (tmp_path / "frames.html").write_text(f"<!doctype html>{style}{frames}{looks}")

@@ -1,13 +1,18 @@
 """The page of a study: its sentences and tables by hand, and what it says of unfinished ones."""
 
+import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from sitn_tf.evaluation.comparison import Gain
 from sitn_tf.page import Alarm, MadeBy, page
+from sitn_tf.studies import arm_curves
 from sitn_tf.studies.page import _not_kept, _result, answer, content
 from sitn_tf.studies.tables import Result, UserGain, comparisons
+from sitn_tf.studies.user_gains import Kept
+from tests.sitn_tf import compared_runs
 
 
 def results(**scores):
@@ -83,6 +88,29 @@ def test_the_page_has_each_arm_and_says_which_is_not_run():
     assert "Highest means on validation data: base 0.6500 at epoch 1." in text
     assert "encoder.heads=2" in text
     assert text == rendered()
+
+
+def test_calibration_is_of_all_seeds_that_keep_predictions():
+    """Always half where one in four is clicked is 0.25 off."""
+    scored = compared_runs.scored(0.0, 0)
+    half = dataclasses.replace(scored, logit=np.zeros_like(scored.logit))
+    kept = Kept({("base", 0): half, ("base", 1): half, ("up", 1): compared_runs.scored(1.5, 1)})
+    found = arm_curves.calibrations(kept, [["base", "absent", "up"], ["other"]])
+    assert re.search(r" goes from 0\.2500 \(base\) to 0\.3\d{3} \(up\)\.$", found.answer)
+    [picture] = found.body
+    assert picture.title.endswith("click rate: base, up")
+
+
+def test_many_arms_are_in_several_pictures_with_the_baseline_in_each():
+    entry = {"epoch": 1, "auc": 0.6, "loss": 0.7, "click": 0.5}
+    arms = ["base", *(f"arm{n}" for n in range(7))]
+    found = arm_curves.training({arm: [[entry]] for arm in arms}, [arms], "auc")
+    assert [picture.title for picture in found.body[1:]] == [
+        f"{of}: base, {names}"
+        for of in ("Validation AUC", "Click loss in training")
+        for names in ("arm0, arm1, arm2, arm3, arm4", "arm5, arm6")
+    ]
+    assert "arm6, 1: 0.5<" in found.body[4].svg
 
 
 def test_a_study_without_a_result_has_a_page():
