@@ -114,7 +114,7 @@ def write_vectors(
 
 
 def _write_items(folder: pathlib.Path, vectors: np.ndarray, table: "ItemTable") -> None:
-    np.save(folder / f"items.{table.domain}.npy", vectors)
+    whole_files.write_array(folder / f"items.{table.domain}.npy", vectors)
     columns = {
         "item": pa.array(table.ids[schema.FIRST_ID :]),
         "title": pa.array(table.titles[schema.FIRST_ID :]),
@@ -125,7 +125,7 @@ def _write_items(folder: pathlib.Path, vectors: np.ndarray, table: "ItemTable") 
 
 def _write_users(folder: pathlib.Path, ids: list[str], vectors: dict[str, np.ndarray]) -> None:
     for domain, rows in vectors.items():
-        np.save(folder / f"users.{domain}.npy", rows)
+        whole_files.write_array(folder / f"users.{domain}.npy", rows)
     columns = {"user_id": pa.array(ids), **{d: _lists(v) for d, v in vectors.items()}}
     pq.write_table(pa.table(columns), folder / "users.parquet")
 

@@ -5,8 +5,11 @@ import json
 import os
 import pathlib
 import shutil
+import types
 from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 from sitn_tf import locks
 
@@ -17,6 +20,13 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     with naming(path):
         temporary.write_bytes(content)
         temporary.replace(path)
+
+
+def write_array(path: pathlib.Path, array: np.ndarray) -> None:
+    """`numpy.save`, of whose error on a full disk nobody could tell that it is one."""
+    with naming(path), path.open("wb") as file:
+        # Not the file itself: NumPy writes into files by a function of C's that loses the number.
+        np.lib.format.write_array(types.SimpleNamespace(write=file.write), array)
 
 
 @contextlib.contextmanager
@@ -55,7 +65,8 @@ def directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         try:
-            yield unfinished
+            with naming(path):
+                yield unfinished
             unfinished.rename(path)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,20 @@ _OF_THE_MOMENT = ("created", "drift")
 
 Result = dict[str, Any]
 """What a command made, by name, without moments and places."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Probabilities; which requests Beam scores together moves their last bits."""
+
+    ctr: Sequence[float]
+
+    def __eq__(self, other: object) -> bool:
+        from export import golden
+
+        return isinstance(other, Scores) and np.allclose(
+            self.ctr, other.ctr, rtol=0, atol=golden.CTR_TOLERANCE
+        )
 
 
 @dataclass(frozen=True)
@@ -184,8 +198,12 @@ def _scores(own: pathlib.Path) -> Result | None:
     import pyarrow.parquet as pq
 
     files = sorted((own / "scores").glob("S-*"))
+    if not files:
+        return None
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
-    return {"rows": sorted(map(repr, rows))} if files else None
+    scores = {(row["user_id"], row["request_time"], *row["item"]): row["ctr"] for row in rows}
+    names = sorted(scores, key=repr)
+    return {"requests": names, "ctr": Scores([ctr for name in names for ctr in scores[name]])}
 
 
 def nothing(_: pathlib.Path) -> Result | None:

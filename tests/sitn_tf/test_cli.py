@@ -1,9 +1,11 @@
 """What a command says of an error that its library raised, and of itself."""
 
 import gzip
+import pathlib
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
@@ -101,6 +103,18 @@ def test_other_errors_are_none_of_a_disk(error):
 def test_tensorflows_errors_of_a_disk_are_known_by_their_type():
     error = tf.errors.ResourceExhaustedError(None, None, f"/run/ckpt_temp/part; {FULL}")
     assert cli.of_storage(error).startswith(f"/run/ckpt_temp/part: {NO_ROOM}")
+
+
+def test_an_array_is_as_numpy_saves_it_and_a_full_disk_is_known(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.save(tmp_path / "numpy.npy", array)
+    whole_files.write_array(tmp_path / "ours.npy", array)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    full = pathlib.Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
+        whole_files.write_array(full, array)
 
 
 def test_a_file_that_is_open_is_named(tmp_path):
