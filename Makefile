@@ -1,5 +1,6 @@
 # make quickstart   synthetic logs to a served prediction
 # make test         the tests
+# make drills       faults on every command, up to an hour
 # make line         the same line on your own logs (see README.md)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)

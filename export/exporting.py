@@ -30,8 +30,6 @@ from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics
 from sitn_tf.trained_models import Run, load_scorer
 
-FORMAT = 1
-
 Answer = Callable[[Sequence[requests.Request]], dict[str, np.ndarray]]
 
 
@@ -223,7 +221,7 @@ def _describe(
     """What does not depend on the serving graph."""
     shown = metadata.readable(goldens)
     return {
-        "format": FORMAT,
+        "format": version_files.FORMAT,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "run": {
             "run_dir": str(run.run_dir),

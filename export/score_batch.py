@@ -185,9 +185,10 @@ def score_records(
       options: Beam's.
 
     Raises:
-      InputError: no such version or files, or records of other items or of no requests.
+      InputError: no such version or files, a damaged version, records of other items or of no
+        requests.
     """
-    version_files.read_metadata(pathlib.Path(version))
+    version_files.check_whole(pathlib.Path(version))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
     if not matched:
         raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")
@@ -201,8 +202,24 @@ def score_records(
     try:
         with beam.Pipeline(options=options) as pipeline:
             build(pipeline, version, source, output, batch)
+    except (ValueError, RuntimeError) as error:
+        raise _of_damage(files) or error from error
     finally:
         remove_unfinished(output)
+
+
+def _of_damage(files: Sequence[str]) -> InputError | None:
+    """The error of a job that failed on damaged files; Beam's names none of them."""
+    from sitn_tf import shards
+
+    for file in files:
+        records, why = shards.readable(file)
+        if why:
+            return InputError(
+                f"input={file} is damaged ({why}, after {records:,} that can be read)",
+                "bring the file back, or build the data set again",
+            )
+    return None
 
 
 def remove_unfinished(output: str) -> None:

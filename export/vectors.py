@@ -10,7 +10,7 @@ by dot product. Files, each row by row as Parquet and, for the vectors, as NumPy
     items.<domain>.parquet  items.<domain>.npy   item, title, vector; row r is id r + 2
     users.parquet  users.<domain>.npy            user_id, source, target; zeros if no history
     clusters.parquet                             domain, granularity (K), cluster, vector
-    vectors.json                                 run, data set, sizes
+    vectors.json  checksums.json                 run, data set, sizes; SHA-256 of the files
 """
 
 import pathlib
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 
-from sitn_tf import cli, quiet, schema, whole_files
+from sitn_tf import checksums, cli, quiet, schema, whole_files
 from sitn_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ def write_vectors(
             "clusters": _write_clusters(unfinished, instances.prototypes(run.model)),
         }
         whole_files.write_json(unfinished / INFO_FILE, described)
+        checksums.write(unfinished)
     return described
 
 
@@ -206,12 +207,14 @@ def nearest_items(
       make_index: one of INDEXES.
 
     Raises:
-      InputError: no vectors there, no such user, or FAISS is not installed.
+      InputError: no vectors there or damaged ones, no such user, or FAISS is not installed.
     """
     if not (folder / INFO_FILE).is_file():
         raise InputError(
-            f"{folder} holds no vectors", "write them with run_dir=RUN/stage1 and output=VECTORS"
+            f"{folder} holds no vectors, {INFO_FILE} is missing",
+            "write them with run_dir=RUN/stage1 and output=VECTORS",
         )
+    checksums.check(folder)
     users = pq.read_table(folder / "users.parquet", columns=["user_id"]).column(0).to_pylist()
     if user not in users:
         raise InputError(f"user={user} is not in {folder / 'users.parquet'}", f"such as {users[0]}")

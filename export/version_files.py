@@ -15,12 +15,14 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from sitn_tf import locks, whole_files
 from sitn_tf.errors import InputError
 
+FORMAT = 2
+"""Of a version's directory, in its metadata; from 2 on it has checksums."""
 CHECKSUMS_FILE = "assets.extra/checksums.sha256"
 METADATA_FILE = "assets.extra/metadata.json"
 WITHDRAWN = "withdrawn."
@@ -30,9 +32,18 @@ UNFINISHED = ".unfinished."
 LOCK_FILE = ".lock"
 
 
-def locked(servable: pathlib.Path) -> AbstractContextManager[None]:
-    """Nobody else changes a servable meanwhile; raises InputError where somebody does."""
-    return locks.held(servable / LOCK_FILE, str(servable))
+@contextmanager
+def locked(servable: pathlib.Path) -> Iterator[None]:
+    """Nobody else changes a servable meanwhile; what killed exports left in it is removed first.
+
+    Raises:
+      InputError: somebody does.
+    """
+    with locks.held(servable / LOCK_FILE, str(servable)):
+        for folder in children(servable):
+            if folder.name.startswith(UNFINISHED):
+                shutil.rmtree(folder)
+        yield
 
 
 def present(servable: pathlib.Path) -> list[int]:
@@ -46,9 +57,19 @@ def withdrawn(servable: pathlib.Path) -> list[int]:
 
 
 def next_version(servable: pathlib.Path) -> int:
-    """One more than any version there is, was withdrawn or was pruned."""
+    """One more than any version there is, was withdrawn or was pruned.
+
+    Raises:
+      InputError: the number of the one that was pruned can't be read.
+    """
     highest = servable / HIGHEST_FILE
-    pruned = int(highest.read_text()) if highest.is_file() else 0
+    try:
+        pruned = int(highest.read_bytes()) if highest.is_file() else 0
+    except ValueError as error:
+        raise InputError(
+            f"{highest} is damaged: it holds no number",
+            "write into it the highest version that there ever was, so that none is given twice",
+        ) from error
     return max([pruned, *present(servable), *withdrawn(servable)]) + 1
 
 
@@ -165,12 +186,14 @@ def _digests(version_dir: pathlib.Path) -> dict[str, str]:
 def flaw(version_dir: pathlib.Path) -> str | None:
     """What is wrong with a version's files, None if they are as they were written."""
     try:
-        read_metadata(version_dir)
+        told = read_metadata(version_dir)
         text = (version_dir / CHECKSUMS_FILE).read_text()
     except InputError as error:
         return error.message
-    except OSError:
-        return None  # exported before there were checksums
+    except FileNotFoundError:
+        return f"{CHECKSUMS_FILE} is missing" if told.get("format", 1) >= FORMAT else None
+    except ValueError:
+        return f"{CHECKSUMS_FILE} cannot be read"
     written = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
     now = _digests(version_dir)
     for name in sorted(written.keys() | now.keys()):
@@ -181,6 +204,17 @@ def flaw(version_dir: pathlib.Path) -> str | None:
         if now[name] != written[name]:
             return f"{name} is not as exported"
     return None
+
+
+def check_whole(version_dir: pathlib.Path) -> None:
+    """Raises InputError unless a version's files are as they were written."""
+    read_metadata(version_dir)
+    damage = flaw(version_dir)
+    if damage is not None:
+        raise InputError(
+            f"{version_dir} is damaged: {damage}",
+            "bring the file back, or export it again with python -m export.export_model --force",
+        )
 
 
 def remove(version_dir: pathlib.Path) -> None:
@@ -211,8 +245,8 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
         return told
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{version_dir} is damaged, {METADATA_FILE} cannot be read: "
-            "export it again with python -m export.export_model --force"
+            f"{version_dir} is damaged, {METADATA_FILE} cannot be read",
+            "export it again with python -m export.export_model --force",
         ) from error
 
 

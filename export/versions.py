@@ -15,7 +15,6 @@ that starts on a broken newest version does not start, though one that runs keep
 
 import contextlib
 import pathlib
-import time
 
 from absl import flags
 
@@ -37,12 +36,10 @@ _CHECK = flags.DEFINE_boolean(
     "check", False, "Check that each is whole, loads and answers.", flag_values=FLAGS
 )
 _PRUNE = flags.DEFINE_boolean(
-    "prune", False, "Remove broken, unfinished and withdrawn versions.", flag_values=FLAGS
+    "prune", False, "Remove broken and withdrawn versions.", flag_values=FLAGS
 )
 
 BROKEN = 1
-ABANDONED_SECONDS = 3600.0
-"""An unfinished version that nobody wrote to for so long is nobody's: an export is done sooner."""
 
 
 def check(servable: pathlib.Path) -> dict[int, str | None]:
@@ -70,11 +67,8 @@ def check(servable: pathlib.Path) -> dict[int, str | None]:
     return {version: wrong(servable / str(version)) for version in version_files.present(servable)}
 
 
-def prune(servable: pathlib.Path, now: float | None = None) -> list[str]:
-    """Removes broken and withdrawn versions, and unfinished ones that nobody writes any more.
-
-    Args:
-      now: seconds since the epoch.
+def prune(servable: pathlib.Path) -> list[str]:
+    """Removes broken and withdrawn versions; see `version_files.locked` for unfinished ones.
 
     Returns:
       Names of the directories removed.
@@ -94,26 +88,10 @@ def prune(servable: pathlib.Path, now: float | None = None) -> list[str]:
     doomed += [
         f"{version_files.WITHDRAWN}{version}" for version in version_files.withdrawn(servable)
     ]
-    doomed += _abandoned(servable, time.time() if now is None else now)
     whole_files.write_text(servable / version_files.HIGHEST_FILE, f"{highest}\n")
     for name in doomed:
         version_files.remove(servable / name)
     return doomed
-
-
-def _abandoned(servable: pathlib.Path, now: float) -> list[str]:
-    def last_written(folder: pathlib.Path) -> float:
-        try:
-            return max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
-        except FileNotFoundError:
-            return now  # somebody is at it
-
-    return sorted(
-        folder.name
-        for folder in version_files.children(servable)
-        if folder.name.startswith(version_files.UNFINISHED)
-        and last_written(folder) < now - ABANDONED_SECONDS
-    )
 
 
 def main(_: list[str]) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 from pipelines.options import Job
 from sitn_tf import schema
 
-CHECKSUMS_FILE = "checksums.json"
 LOG, ITEMS, DATA_SET = "log", "items", "data set"
 """Kinds of inputs; the last is a data set that was extended."""
 

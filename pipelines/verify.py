@@ -83,10 +83,10 @@ class Verifier:
                 "give hash_user_ids=KEYFILE, or logs=False" if hashed else "leave out the key",
             )
         self._attempt("manifest can be read", self._manifest)
-        self._attempt("checksums can be read", self._files)
+        self._attempt(f"{schema.CHECKSUMS_FILE} can be read", self._files)
         self._attempt("vocabularies and item tables can be read", self._vocabularies)
         self._attempt("item vectors can be read", self._vectors)
-        self._attempt("tfds metadata can be read", self._metadata)
+        self._attempt("features.json and dataset_info.json can be read", self._metadata)
         self._attempt("records can be read", lambda: self._all_records(with_logs=with_logs))
         return self.findings
 
@@ -216,7 +216,7 @@ class Verifier:
                        f"{name}: {said} is not {told}")  # fmt: skip
 
     def _files(self) -> None:
-        checksums = json.loads((self.root / manifest_entries.CHECKSUMS_FILE).read_text())
+        checksums = json.loads((self.root / schema.CHECKSUMS_FILE).read_text())
         text = json.dumps(checksums, sort_keys=True).encode()
         same = manifest_entries.dataset_hash(checksums) == self.manifest.dataset_hash
         self.check("data set hash", same,
@@ -313,7 +313,7 @@ def main(_: list[str]) -> int:
     findings = Verifier(FLAGS.data_dir, key).verify(with_logs=FLAGS.logs)
     print(findings.table())
     if findings.wrong:
-        print(f"WRONG in {len(findings.wrong)} checks: don't train on it, build the data set again")
+        print(f"checks that are WRONG: {len(findings.wrong)}; don't train on it, build it again")
         return 1
     print("the data set is whole and nothing leaked into it")
     return 0

@@ -118,10 +118,12 @@ def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackabl
     Raises:
       InputError: there is none, it is damaged, or it is of another model.
     """
-    path = tf.train.latest_checkpoint(str(run_dir / runs.BEST))
+    named = run_dir / runs.BEST / "checkpoint"
+    path = tf.train.latest_checkpoint(str(named.parent))
     if path is None:
         raise InputError(
-            f"{run_dir / runs.BEST} holds no checkpoint", "train again with overwrite=True"
+            f"{named.parent} holds no checkpoint that {named} names",
+            "bring the files back, or train again with overwrite=True",
         )
     try:
         status = tf.train.Checkpoint(model=model).restore(path)

@@ -95,23 +95,36 @@ _STORAGE = {
 """What to do about errors of a disk."""
 
 
+_PYTHON_SAYS = re.compile(r"\[Errno (\d+)\] [^:\]]*(?:: '([^']+)'(?: -> '([^']+)')?)?")
+_TENSORFLOW_SAYS = re.compile(rf"(/[^\s;]+); ({'|'.join(map(os.strerror, _STORAGE))})")
+
+
 def of_storage(error: Exception) -> str | None:
     """What a disk that is full, read-only or gone has to say to people, None of other errors.
 
-    Beam's and TensorFlow's errors have the file and the system's words in their text only.
+    Beam's and TensorFlow's errors have the file and the system's number or words in their text
+    only, in Python's form and in that of TensorFlow's file systems.
     """
     if isinstance(error, OSError) and error.filename is not None:
-        remedy = _STORAGE.get(error.errno or 0)
         name = error.filename2 or error.filename
-        return f"{name}: {error.strerror}" + (f": {remedy}" if remedy else "")
-    for code, remedy in _STORAGE.items():
-        words = os.strerror(code)
-        if words in str(error):
-            after = rf"{words}\S? '?(/[^\s']+)(?:' -> '([^\s']+))?"  # the second was to be written
-            named = re.search(rf"{after}|(/[^\s;:']+)[;:]? {words}", str(error))
-            names = [name for name in (named.groups() if named else ()) if name]
-            return ": ".join([*names[-1:], words, remedy])
+        return _of_disk(str(name), error.errno or 0, error.strerror or "")
+    if not (isinstance(error, OSError | RuntimeError) or _is_of_tensorflow(error)):
+        return None
+    if said := _PYTHON_SAYS.search(str(error)):
+        number, first, second = said.groups()  # the second was to be written
+        return _of_disk(second or first, int(number), os.strerror(int(number)))
+    if said := _TENSORFLOW_SAYS.search(str(error)):
+        numbers = {os.strerror(number): number for number in _STORAGE}
+        return _of_disk(said[1], numbers[said[2]], said[2])
     return None
+
+
+def _is_of_tensorflow(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] == "tensorflow"
+
+
+def _of_disk(name: str | None, number: int, words: str) -> str:
+    return ": ".join(filter(None, (name, words, _STORAGE.get(number))))
 
 
 def run(

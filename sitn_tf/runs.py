@@ -9,7 +9,7 @@ initialization.json                     stage 2: variables restored and fresh
 race.json                               stage 2: how its start won, where starts raced
 skipped.json                            records done without, by damaged shard, if there are any
 metrics.json                            written last: its presence means finished
-vocabularies/  items/                   stage 2: copied, so that an export needs no more
+vocabularies/  items/  checksums.json   stage 2: copied, so that an export needs no more
 predictions-<split>.npz                 stage 2: where its evaluation keeps them
 """
 
@@ -28,8 +28,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import sitn_tf
+from sitn_tf import checksums, schema, whole_files
 from sitn_tf import config as configs
-from sitn_tf import schema, whole_files
 from sitn_tf.errors import InputError, first_line
 from sitn_tf.item_tables import ItemTable, read_item_table, share_features
 
@@ -46,6 +46,8 @@ LAST = "checkpoints/last"
 EVENTS = "tensorboard"
 NOT_FINITE_BATCH = "not_finite_batch.npz"
 
+COPIED = ("vocabularies", "items")
+"""Folders of the data set that a stage-2 run keeps a copy of."""
 NO_INIT = "none"
 """`init` of a stage 2 from scratch."""
 
@@ -92,7 +94,15 @@ def versions() -> dict[str, str]:
 def read_tables(
     data_dir: str | pathlib.Path, manifest: schema.Manifest, config: configs.Config
 ) -> dict[str, ItemTable]:
-    """The item tables of both domains, as the model's configuration wants them."""
+    """The item tables of both domains, as the model's configuration wants them.
+
+    Args:
+      data_dir: a data set directory, or a stage-2 run directory.
+
+    Raises:
+      InputError: an item table or a vocabulary is missing or not as it was built.
+    """
+    checksums.check(pathlib.Path(data_dir), COPIED)
     tables = {
         domain: read_item_table(
             data_dir, manifest, domain, config.items.side_features, config.items.title_words
@@ -126,8 +136,11 @@ def prepare(
     whole_files.write_text(run_dir / CONFIG_FILE, config.to_json())
     whole_files.write_text(run_dir / schema.MANIFEST_FILE, manifest.to_json())
     if info.stage == schema.STAGE2:
-        for part in ("vocabularies", "items"):
-            shutil.copytree(pathlib.Path(info.data_dir) / part, run_dir / part, dirs_exist_ok=True)
+        data_dir = pathlib.Path(info.data_dir)
+        for part in COPIED:
+            shutil.copytree(data_dir / part, run_dir / part, dirs_exist_ok=True)
+        if (data_dir / schema.CHECKSUMS_FILE).is_file():
+            shutil.copyfile(data_dir / schema.CHECKSUMS_FILE, run_dir / schema.CHECKSUMS_FILE)
     whole_files.write_json(run_dir / RUN_FILE, dataclasses.asdict(info))
 
 
@@ -208,8 +221,9 @@ def read_json(path: pathlib.Path, default: Any) -> Any:
 
 def read_config(run_dir: pathlib.Path) -> configs.Config:
     """A run's configuration; raises InputError for a damaged or missing one."""
+    told = _read_object(run_dir / CONFIG_FILE)
     try:
-        return configs.Config.from_dict(_read_object(run_dir / CONFIG_FILE))
+        return configs.Config.from_dict(told)
     except InputError as error:
         raise _damaged(run_dir / CONFIG_FILE, str(error)) from error
 
@@ -259,6 +273,14 @@ def _damaged(path: pathlib.Path, how: str) -> InputError:
         f"{path} is damaged ({how})",
         "bring it back, or train again with overwrite=True",
     )
+
+
+def read_manifest(run_dir: pathlib.Path) -> schema.Manifest:
+    """The run's own copy of its data set's manifest; raises InputError for a damaged one."""
+    try:
+        return schema.read_manifest(run_dir)
+    except InputError as error:
+        raise _damaged(run_dir / schema.MANIFEST_FILE, error.message) from error
 
 
 def read_its_manifest(run_dir: pathlib.Path, data_dir: str | pathlib.Path) -> schema.Manifest:

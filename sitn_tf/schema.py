@@ -28,6 +28,7 @@ from sitn_tf.errors import InputError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+CHECKSUMS_FILE = "checksums.json"
 
 PAD_ID = 0
 OOV_ID = 1

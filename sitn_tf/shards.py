@@ -75,7 +75,7 @@ def damage(
             told = {name for name in manifest.shards if name.startswith(prefix)}
             for shard in sorted(there | told):
                 expected = manifest.shards.get(shard)
-                records, why = _read(root / shard) if shard in there else (0, "it is missing")
+                records, why = readable(root / shard) if shard in there else (0, "it is missing")
                 if why or (expected is not None and records != expected):
                     lost = 1 if expected is None else expected - records
                     why = why or f"it has {records:,} records, the manifest {expected:,}"
@@ -83,8 +83,8 @@ def damage(
     return found
 
 
-def _read(path: pathlib.Path) -> tuple[int, str]:
-    """How many records of a file can be read, and what is wrong with the next one."""
+def readable(path: str | pathlib.Path) -> tuple[int, str]:
+    """How many records of a file can be read, and what is wrong with the next one, if anything."""
     records = tf.data.TFRecordDataset(str(path))
     try:
         return _count(records), ""
@@ -104,7 +104,7 @@ def describe(data_dir: str | pathlib.Path, found: list[Damage]) -> str:
         for bad in found[:_NAMED]
     ]
     more = len(found) - _NAMED
-    return "; ".join(named) + (f"; and {more} more shards" if more > 0 else "")
+    return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
 
 
 def skipped(

@@ -50,7 +50,7 @@ def load_scorer(run_dir: str | pathlib.Path) -> Run:
     run_dir = pathlib.Path(run_dir)
     runs.check_finished(run_dir, schema.STAGE2)
     config, info = runs.read_config(run_dir), runs.read_info(run_dir)
-    manifest = schema.Manifest.from_json((run_dir / schema.MANIFEST_FILE).read_text())
+    manifest = runs.read_manifest(run_dir)
     tables = runs.read_tables(run_dir, manifest, config)
     scorer = make_scorer(_exact(config), tables, manifest.max_history)
     restore_best(run_dir, scorer)

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+from sitn_tf import locks
+
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file under a temporary name and renames it."""
@@ -42,13 +44,18 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A new directory to fill, which takes its name when the block ends without an error.
 
+    What a killed process left of it is removed.
+
     Raises:
+      InputError: another process makes it.
       OSError: there is something at `path` by then.
     """
-    unfinished = path.with_name(f"{path.name}.unfinished.{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        unfinished.rename(path)
-    finally:
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with locks.held(locks.beside(path), str(path)):
         shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        try:
+            yield unfinished
+            unfinished.rename(path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)

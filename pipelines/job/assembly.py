@@ -59,7 +59,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
             split: sum(file.bytes for file in summary.written(stage) if file.split == split)
             for split in records[stage]
         })  # fmt: skip
-    files.write_json(files.join(root, manifest_entries.CHECKSUMS_FILE), checksums)
+    files.write_json(files.join(root, schema.CHECKSUMS_FILE), checksums)
     described = [*inputs.describe(to_read), *extension.ancestry(job)]
     manifest = schema.Manifest(
         schema_version=schema.SCHEMA_VERSION,

@@ -108,7 +108,7 @@ def compare(
         for name, run_dir, predictions in zip(short_names(run_dirs), run_dirs, scored, strict=True)
     ]
     slices.check_same_candidates(scored)
-    manifest = schema.Manifest.from_json((run_dirs[0] / schema.MANIFEST_FILE).read_text())
+    manifest = runs.read_manifest(run_dirs[0])
     clicks = read_item_table(run_dirs[0], manifest, schema.TARGET, (), 0).count
     first, longest = scored[0], manifest.max_history
     slicings = [

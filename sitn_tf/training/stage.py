@@ -146,8 +146,8 @@ class Stage:
                 run_dir / runs.SKIPPED_FILE, {"records": lost, "shards": self.skipped}
             )
             print(
-                f"warning: {lost:,} records of {len(self.skipped)} damaged shards are done "
-                f"without: see {run_dir / runs.SKIPPED_FILE}",
+                f"warning: {lost:,} records of damaged shards are done without: "
+                f"see {run_dir / runs.SKIPPED_FILE}",
                 flush=True,
             )
 

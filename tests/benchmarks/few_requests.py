@@ -56,7 +56,7 @@ def _fill(
     import tensorflow as tf
 
     shutil.copytree(source, making, dirs_exist_ok=True)
-    checksums = json.loads((making / manifest_entries.CHECKSUMS_FILE).read_text())
+    checksums = json.loads((making / schema.CHECKSUMS_FILE).read_text())
     shards = dict(manifest.shards)
     for shard in making.glob(schema.shard_glob(schema.STAGE2, schema.TRAIN)):
         records = tf.data.TFRecordDataset(str(shard)).as_numpy_iterator()
@@ -75,7 +75,7 @@ def _fill(
     if not sum(lengths[schema.TRAIN]):
         raise InputError(f"share={share} leaves no training request", "give a larger one")
     tfds_metadata.write(str(making), schema.STAGE2, lengths, sizes)
-    whole_files.write_json(making / manifest_entries.CHECKSUMS_FILE, checksums)
+    whole_files.write_json(making / schema.CHECKSUMS_FILE, checksums)
     for page in making.glob("statistics.*"):
         page.unlink()
     stage2 = manifest.records[schema.STAGE2] | {schema.TRAIN: sum(lengths[schema.TRAIN])}

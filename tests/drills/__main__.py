@@ -3,7 +3,7 @@
     python -m tests.drills [--short] [--only=kills,damage] [--folder=FOLDER]
 
 The status is 1 where something was lost; below the table it is named, each with the command that
-repeats it. The whole takes up to an hour; --short, a sample of each drill, takes a minute.
+repeats it. The whole takes up to an hour, --short a minute.
 """
 
 import importlib
@@ -26,7 +26,15 @@ _FOLDER = flags.DEFINE_string(
     "folder", None, "An empty folder to keep; a temporary one if not given.", flag_values=FLAGS
 )
 
-DRILLS: dict[str, str] = {"load": "tests.drills.load", "hostile": "tests.drills.hostile"}
+DRILLS: dict[str, str] = {
+    "kills": "tests.drills.kills",
+    "damage": "tests.drills.damage",
+    "disks": "tests.drills.disks",
+    "together": "tests.drills.together",
+    "determinism": "tests.drills.determinism",
+    "load": "tests.drills.load",
+    "hostile": "tests.drills.hostile",
+}
 """By name, the module whose `outcomes(folder, short)` yields the rows of its part."""
 
 LOST = 1
@@ -47,7 +55,10 @@ def main(_: list[str]) -> int:
 
 
 def run(names: Sequence[str], folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
-    """The outcomes of some drills, each in a folder of its own, said as they come."""
+    """The outcomes of some drills, each in a folder of its own, said as they come.
+
+    Beside these folders they share one, `line`.
+    """
     for name in names:
         own = folder / name
         own.mkdir(parents=True)

@@ -117,6 +117,17 @@ def test_every_file_of_the_input_is_checked(servable, monkeypatch, tmp_path):
     assert [file.split("/")[-3] for file in checked] == ["a", "b"]
 
 
+def test_a_damaged_shard_is_named(servable, small, tmp_path):
+    source = tf.io.gfile.glob(f"{small}/{schema.shard_glob(schema.STAGE2, schema.TEST)}")[0]
+    cut = tmp_path / "data" / "stage2" / "cut"
+    cut.parent.mkdir(parents=True)
+    with open(source, "rb") as whole:
+        cut.write_bytes(whole.read()[:-10])
+    told = rf"input={cut} is damaged \(truncated record at \d+, after \d+ that can be read\): bring"
+    with pytest.raises(InputError, match=told):
+        score_batch.score_records(str(servable / "1"), str(cut), str(tmp_path / "out"))
+
+
 def test_what_a_stopped_job_leaves_is_removed(servable, monkeypatch, tmp_path):
     own, others = f"beam-temp-out-{'0a' * 16}", f"beam-temp-out-2-{'0a' * 16}"
 

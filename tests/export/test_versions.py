@@ -1,10 +1,8 @@
 """Keeping, withdrawing and restoring versions; drift between them."""
 
 import json
-import os
 import shutil
 import subprocess
-import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -212,13 +210,21 @@ def damaged(version, how):
         version_files.write_checksums(version)
     elif how == "old and cut":
         (version / version_files.CHECKSUMS_FILE).unlink()
+        described = version_files.read_metadata(version) | {"format": 1}
+        (version / version_files.METADATA_FILE).write_text(json.dumps(described))
         damaged(version, "cut")
+    elif how == "without checksums":
+        (version / version_files.CHECKSUMS_FILE).unlink()
+    elif how == "checksums altered":
+        (version / version_files.CHECKSUMS_FILE).write_bytes(b"\xff")
 
 
 FLAWS = {
     "cut": "variables/variables.data-00000-of-00001 is not as exported",
     "missing": "assets/source.item.txt is missing",
     "added": "assets/more.txt was not exported with it",
+    "without checksums": "assets.extra/checksums.sha256 is missing",
+    "checksums altered": "assets.extra/checksums.sha256 cannot be read",
     "without metadata": "is damaged, assets.extra/metadata.json cannot be read",
     "other scores": "does not answer as at export: score, ",
     "bad warm-up": "warm-up request 0 of ",
@@ -244,20 +250,23 @@ def test_a_check_finds_what_is_broken_and_prune_removes_it(servable, tmp_path, c
     assert version_files.next_version(folder) == 9
 
 
-def test_prune_keeps_what_may_still_be_written_and_the_last_version(servable, tmp_path, capsys):
+def test_what_a_killed_export_left_goes_with_the_next_change(tmp_path):
+    (tmp_path / ".unfinished.20200101" / "assets").mkdir(parents=True)
+    with version_files.locked(tmp_path):
+        assert [p.name for p in tmp_path.iterdir()] == [version_files.LOCK_FILE]
+
+
+def test_a_highest_number_that_cannot_be_read_is_named(folder):
+    (folder / version_files.HIGHEST_FILE).write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"\.highest is damaged.*write into it the highest"):
+        version_files.next_version(folder)
+
+
+def test_prune_keeps_the_last_version(servable, tmp_path, capsys):
     folder = shutil.copytree(servable, tmp_path / "servable")
-    for name in (".unfinished.old", ".unfinished.new"):
-        (folder / name / "assets").mkdir(parents=True)
-    long_ago = time.time() - versions.ABANDONED_SECONDS - 1
-    os.utime(folder / ".unfinished.old/assets", (long_ago, long_ago))
-    os.utime(folder / ".unfinished.old", (long_ago, long_ago))
     shutil.copytree(folder / "1", folder / "withdrawn.2")
-    assert versions.prune(folder) == ["withdrawn.2", ".unfinished.old"]
-    assert {p.name for p in folder.iterdir()} == {
-        "1",
-        ".unfinished.new",
-        version_files.HIGHEST_FILE,
-    }
+    assert versions.prune(folder) == ["withdrawn.2"]
+    assert {p.name for p in folder.iterdir()} == {"1", version_files.HIGHEST_FILE}
     damaged(folder / "1", "cut")
     with pytest.raises(InputError, match=r"is whole, nothing was removed \(version 1: "):
         versions.prune(folder)

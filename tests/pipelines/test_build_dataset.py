@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
-from pipelines import build_dataset, manifest_entries
+from pipelines import build_dataset
 from pipelines.job import assembly
 from sitn_tf import schema
 from sitn_tf.errors import InputError
@@ -143,7 +143,7 @@ def test_source_requests_change_nothing_else(by_time, folder):
     data_dir, _ = by_time
     build(folder / "without", *logs.flags_of(folder))
     without, with_them = (
-        json.loads((made / manifest_entries.CHECKSUMS_FILE).read_text())
+        json.loads((made / schema.CHECKSUMS_FILE).read_text())
         for made in (folder / "without", data_dir)
     )
     assert without.items() <= with_them.items()

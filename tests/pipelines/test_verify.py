@@ -79,10 +79,10 @@ def _values(feature):
 
 def mend(data_dir):
     """Makes checksums and their hash what the files are, as a careful forger would."""
-    checksums = json.loads((data_dir / manifest_entries.CHECKSUMS_FILE).read_text())
+    checksums = json.loads((data_dir / schema.CHECKSUMS_FILE).read_text())
     for name in checksums:
         checksums[name] = hashlib.sha256((data_dir / name).read_bytes()).hexdigest()
-    (data_dir / manifest_entries.CHECKSUMS_FILE).write_text(json.dumps(checksums))
+    (data_dir / schema.CHECKSUMS_FILE).write_text(json.dumps(checksums))
     manifest = json.loads((data_dir / schema.MANIFEST_FILE).read_text())
     manifest["dataset_hash"] = manifest_entries.dataset_hash(checksums)
     (data_dir / schema.MANIFEST_FILE).write_text(json.dumps(manifest))
@@ -326,10 +326,10 @@ def test_a_manifest_that_says_something_else(copy, change, what):
 def test_files_that_are_missing_or_damaged(copy):
     data_dir = copy("time")
     (data_dir / schema.vocabulary_path("target", "item")).unlink()
-    (data_dir / manifest_entries.CHECKSUMS_FILE).write_text("[")
+    (data_dir / schema.CHECKSUMS_FILE).write_text("[")
     wrong = verified(data_dir).wrong
     assert "vocabularies and item tables can be read" in wrong
-    assert "checksums can be read" in wrong
+    assert "checksums.json can be read" in wrong
     change_manifest(data_dir, lambda m: m["options"].update(colour=1))
     with pytest.raises(InputError, match=r"the options in .*manifest.json are damaged .*colour"):
         verified(data_dir)

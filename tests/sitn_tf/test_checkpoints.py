@@ -1,7 +1,7 @@
 import pytest
 import tensorflow as tf
 
-from sitn_tf.checkpoints import Checkpoints
+from sitn_tf.checkpoints import Checkpoints, restore_best
 from sitn_tf.errors import InputError
 
 
@@ -95,3 +95,12 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
         "ckpt-1.index",
         "notes.txt",
     ]
+
+
+def test_where_nothing_names_the_best_checkpoint_the_file_that_should_is_named(tmp_path):
+    variable, kept = _checkpoints(tmp_path / "checkpoints" / "best")
+    _save(variable, kept, 1)
+    named = tmp_path / "checkpoints" / "best" / "checkpoint"
+    _truncate(named)
+    with pytest.raises(InputError, match=rf"holds no checkpoint that {named} names: bring the"):
+        restore_best(tmp_path, tf.train.Checkpoint(variable=variable))

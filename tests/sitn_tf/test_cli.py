@@ -5,6 +5,7 @@ import shlex
 import shutil
 
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from sitn_tf import cli, whole_files
@@ -84,8 +85,22 @@ def test_what_a_disk_says_names_the_file_and_the_remedy(error, told):
     assert cli.of_storage(error).startswith(told)
 
 
-def test_other_errors_are_none_of_a_disk():
-    assert cli.of_storage(KeyError("disk")) is None
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("disk"),
+        ValueError(f"/a; {FULL}"),
+        RuntimeError(f"a test of '{FULL}'"),
+        AssertionError("[Errno 28] in a log"),
+    ],
+)
+def test_other_errors_are_none_of_a_disk(error):
+    assert cli.of_storage(error) is None
+
+
+def test_tensorflows_errors_of_a_disk_are_known_by_their_type():
+    error = tf.errors.ResourceExhaustedError(None, None, f"/run/ckpt_temp/part; {FULL}")
+    assert cli.of_storage(error).startswith(f"/run/ckpt_temp/part: {NO_ROOM}")
 
 
 def test_a_file_that_is_open_is_named(tmp_path):

@@ -1,8 +1,9 @@
-"""Run directories: which run is the same."""
+"""Run directories: which run is the same, and what damaged files of one are told as."""
 
 import pytest
 
-from sitn_tf import runs
+from sitn_tf import runs, schema
+from sitn_tf.errors import InputError
 
 
 @pytest.fixture
@@ -29,3 +30,16 @@ def test_another_stage_1_is_not_the_same(moved):
     assert not runs.same_init(run, runs.NO_INIT, new)
     assert not runs.same_init(run, new, runs.NO_INIT)
     assert runs.same_init(run, runs.NO_INIT, runs.NO_INIT)
+
+
+def test_a_missing_configuration_is_named_once(tmp_path):
+    with pytest.raises(InputError) as raised:
+        runs.read_config(tmp_path)
+    assert str(raised.value).count(str(tmp_path / runs.CONFIG_FILE)) == 1
+
+
+def test_the_runs_own_manifest_is_named(tmp_path):
+    path = tmp_path / schema.MANIFEST_FILE
+    path.write_bytes(b"\xff")
+    with pytest.raises(InputError, match=rf"^{path} is damaged .*train again with overwrite=True"):
+        runs.read_manifest(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,20 +10,29 @@ import tensorflow as tf
 from sitn_tf import runs
 
 
+def outcome(run_dir: pathlib.Path) -> dict[str, Any]:
+    """By name, the values of both checkpoints, the history and the metrics; seconds left out."""
+    found: dict[str, Any] = {
+        f"{kind} {name}": value
+        for kind in (runs.BEST, runs.LAST)
+        for name, value in _tensors(run_dir / kind).items()
+    }
+    metrics = runs.read_json(run_dir / runs.METRICS_FILE, {})
+    history = runs.read_json(run_dir / runs.HISTORY_FILE, [])
+    found["history"] = [_without_seconds(entry) for entry in history]
+    found["validation"] = _without_seconds(metrics["validation"])
+    return found
+
+
 def assert_same_outcome(run: pathlib.Path, expected: pathlib.Path) -> None:
     """Fails unless both runs ended with the same bits and the same history, seconds apart."""
-    for kind in (runs.BEST, runs.LAST):
-        ours, theirs = _tensors(run / kind), _tensors(expected / kind)
-        assert set(ours) == set(theirs)
-        for name in ours:
-            np.testing.assert_array_equal(ours[name], theirs[name], err_msg=f"{kind} {name}")
-    assert _history(run) == _history(expected)
-    assert _without_seconds(runs.read_json(run / runs.METRICS_FILE, {})["validation"]) == (
-        _without_seconds(runs.read_json(expected / runs.METRICS_FILE, {})["validation"])
-    )
+    ours, theirs = outcome(run), outcome(expected)
+    assert set(ours) == set(theirs)
+    for name in ours:
+        np.testing.assert_equal(ours[name], theirs[name], err_msg=name)
 
 
-def _tensors(directory):
+def _tensors(directory: pathlib.Path) -> dict[str, Any]:
     reader = tf.train.load_checkpoint(str(directory))
     values = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
     [progress] = [name for name in values if name.startswith("progress")] or [None]
@@ -34,9 +44,5 @@ def _tensors(directory):
     return values
 
 
-def _history(run_dir):
-    return [_without_seconds(entry) for entry in runs.read_json(run_dir / runs.HISTORY_FILE, None)]
-
-
-def _without_seconds(entry):
+def _without_seconds(entry: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in entry.items() if name != "seconds"}
