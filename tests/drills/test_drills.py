@@ -3,7 +3,6 @@
 from tests.drills import __main__ as drills
 from tests.drills.outcome import Outcome
 
-
 ELSEWHERE = ("load", "hostile")
 """Of which CI has tests of its own (tests/export/test_load.py, and who imports tests/fuzzing)."""
 
