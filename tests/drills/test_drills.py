@@ -4,7 +4,7 @@ from tests.drills import __main__ as drills
 from tests.drills.outcome import Outcome
 
 ELSEWHERE = ("load", "hostile")
-"""Of which CI has tests of its own (tests/export/test_load.py, and who imports tests/fuzzing)."""
+"""They have tests of their own: tests/export/test_load.py, and those that import tests/fuzzing."""
 
 
 def test_the_short_drills_lose_nothing(tmp_path):

@@ -57,6 +57,7 @@ def test_an_answer_of_the_other_model_is_noticed():
         load.Caller(Answers(0.7310586), [even, odd], seed=0).score()  # 1 / (1 + exp(-1))
 
 
+@pytest.mark.slow
 def test_seconds_of_mixed_requests_over_swapped_versions(servable, other_servable, tmp_path):
     models = [servable / "1", other_servable / "1"]
     done = load.load(tmp_path / "servable", models, seconds=3.0, swaps=2)
