@@ -7,12 +7,15 @@ key is in no file that a job leaves.
 import dataclasses
 import hmac
 import pathlib
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipelines.logs import log_format
-from pipelines.logs.parsed import Parsed
 from sitn_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from pipelines.logs.parsed import Parsed  # loads Beam, which hash_user_ids has no use for
 
 HEX_DIGITS = 32
 """Of a hash that are kept: 128 bits, so that not even 10^12 users are likely to share one."""
@@ -48,7 +51,7 @@ def hashed(user: str, key: bytes) -> str:
     return hmac.digest(key, user.encode(), "sha256").hex()[:HEX_DIGITS]
 
 
-def hash_users(parsed: Parsed, key: bytes) -> Parsed:
+def hash_users(parsed: "Parsed", key: bytes) -> "Parsed":
     """A block with hashes for its user ids, and without the text of its rejects.
 
     A rejected line can't be told to be without a user id, so nothing of it is kept.

@@ -114,7 +114,7 @@ class Caller:
           AssertionError: the answer is not that version's.
           ServerError: there was none.
         """
-        kind = self.rng.choice(list(self.kinds))
+        kind = str(self.rng.choice(list(self.kinds)))
         return kind, self.kinds[kind]()
 
     def score(self) -> int:
