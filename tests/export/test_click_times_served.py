@@ -183,7 +183,7 @@ def test_clients_send_times(aged, aged_session, protocol, capsys):
         said = dict(line.split(maxsplit=1)[::-1] for line in capsys.readouterr().out.splitlines())
         with pytest.raises(InputError, match=r"score takes .*source_times") as refused:
             run_main(clients, *command)
-        assert "give source_times=VALUE and target_times=VALUE" in refused.value.remedy
+        assert refused.value.remedy == "give --source_times=VALUE and --target_times=VALUE"
         with pytest.raises(InputError, match="--source_times=now is not a list of Unix seconds"):
             run_main(clients, *command, "--source_times=now")
     found = [float(said[item]) for item in ASKED.candidates]
