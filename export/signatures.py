@@ -24,9 +24,8 @@ log-odds; padding has ctr 0 and logit PAD_LOGIT. With outputs="ctr" the signatur
 alone, in half the bytes. An unknown id, or a number that is no id of
 this vocabulary, is the out-of-vocabulary item. Refused with INVALID_ARGUMENT: a wrong rank,
 differing numbers of rows, times that are not as many as their items, a length that is negative or
-over the row's width, over
-`max_candidates` candidates, an Example that does not parse, numbers that are not finite, a
-user encoded by another version.
+over the row's width, over `max_candidates` candidates, an Example that does not parse, numbers that
+are not finite, a user encoded by another version.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""An export of a model that reads when clicks were: times in, the trained model's scores out."""
+"""Times of clicks in requests, and in the serving graph of a model that reads them."""
 
 import dataclasses
 
@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import client as clients
-from export import golden, native, requests, score_batch, signatures, verify, version_files
-from export.exporting import export
-from export.options import ExportOptions
+from export import requests, signatures
+from export.item_vectors import fold
 from export.requests import Request
-from sitn_tf import runs, schema, trained_models
+from sitn_tf import schema
 from sitn_tf.errors import InputError
-from tests.commands import run_main
-from tests.export import batcher, test_fuzz
-from tests.export.serving_double import serve
-from tests.export.small_run import write_small_run
-from tests.small_dataset import example, write_small_dataset
+from sitn_tf.models.registry import make_scorer
+from tests.sitn_tf.models.made import made
+from tests.small_dataset import MAX_HISTORY, example, write_small_dataset
 
 NOON = 1_717_416_000
 HOUR = 3600
@@ -25,123 +21,6 @@ TIMES = {"source_times": (NOON - 90 * HOUR, NOON - 5 * HOUR, 0), "target_times":
 BARE = Request(("s2", "s3", "s9"), ("t5",), ("t2", "t3", "never seen", "t9"), request_time=NOON)
 ASKED = dataclasses.replace(BARE, **TIMES)
 OLDER = dataclasses.replace(ASKED, target_times=(NOON - 900 * HOUR,))
-IDS = {"source_history": [2, 3, 9], "target_history": [5], "candidates": [2, 3, 1, 9]}
-
-
-@pytest.fixture(scope="module")
-def aged_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("aged_run")
-    data_dir = write_small_dataset(folder / "dataset", click_times=True)
-    return write_small_run(folder, "encoder.ages=true", dataset=data_dir)
-
-
-@pytest.fixture(scope="module")
-def aged(aged_run, tmp_path_factory):
-    """A version whose model reads times of clicks. Not to be changed."""
-    version, _ = export(aged_run, tmp_path_factory.mktemp("aged"), ExportOptions(goldens=128))
-    return version
-
-
-@pytest.fixture(scope="module")
-def aged_session(aged):
-    with native.Session(aged) as opened:
-        yield opened
-
-
-def logits(session, rows):
-    return session.run(signatures.SCORE, requests.score_inputs(rows))["logit"]
-
-
-def test_times_are_inputs_of_two_signatures(aged_session, session):
-    whole = 9
-    for name, signature in aged_session.signatures.items():
-        plain = session.signatures[name].inputs
-        more = {n: (i.dtype, i.shape) for n, i in signature.inputs.items() if n not in plain}
-        timed = name in (signatures.SCORE, signatures.ENCODE_USER)
-        expected = dict.fromkeys(TIMES, (whole, (-1, -1))) | {"request_time": (whole, (-1,))}
-        assert more == (expected if timed else {})
-
-
-def test_every_signature_scores_golden_requests_as_the_trained_model(aged, aged_session):
-    """Some histories are longer than `max_history`: times are cut as ids are."""
-    report = verify.replay_goldens(aged_session, aged)
-    assert len(report) == 4
-    assert all(difference.passes for difference in report.values())
-    asked = [g.request for g in golden.read(aged)]
-    assert all(len(r.source_times) == len(r.source_history) for r in asked)
-    assert any(schema.NO_HISTORY_TIME in r.target_times for r in asked)
-    assert verify.replay_warmup(aged_session, aged) > 0
-
-
-def test_ages_are_those_of_training(aged_session, aged_run):
-    scorer = trained_models.load_scorer(aged_run).scorer
-    batch = {name: tf.constant([ids] * 2, tf.int64) for name, ids in IDS.items()}
-    for name in TIMES:
-        batch[name] = tf.constant([getattr(r, name) for r in (ASKED, OLDER)], tf.int64)
-    batch["request_time"] = tf.constant([NOON, NOON], tf.int64)
-    served = logits(aged_session, [ASKED, OLDER])
-    np.testing.assert_allclose(served, scorer(batch), atol=2e-6)
-    assert np.abs(served[0] - served[1]).max() > 1e-3
-    record = {**IDS, **TIMES, "request_time": NOON}
-    by_ids = aged_session.run("serving_default", {"examples": [example(record)]})["logit"]
-    np.testing.assert_allclose(by_ids[0], served[0], atol=2e-6)
-
-
-def test_the_time_of_what_is_no_item_goes_with_it(aged_session):
-    inputs = requests.score_inputs([ASKED])
-    wider = {
-        "source_history": np.array([["", "s2", "", "s3", "s9", "s4"]], object),
-        "source_times": np.array([[NOON - 7, TIMES["source_times"][0], 5,
-                                   *TIMES["source_times"][1:], NOON]]),
-        "source_history_length": np.array([5]),
-    }  # fmt: skip
-    expected = aged_session.run(signatures.SCORE, inputs)["logit"]
-    found = aged_session.run(signatures.SCORE, {**inputs, **wider})["logit"]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_only_how_long_before_the_request_counts(aged_session):
-    def later(request, seconds):
-        moved = {n: tuple(t and t + seconds for t in getattr(request, n)) for n in TIMES}
-        return dataclasses.replace(request, request_time=NOON + seconds, **moved)
-
-    shifted = logits(aged_session, [later(ASKED, 10**8)])
-    np.testing.assert_allclose(shifted, logits(aged_session, [ASKED]), atol=1e-5)
-    unknown = logits(aged_session, [dataclasses.replace(ASKED, request_time=0)])
-    untimed = dataclasses.replace(ASKED, source_times=(0, -1, -(2**63)), target_times=(2**63 - 1,))
-    np.testing.assert_allclose(logits(aged_session, [untimed]), unknown, atol=1e-6)
-
-
-def test_calls_that_share_a_batch_of_the_server_score_as_they_did_alone(aged_session):
-    wide = Request(("s4",) * 7, ("t4", "t5"), ("t4", "t5"), 5, None, None, (1,) * 7, (2, 3))
-    apart = [requests.score_inputs(rows) for rows in ([ASKED], [OLDER, ASKED], [wide])]
-    merged = aged_session.run(signatures.SCORE, batcher.merge(apart))
-    for inputs, together in zip(apart, batcher.split(merged, apart), strict=True):
-        alone = aged_session.run(signatures.SCORE, inputs)["logit"]
-        np.testing.assert_allclose(together["logit"][:, : alone.shape[1]], alone, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"source_times": None}, "must feed a value"),
-        ({"request_time": None}, "must feed a value"),
-        ({"source_times": np.array([[5, 6]])}, "source_times has not a time for each item of so"),
-        ({"target_times": np.array([[5], [5]])}, "not a time for each|number of rows"),
-        ({"target_times": np.array([5])}, "not compatible with expected shape"),
-        ({"target_times": np.array([[5.0]])}, "int64"),
-    ],
-)
-def test_bad_times_are_an_invalid_argument(aged_session, change, message):
-    changed = {**requests.score_inputs([ASKED]), **change}
-    inputs = {name: value for name, value in changed.items() if value is not None}
-    with pytest.raises(native.InvalidArgumentError, match=message):
-        aged_session.run(signatures.SCORE, inputs)
-
-
-def test_an_example_without_times_is_an_invalid_argument(aged_session):
-    with pytest.raises(native.InvalidArgumentError, match="source_times has not a time for each"):
-        aged_session.run("serving_default", {"examples": [example({**IDS, "request_time": NOON})]})
 
 
 def test_a_request_has_a_time_for_each_click_or_none_at_all():
@@ -155,49 +34,68 @@ def test_a_request_has_a_time_for_each_click_or_none_at_all():
     assert requests.from_dict(requests.to_dict(ASKED)) == ASKED
 
 
-def test_fuzzed_requests(aged_session):
-    test_fuzz.check(test_fuzz.fuzz(aged_session, seed=3, count=200), 200)
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return write_small_dataset(tmp_path_factory.mktemp("timed"), click_times=True)
 
 
-def test_records_without_times_are_refused_before_the_job(aged, run_dir, aged_run, tmp_path):
-    def records_of(run):
-        pattern = f"{runs.read_info(run).data_dir}/{schema.shard_glob(schema.STAGE2, schema.TEST)}"
-        return tf.io.gfile.glob(pattern)[0]
-
-    score_batch.check_records(records_of(aged_run), str(aged))
-    with pytest.raises(InputError, match=r"no stage-2 records of a data set built with --click_t"):
-        score_batch.check_records(records_of(run_dir), str(aged))
-    wanted = version_files.read_metadata(aged)["signatures"]["score"]["inputs"]
-    assert wanted["source_times"] == {"dtype": "int64", "shape": [None, None]}
+@pytest.fixture(scope="module")
+def scorer(data_dir):
+    """Random weights, whose curves say something."""
+    scorer = made(make_scorer, data_dir, "encoder.ages=true")
+    for variable in scorer.trainable_variables:
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2], stddev=0.2))
+    return scorer
 
 
-@pytest.mark.parametrize("protocol", [pytest.param("grpc", marks=pytest.mark.slow), "rest"])
-def test_clients_send_times(aged, aged_session, protocol, capsys):
-    with serve(aged) as (_, addresses):
-        ask = clients.make_client(protocol, addresses[protocol], deadline=5.0)
-        asked = [ASKED, OLDER]
-        expected = aged_session.run(signatures.SCORE, requests.score_inputs(asked))["ctr"]
-        np.testing.assert_allclose(ask.score(asked), expected, atol=1e-6)
-        users = ask.encode_user(asked)
-        again = ask.score_encoded(users, [r.candidates for r in asked])
-        np.testing.assert_allclose(again, expected, atol=1e-6)
-        assert clients.check_golden(ask, aged).passes
-        ask.close()
-        command = [
-            f"--protocol={protocol}",
-            f"--address={addresses[protocol]}",
-            f"--source_history={','.join(ASKED.source_history)}",
-            f"--target_history={','.join(ASKED.target_history)}",
-            f"--candidates={','.join(ASKED.candidates)}",
-            f"--request_time={NOON}",
-        ]
-        times = [f"--{name}={','.join(map(str, values))}" for name, values in TIMES.items()]
-        run_main(clients, *command, *times)
-        said = dict(line.split(maxsplit=1)[::-1] for line in capsys.readouterr().out.splitlines())
-        with pytest.raises(InputError, match=r"score takes .*source_times") as refused:
-            run_main(clients, *command)
-        assert "give source_times=VALUE and target_times=VALUE" in refused.value.remedy
-        with pytest.raises(InputError, match="--source_times=now is not a list of Unix seconds"):
-            run_main(clients, *command, "--source_times=now")
-    found = [float(said[item]) for item in ASKED.candidates]
-    np.testing.assert_allclose(found, expected[0], atol=1e-6)
+@pytest.fixture(scope="module")
+def graph(scorer, data_dir):
+    files = {d: data_dir / schema.vocabulary_path(d, schema.ITEM) for d in schema.DOMAINS}
+    options = signatures.ServingOptions(max_history=MAX_HISTORY)
+    return signatures.Servable(scorer, fold(scorer), files, options)
+
+
+def _tensors(inputs):
+    return {name: tf.constant(value) for name, value in inputs.items()}
+
+
+def test_the_last_clicks_are_cut_with_their_times(graph, scorer, data_dir):
+    """A history longer than `max_history`, with an empty id in it, in each signature."""
+    vocabulary = requests.read_vocabularies(data_dir / "vocabularies")
+    clicks = [f"s{2 + i % 9}" for i in range(MAX_HISTORY + 3)]
+    hours = np.arange(len(clicks))[::-1] ** 3
+    times = (NOON - HOUR * hours).tolist()
+    clicks[5] = ""
+    asked = dataclasses.replace(
+        ASKED, source_history=tuple(clicks), source_times=tuple(map(int, times))
+    )
+    real = [i for i, click in enumerate(clicks) if click][-MAX_HISTORY:]
+    kept = dataclasses.replace(
+        asked,
+        source_history=tuple(clicks[i] for i in real),
+        source_times=tuple(times[i] for i in real),
+    )
+    batch = {name: [ids] for name, ids in requests.ids_by_name(kept, vocabulary).items()}
+    batch |= {name: [getattr(kept, name)] for name in TIMES} | {"request_time": [NOON]}
+    expected = scorer({name: tf.constant(value, tf.int64) for name, value in batch.items()})
+    inputs = _tensors(requests.score_inputs([asked]))
+    np.testing.assert_allclose(graph.score(**inputs)["logit"], expected, atol=2e-6)
+    shown = _tensors(requests.candidate_inputs([asked.candidates]))
+    encoded = graph.encode_user(**_tensors(requests.user_inputs([asked])))
+    again = graph.score_encoded(**encoded, **shown)["logit"]
+    np.testing.assert_allclose(again, expected, atol=2e-6)
+    examples = tf.constant(requests.example_inputs([asked], vocabulary)["examples"])
+    np.testing.assert_allclose(graph.serving_default(examples)["logit"], expected, atol=2e-6)
+
+
+def test_times_that_are_not_as_many_as_the_clicks_are_refused(graph):
+    inputs = _tensors(requests.score_inputs([ASKED]))
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="source_times has not a time for each"
+    ):
+        graph.score(**inputs | {"source_times": tf.constant([[5, 6]], tf.int64)})
+    record = {"source_history": [2, 3], "candidates": [4], "request_time": NOON}
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="source_times has not a time for each"
+    ):
+        graph.serving_default(tf.constant([example(record)]))

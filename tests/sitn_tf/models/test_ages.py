@@ -57,6 +57,13 @@ def test_only_how_long_before_counts(timed, stage, name):
     older = {n: tf.maximum(batch[n] - SHIFT // 200, 1) for n in TIMES}
     changed = _outputs(model, batch | older)
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(shown, changed, strict=True))
+    if stage == schema.STAGE2:
+        (later,) = _outputs(model, batch | {"request_time": batch["request_time"] + SHIFT})
+        assert np.abs(later - shown[0]).max() > 1e-3
+    else:  # each domain by itself: when a user was active is not told
+        alone = _outputs(model, batch | {TIMES[0]: batch[TIMES[0]] + SHIFT})
+        for before, after in zip(shown, alone, strict=True):
+            np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("stage", MADE)
