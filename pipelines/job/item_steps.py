@@ -17,6 +17,7 @@ from pipelines.options import Job
 from pipelines.records import (
     item_files,
     item_vectors,
+    request_rules,
     title_vectors,
     vector_column,
     vocabulary,
@@ -109,11 +110,15 @@ def vector_moments(
 
 
 def fit_vectors(
-    moments: list[item_vectors.Moments], work: Work, titles: list[str]
+    moments: list[item_vectors.Moments],
+    work: Work,
+    titles: list[str],
+    checked: request_rules.Cutoffs,
 ) -> Iterator[VectorFacts]:
     """Both domains' moments to the file of what makes their items' vectors.
 
-    What a data set that is extended brings is kept: its items' vectors stay as they are.
+    What a data set that is extended brings is kept: its items' vectors stay as they are. `checked`
+    is only waited for: where logs have no events, that is what to say.
 
     Raises:
       InputError: vectors are asked for, but no item of the logs has what makes them.

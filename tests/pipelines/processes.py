@@ -9,6 +9,7 @@ import subprocess
 import time
 import venv
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 
 def free_port() -> int:
@@ -70,9 +71,21 @@ def environment(home: pathlib.Path, seen: Iterable[str]) -> pathlib.Path:
     return packages
 
 
+class WorkerPool(NamedTuple):
+    """Beam's worker pool: what runs, and where it listens."""
+
+    process: subprocess.Popen
+    port: int
+
+    def children(self) -> list[int]:
+        """Ids of the workers that it has started."""
+        told = pathlib.Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(child) for path in told for child in path.read_text().split()]
+
+
 @contextlib.contextmanager
-def worker_pool(home: pathlib.Path, folder: pathlib.Path) -> Iterator[int]:
-    """The port of Beam's worker pool in an environment."""
+def worker_pool(home: pathlib.Path, folder: pathlib.Path) -> Iterator[WorkerPool]:
+    """Beam's worker pool in an environment."""
     port = free_port()
     command = [
         str(home / "bin" / "python"), "-m", "apache_beam.runners.worker.worker_pool_main",
@@ -82,4 +95,4 @@ def worker_pool(home: pathlib.Path, folder: pathlib.Path) -> Iterator[int]:
     around = {"PATH": f"{home}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
     with running(command, folder, folder / "workers.log", around) as process:
         wait_for(port, process)
-        yield port
+        yield WorkerPool(process, port)
