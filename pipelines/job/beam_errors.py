@@ -73,7 +73,7 @@ def of_runner(runner: str) -> Iterator[None]:
             raise
         raise InputError(
             f"runner={runner}: {why}",
-            "see its logs and its workers'; there is no data set yet, and the same command starts over",
+            "see its logs and its workers'; there is no data set, and the same command starts over",
         ) from error
 
 

@@ -43,9 +43,9 @@ def merge_counts(
 def build_vocabulary(element: Element, work: Work) -> tuple[str, str]:
     """A domain's item counts, in a few files, to (domain, file of the items in order of ids)."""
     domain, paths = element
-    counts: Iterable[pa.Table] = map(files.read_table_batches, sorted(paths["counts"]))
+    counts: Iterable[pa.Table] = files.ahead(files.read_table_batches, sorted(paths["counts"]))
     if not work.job.min_item_count:
-        raw = map(files.read_table_batches, sorted(paths["raw"]))
+        raw = files.ahead(files.read_table_batches, sorted(paths["raw"]))
         described = (vocabulary.without_events(table[schema.ITEM]) for table in raw)
         counts = itertools.chain(counts, described)
     ordered = vocabulary.ordered(
@@ -62,7 +62,7 @@ def _read(element: Element) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
     _, paths = element
     [vocabulary_path] = paths["vocabulary"]
     known = vocabulary.Vocabulary.of(files.read_table_batches(vocabulary_path))
-    return known, [files.read_table_batches(path) for path in sorted(paths["raw"])]
+    return known, list(files.ahead(files.read_table_batches, sorted(paths["raw"])))
 
 
 def new_titles(element: Element, work: Work) -> Iterator[str]:

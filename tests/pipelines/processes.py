@@ -6,6 +6,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import time
 import venv
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,6 +59,11 @@ def running(
         end(process)
 
 
+def packages() -> list[str]:
+    """The folders of packages of this environment, which may itself see another's."""
+    return [path for path in sys.path if path.endswith("site-packages")]
+
+
 def environment(home: pathlib.Path, seen: Iterable[str]) -> pathlib.Path:
     """A Python environment that has nothing of its own; its site-packages.
 
@@ -66,9 +72,9 @@ def environment(home: pathlib.Path, seen: Iterable[str]) -> pathlib.Path:
       seen: folders of packages that it sees.
     """
     venv.create(home, with_pip=False)
-    packages = next((home / "lib").glob("python*/site-packages"))
-    (packages / "base.pth").write_text("\n".join(seen))
-    return packages
+    own = next((home / "lib").glob("python*/site-packages"))
+    (own / "base.pth").write_text("\n".join(seen))
+    return own
 
 
 class WorkerPool(NamedTuple):

@@ -1,8 +1,7 @@
-"""Logs, the local runner's records of them, and workers that have what a job sends of the project."""
+"""Logs, the local runner's records of them, and workers with what a job sends of the project."""
 
 import os
 import pathlib
-import site
 import subprocess
 import sys
 
@@ -63,7 +62,7 @@ def pool(tmp_path_factory):
         [sys.executable, "setup.py", "--quiet", "sdist", f"--dist-dir={packed}"],
         cwd=ROOT, check=True,
     )  # fmt: skip
-    packages = processes.environment(path / "environment", site.getsitepackages())
+    packages = processes.environment(path / "environment", processes.packages())
     [archive] = packed.iterdir()
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",

@@ -88,9 +88,9 @@ class Cluster:
             return json.load(answer)
 
     def wait_for_workers(self, count: int) -> None:
-        """Until so many task managers have registered."""
+        """Until so many task managers have offered their slots."""
         for _ in range(240):
-            if len(self.asked("taskmanagers")["taskmanagers"]) == count:
+            if self.asked("overview")["slots-total"] == count:
                 return
             time.sleep(0.5)
         raise AssertionError((self.folder / "cluster.log").read_text()[-3000:])

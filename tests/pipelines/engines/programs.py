@@ -11,7 +11,6 @@ import importlib.metadata
 import os
 import pathlib
 import shutil
-import site
 import subprocess
 import sys
 import tarfile
@@ -66,8 +65,9 @@ def job_server(folder: pathlib.Path) -> pathlib.Path:
     if not jar.exists():
         _of_java("mvn")
         artifact = f"org.apache.beam:{_JOB_SERVER}:{BEAM}"
-        _run("mvn", "--batch-mode", "--quiet", "org.apache.maven.plugins:maven-dependency-plugin:copy",
-             f"-Dartifact={artifact}", f"-DoutputDirectory={folder}")  # fmt: skip
+        goal = "org.apache.maven.plugins:maven-dependency-plugin:copy"
+        where = (f"-Dartifact={artifact}", f"-DoutputDirectory={folder}")
+        _run("mvn", "--batch-mode", "--quiet", goal, *where)
     return jar
 
 
@@ -76,7 +76,7 @@ def environment(folder: pathlib.Path) -> pathlib.Path:
     home = folder / "environment"
     done = home / "installed"
     if not done.exists():
-        processes.environment(home, site.getsitepackages())
+        processes.environment(home, processes.packages())
         python = str(home / "bin" / "python")
         _run(python, "-m", "pip", *_QUIETLY, "install", f"apache-beam[gcp]=={BEAM}")
         done.touch()

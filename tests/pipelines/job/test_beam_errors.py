@@ -49,7 +49,7 @@ def test_what_a_worker_found_comes_before_that_the_job_failed():
     """As the job runs them: the runner's outside."""
     text = "Pipeline j failed in state FAILED: ... InputError: check the log [while running 'x']"
     with (
-        pytest.raises(InputError, match="^check the log$"),
+        pytest.raises(InputError, match=r"^check the log$"),
         beam_errors.of_runner("FlinkRunner"),
         beam_errors.of_workers(),
     ):

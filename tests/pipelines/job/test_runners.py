@@ -3,7 +3,6 @@
 import collections
 import pathlib
 import re
-import site
 import subprocess
 import sys
 import time
@@ -143,7 +142,7 @@ def test_files_are_of_the_size_of_what_is_expected():
 def portable(tmp_path):
     """Flags of Beam's job server, whose workers are another environment's processes."""
     home, port = tmp_path / "environment", processes.free_port()
-    processes.environment(home, [*site.getsitepackages(), str(ROOT)])
+    processes.environment(home, [*processes.packages(), str(ROOT)])
     server = [
         sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main",
         f"--job_port={port}", f"--staging_dir={tmp_path}/staging",
