@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipelines import facts, manifest_entries
@@ -87,12 +87,12 @@ def write_statistics(root: str, summary: Summary, manifest: schema.Manifest) -> 
     from google.protobuf import json_format
 
     merged = feature_statistics.Statistics.of(
-        # one in memory at a time: together they need more than all else the job does
+        # few in memory at a time: together they need more than all else the job does
         (
-            facts.from_json(
-                feature_statistics.Statistics, json.loads(files.read_text(group.statistics))
+            facts.from_json(feature_statistics.Statistics, json.loads(text))
+            for text in files.ahead(
+                files.read_text, (group.statistics for group in summary.groups), at_once=4
             )
-            for group in summary.groups
         ),
         {table.domain: table.popularity for table in summary.tables},
     )
@@ -115,15 +115,17 @@ def _place_shards(
     """Numbers the TFRecord files of each split in order of their user shards."""
     lengths: dict[str, int] = {}
     records: dict[str, dict[str, int]] = {}
+    moves = []
     for stage in manifest_entries.stages(job):
         for split in schema.SPLITS[stage]:
             written = [f for f in summary.written(stage) if f.split == split and f.records]
             for index, file in enumerate(written):
                 place = f"{_prefix(stage, split)}{index:05d}-of-{len(written):05d}"
-                files.rename(file.path, files.join(root, place))
+                moves.append((file.path, files.join(root, place)))
                 lengths[place] = file.records
                 checksums[place] = file.sha256
             records.setdefault(stage, {})[split] = sum(file.records for file in written)
+    files.rename_all(moves)
     return lengths, records
 
 
@@ -131,16 +133,17 @@ def _place_tables(
     root: str, tables: Iterable[TableFacts], checksums: dict[str, str]
 ) -> dict[str, VocabularyEntry]:
     vocabularies: dict[str, VocabularyEntry] = {}
+    made: list[PlacedFile] = []
     for table in tables:
         vocabularies |= table.vocabularies
-        _place(table.files, root, checksums)
+        made += table.files
+    _place(made, root, checksums)
     return vocabularies
 
 
-def _place(made: Iterable[PlacedFile], root: str, checksums: dict[str, str]) -> None:
-    for file in made:
-        files.rename(file.path, files.join(root, file.place))
-        checksums[file.place] = file.sha256
+def _place(made: Sequence[PlacedFile], root: str, checksums: dict[str, str]) -> None:
+    files.rename_all([(file.path, files.join(root, file.place)) for file in made])
+    checksums |= {file.place: file.sha256 for file in made}
 
 
 def _vectors(work: Work, summary: Summary) -> dict[str, Any]:
@@ -217,8 +220,7 @@ def _place_rejects(root: str, lines: Iterable[LineFacts]) -> None:
     )
     part, size = 0, _REJECTS_BYTES + 1
     with contextlib.ExitStack() as stack:
-        for path in paths:
-            text = files.read_text(path).encode()
+        for text in map(str.encode, files.ahead(files.read_text, paths)):
             if size > _REJECTS_BYTES:
                 stack.close()
                 name = files.join(folder, f"part-{part:05d}.jsonl")

@@ -3,7 +3,10 @@
 import contextlib
 import logging
 import re
+import textwrap
 from collections.abc import Iterator
+
+import grpc
 
 from pipelines.logs import files
 from sitn_tf import beam_runner
@@ -15,6 +18,9 @@ _LOGGERS = (
     "apache_beam.runners.portability.fn_api_runner.fn_runner",
     "apache_beam.runners.portability.local_job_service",
 )
+_FAILED = re.compile(r"Pipeline \S+ failed in state")
+"""How Beam begins to say that a job failed on an engine that it reaches by its job server."""
+_SHOWN = 300
 _NO_NEWS = ("InputError", "semi_persistent_dir", "direct_running_mode")
 
 
@@ -47,7 +53,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def of_runner(runner: str) -> Iterator[None]:
-    """What a runner needs and has not got is told in one line.
+    """What a runner needs and has not got, and that it failed, is told in one line.
 
     Local runners run the job's own code, whose errors of the same kinds would be bugs.
     """
@@ -62,3 +68,22 @@ def of_runner(runner: str) -> Iterator[None]:
             f"runner={runner} needs packages that are not installed ({error}): "
             f"{files.INSTALL_GCP if 'Dataflow' in runner else 'install them'}"
         ) from error
+    except Exception as error:
+        if runner == beam_runner.LOCAL or not (why := _of_engine(error)):
+            raise
+        raise InputError(
+            f"runner={runner}: {why}",
+            "see its logs and its workers'; there is no data set, and the same command starts over",
+        ) from error
+
+
+def _of_engine(error: Exception) -> str:
+    """What became of a job on an engine; "" where the error is another."""
+    if isinstance(error, grpc.FutureTimeoutError):
+        return "nothing answers at job_endpoint"
+    if isinstance(error, grpc.RpcError) and isinstance(error, grpc.Call):
+        return f"it can't be reached ({error.code().name}: {error.details()})"
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "DataflowRuntimeException" or _FAILED.match(text):
+        return textwrap.shorten(text, _SHOWN, placeholder=" ...")
+    return ""

@@ -80,7 +80,8 @@ class BuildRecords(beam.PTransform):
             in_order
             | "SharedUsers" >> beam.Map(lambda s: s.shared_users)
             | "SumShared" >> beam.CombineGlobally(sum)
-            | "CheckShared" >> beam.Map(preconditions.check_shared_users)
+            | "CheckShared"
+            >> beam.Map(preconditions.check_shared_users, beam.pvalue.AsSingleton(cutoffs))
         )
         counted = (
             counts
@@ -102,7 +103,8 @@ class BuildRecords(beam.PTransform):
             with_items
             | "Moments" >> beam.FlatMap(item_steps.vector_moments, work, titles)
             | "BothMoments" >> beam.combiners.ToList()
-            | "Basis" >> beam.FlatMap(item_steps.fit_vectors, work, titles)
+            | "Basis"
+            >> beam.FlatMap(item_steps.fit_vectors, work, titles, beam.pvalue.AsSingleton(cutoffs))
         )
         item_tables = with_items | "ItemTable" >> beam.Map(
             item_steps.write_item_table, work, beam.pvalue.AsList(vectors), titles

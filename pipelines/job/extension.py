@@ -24,16 +24,17 @@ def keep(root: str, summary: Summary) -> None:
     """Moves a job's sorted events, raw items, titles' vectors and click times into the data set."""
     folder = files.join(root, FOLDER)
     files.make_folder(folder)
-    parts = []
+    parts, moves = [], []
     for shard in (shard for group in summary.groups for shard in group.kept):
         for domain, path in sorted(shard.events.items()):
             name = f"{domain}-{shard.shard:05d}.arrow"
-            files.rename(path, files.join(folder, name))
+            moves.append((path, files.join(folder, name)))
             parts.append([shard.shard, domain, name, shard.rows[domain]])
     for table in summary.tables:
-        files.rename(table.raw_items, files.join(folder, _items_file(table.domain)))
+        moves.append((table.raw_items, files.join(folder, _items_file(table.domain))))
     if summary.vectors and summary.vectors.titles:
-        files.rename(summary.vectors.titles, files.join(folder, _TITLES))
+        moves.append((summary.vectors.titles, files.join(folder, _TITLES)))
+    files.rename_all(moves)
     times = facts.to_json(summary.cutoffs.times)
     files.write_json(files.join(folder, _PARTS), {"parts": parts, "times": times})
 

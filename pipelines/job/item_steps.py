@@ -17,6 +17,7 @@ from pipelines.options import Job
 from pipelines.records import (
     item_files,
     item_vectors,
+    request_rules,
     title_vectors,
     vector_column,
     vocabulary,
@@ -42,9 +43,9 @@ def merge_counts(
 def build_vocabulary(element: Element, work: Work) -> tuple[str, str]:
     """A domain's item counts, in a few files, to (domain, file of the items in order of ids)."""
     domain, paths = element
-    counts: Iterable[pa.Table] = map(files.read_table_batches, sorted(paths["counts"]))
+    counts: Iterable[pa.Table] = files.ahead(files.read_table_batches, sorted(paths["counts"]))
     if not work.job.min_item_count:
-        raw = map(files.read_table_batches, sorted(paths["raw"]))
+        raw = files.ahead(files.read_table_batches, sorted(paths["raw"]))
         described = (vocabulary.without_events(table[schema.ITEM]) for table in raw)
         counts = itertools.chain(counts, described)
     ordered = vocabulary.ordered(
@@ -61,7 +62,7 @@ def _read(element: Element) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
     _, paths = element
     [vocabulary_path] = paths["vocabulary"]
     known = vocabulary.Vocabulary.of(files.read_table_batches(vocabulary_path))
-    return known, [files.read_table_batches(path) for path in sorted(paths["raw"])]
+    return known, list(files.ahead(files.read_table_batches, sorted(paths["raw"])))
 
 
 def new_titles(element: Element, work: Work) -> Iterator[str]:
@@ -109,11 +110,15 @@ def vector_moments(
 
 
 def fit_vectors(
-    moments: list[item_vectors.Moments], work: Work, titles: list[str]
+    moments: list[item_vectors.Moments],
+    work: Work,
+    titles: list[str],
+    checked: request_rules.Cutoffs,
 ) -> Iterator[VectorFacts]:
     """Both domains' moments to the file of what makes their items' vectors.
 
-    What a data set that is extended brings is kept: its items' vectors stay as they are.
+    What a data set that is extended brings is kept: its items' vectors stay as they are. `checked`
+    is only waited for: where logs have no events, that is what to say.
 
     Raises:
       InputError: vectors are asked for, but no item of the logs has what makes them.

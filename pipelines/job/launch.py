@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pipelines.job import shuffle
 from pipelines.job.inputs import Input, describe
 from pipelines.job.workspace import Carried
+from pipelines.logs import files
 from pipelines.manifest_entries import LOG
 from pipelines.options import Job
 from sitn_tf.errors import InputError
@@ -24,6 +25,25 @@ _OF_EVENT = 190
 """Bytes that a shard's two passes hold for an event: the peak by events a shard, measured."""
 _OF_ITEM = 60
 _EVENTS_OF_SHARD = 60_000
+
+
+def check_paths(job: Job, runner: str) -> None:
+    """Refuses files of this machine where workers are sure to be on others.
+
+    Raises:
+      InputError: a path of such a file, under its option.
+    """
+    if runner != "DataflowRunner":
+        return
+    given = {"output": job.output, "extends": job.extends}
+    for name, paths in (("logs", job.logs), ("items", job.items)):
+        given |= {f"{name}.{domain}": path for domain, path in paths.items()}
+    for option, path in given.items():
+        if path and files.is_local(path):
+            raise InputError(
+                f"{option}={path} is on this machine, where no worker of {runner} can reach it",
+                "copy it to a bucket and give its gs:// name",
+            )
 
 
 def announce(job: Job, runner: str, to_read: Sequence[Input], carried: Carried) -> None:
@@ -47,6 +67,13 @@ def announce(job: Job, runner: str, to_read: Sequence[Input], carried: Carried) 
         file=sys.stderr,
         flush=True,
     )
+    if job.hashed_users:
+        print(
+            f"{runner} gets the key of hash_user_ids in the job's request, and Dataflow keeps that "
+            "request in temp_location",
+            file=sys.stderr,
+            flush=True,
+        )
     if memory > job.worker_memory:
         enough = -(-events // _EVENTS_OF_SHARD)
         raise InputError(

@@ -58,8 +58,11 @@ def check_items(element: tuple[str, LineCounts], job: Job) -> tuple[str, LineCou
     return element
 
 
-def check_shared_users(shared: int) -> int:
-    """
+def check_shared_users(shared: int, checked: request_rules.Cutoffs) -> int:
+    """Passes on how many users both logs share.
+
+    `checked` is only waited for: of logs whose lines were all rejected, that is what to say.
+
     Raises:
       InputError: no user has clicks in both logs.
     """

@@ -60,6 +60,7 @@ def build_dataset(
         shuffle=shuffle.settled(job.shuffle, _runner(options)),
     )
     pipeline = _new_pipeline(options)
+    launch.check_paths(job, _runner(options))
     files.check_reachable("output", job.output)
     with staging.locked(job.output):
         staging.clear_leftovers(job.output)
@@ -81,7 +82,7 @@ def _build(
         files.make_folder(work.folder)
         blocks = sum(entry.kind == LOG for entry in to_read)
         progressing = progress.printed(work.folder, blocks, job.shards)
-        with beam_errors.of_workers(), beam_errors.of_runner(runner), progressing:
+        with beam_errors.of_runner(runner), beam_errors.of_workers(), progressing:
             add_to(pipeline, work, to_read)
             pipeline.run().wait_until_finish()
         manifest = assembly.assemble(work, root, to_read)

@@ -136,8 +136,11 @@ class WriteRecords(beam.DoFn):
         requests_filtered: dict[str, Counter[str]] = {d: Counter() for d in job.request_domains}
         statistics = feature_statistics.Statistics()
         with _Writers(self._work, group) as writers:
+            # the next shard's two files are on their way while one is written
+            paths = (path for member in members for path in member.events.values())
+            tables_of = files.ahead(files.read_table_batches, paths, at_once=3)
             for member in members:
-                tables = {d: files.read_table_batches(path) for d, path in member.events.items()}
+                tables = {domain: next(tables_of) for domain in member.events}
                 shard = stage_records.prepare(tables, job, cutoffs, known.vocabularies)
                 of_shard = feature_statistics.ShardStatistics(shard)
                 for chunk in _chunks(shard, job, known, requests_filtered):

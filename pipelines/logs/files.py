@@ -1,13 +1,15 @@
 """Files on any filesystem that Beam knows: paths are strings, bytes go in and out."""
 
+import collections
+import concurrent.futures
 import contextlib
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 from apache_beam.io import filesystem, filesystems
@@ -18,6 +20,9 @@ from sitn_tf.errors import InputError
 INSTALL_GCP = "pip install 'apache-beam[gcp]'"
 _EXTRAS = {"gs": INSTALL_GCP, "s3": "pip install 'apache-beam[aws]'",
            "azfs": "pip install 'apache-beam[azure]'"}  # fmt: skip
+_Content = TypeVar("_Content")
+_AT_ONCE = 16
+"""Requests of one thread's work to an object store that are under way together."""
 _RAW = filesystem.CompressionTypes.UNCOMPRESSED
 
 
@@ -135,13 +140,60 @@ def read_table_batches(path: str, which: list[int] | None = None) -> pa.Table:
         return pa.Table.from_batches([reader.get_batch(i) for i in wanted], reader.schema)
 
 
+def ahead(
+    read: Callable[[str], _Content], paths: Iterable[str], at_once: int = _AT_ONCE
+) -> Iterator[_Content]:
+    """What `read` makes of each path, in order.
+
+    Up to `at_once` objects of a store, whose requests take long, are read at the same time and
+    wait in memory for their turn; local files are read when asked for.
+    """
+    coming: collections.deque[concurrent.futures.Future[_Content]] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(at_once) as threads:
+        try:
+            for path in paths:
+                if is_local(path):
+                    yield read(path)
+                    continue
+                coming.append(threads.submit(read, path))
+                if len(coming) == at_once:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for one in coming:
+                one.cancel()
+
+
 def rename(old: str, new: str) -> None:
-    """Moves one file into a folder that is there."""
-    make_folder(os.path.dirname(new))
-    if is_local(old):
+    """Moves one file into a folder that is made."""
+    rename_all([(old, new)])
+
+
+def rename_all(moves: Sequence[tuple[str, str]]) -> None:
+    """Moves files, (old, new) each, into folders that are made; objects of a store many at once."""
+    for folder in {os.path.dirname(new) for _, new in moves}:
+        make_folder(folder)
+    local = [move for move in moves if is_local(move[0])]
+    for old, new in local:
         os.rename(old, new)
-    else:
-        filesystems.FileSystems.rename([old], [new])
+    elsewhere = [move for move in moves if not is_local(move[0])]
+    _at_once(_rename_elsewhere, elsewhere)
+
+
+def _rename_elsewhere(moves: list[tuple[str, str]]) -> None:
+    filesystems.FileSystems.rename([old for old, _ in moves], [new for _, new in moves])
+
+
+def _at_once(act: Callable[[list[Any]], None], objects: Sequence[Any]) -> None:
+    """Lets some threads share objects; the store's own client may take many in one request."""
+    parts = [part for i in range(_AT_ONCE) if (part := list(objects[i::_AT_ONCE]))]
+    if len(parts) <= 1:
+        for part in parts:
+            act(part)
+        return
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as threads:
+        list(threads.map(act, parts))  # raises what any has raised
 
 
 def delete_file(path: str) -> None:
@@ -152,15 +204,16 @@ def delete_tree(path: str) -> None:
     """Deletes a folder; on an object store everything under its name."""
     if is_local(path):
         shutil.rmtree(path)
-    elif holds_files(path):
-        filesystems.FileSystems.delete([f"{path}/"])
+    else:
+        _at_once(filesystems.FileSystems.delete, [name for name, _ in match(join(path, "**"))])
 
 
 def rename_tree(old: str, new: str) -> None:
     if is_local(old):
         os.rename(old, new)
-    else:
-        filesystems.FileSystems.rename([f"{old}/"], [f"{new}/"])
+        return
+    names = [name for name, _ in match(join(old, "**"))]
+    rename_all([(name, new + name.removeprefix(old)) for name in names])
 
 
 def holds_files(path: str) -> bool:

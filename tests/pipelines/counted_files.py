@@ -6,6 +6,7 @@ It is for the local runner in this process; workers elsewhere would not see it.
 import collections
 import io
 import threading
+import time
 
 from apache_beam.io import filesystem
 
@@ -13,20 +14,34 @@ from tests.pipelines.object_names import ObjectNames
 
 
 class Store:
-    """The objects by their whole names, and how often which operation was asked for."""
+    """The objects by their whole names, and how often which operation was asked for.
+
+    `waited` has by thread how many operations it waited for, one after another: each takes `delay`
+    seconds.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.counts: collections.Counter[str] = collections.Counter()
+        self.waited: collections.Counter[int] = collections.Counter()
+        self.delay = 0.0
         self.lock = threading.Lock()
 
     def clear(self) -> None:
         self.objects.clear()
         self.counts.clear()
+        self.waited.clear()
 
-    def count(self, operation: str, times: int = 1) -> None:
+    def count(self, operation: str) -> None:
         with self.lock:
-            self.counts[operation] += times
+            self.counts[operation] += 1
+            self.waited[threading.get_ident()] += 1
+        if self.delay:
+            time.sleep(self.delay)
+
+    def count_bytes(self, what: str, size: int) -> None:
+        with self.lock:
+            self.counts[what] += size
 
 
 STORE = Store()
@@ -56,7 +71,7 @@ class _Reading(io.RawIOBase):
     def readinto(self, buffer) -> int:
         size = self._content.readinto(buffer)
         STORE.count("reads")
-        STORE.count("bytes read", size)
+        STORE.count_bytes("bytes read", size)
         return size
 
 
@@ -69,7 +84,7 @@ class _Writing(io.BytesIO):
 
     def close(self) -> None:
         if not self.closed:
-            STORE.count("bytes written", len(self.getvalue()))
+            STORE.count_bytes("bytes written", len(self.getvalue()))
             STORE.objects[self._name] = self.getvalue()
         super().close()
 

@@ -582,7 +582,8 @@ def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch
     [
         ["--output=gs://bucket-of-mine/x"],
         ["--runner=DataflowRunner", "--project=a-project", "--region=us-east1",
-         "--temp_location=gs://bucket-of-mine/x"],
+         "--temp_location=gs://bucket-of-mine/x", "--output=gs://bucket-of-mine/y",
+         "--source_log=gs://bucket-of-mine/s", "--target_log=gs://bucket-of-mine/t"],
     ],
 )  # fmt: skip
 def test_google_cloud_without_its_packages(folder, tmp_path, monkeypatch, flags):

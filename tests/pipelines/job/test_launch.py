@@ -13,6 +13,7 @@ from pipelines.logs import line_blocks
 from pipelines.logs.line_blocks import Unit
 from pipelines.options import Job
 from pipelines.records.shards import Part
+from sitn_tf import schema
 from sitn_tf.errors import InputError
 
 GB = 10**9
@@ -78,3 +79,24 @@ def test_blocks_that_do_not_fit():
     large = dataclasses.replace(JOB, block_bytes=1 << 30)
     with pytest.raises(InputError, match=r"give smaller block_bytes, or the worker_memory that"):
         launch.announce(large, "FlinkRunner", UNITS, Carried())
+
+
+def test_files_that_no_worker_of_dataflow_reaches():
+    launch.check_paths(JOB, "FlinkRunner")  # which may have a shared folder
+    of_bucket = dataclasses.replace(
+        JOB, logs={domain: f"gs://b/{domain}" for domain in schema.DOMAINS}, output="gs://b/out"
+    )
+    launch.check_paths(of_bucket, "DataflowRunner")
+    for option, job in (
+        ("output=out", dataclasses.replace(of_bucket, output="out")),
+        ("logs.source=s", dataclasses.replace(of_bucket, logs={"source": "s", "target": "gs://b"})),
+        ("items.source=i", dataclasses.replace(of_bucket, items={"source": "i"})),
+    ):
+        with pytest.raises(InputError, match=f"^{option} is on this machine.*gs:// name"):
+            launch.check_paths(job, "DataflowRunner")
+
+
+def test_who_gets_the_key_is_said(capsys):
+    hashed = dataclasses.replace(JOB, hashed_users=True, shards=2000)
+    launch.announce(hashed, "FlinkRunner", UNITS, Carried())
+    assert "gets the key of hash_user_ids in the job's request" in capsys.readouterr().err

@@ -1,9 +1,16 @@
 """What a job asks of an object store grows with its log, not with blocks times shards."""
 
 import json
+import threading
+import time
+
+import pytest
 
 from pipelines import build_dataset
+from pipelines.job import assembly
 from pipelines.job import run as job_run
+from pipelines.logs import files
+from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
 from tests.pipelines.counted_files import STORE
 
@@ -30,8 +37,27 @@ def counted(units, shuffle):
     return dict(STORE.counts)
 
 
-def test_operations_per_event_do_not_grow():
-    of_units = {units: counted(units, "beam") for units in (1, 4, 16)}
+@pytest.fixture(scope="module")
+def of_units():
+    """Operations, and of these what the launcher waits for after the workers, by units."""
+    found, launcher = {}, {}
+    assemble = assembly.assemble
+
+    def watched(*arguments):
+        launcher["before"] = STORE.waited[threading.get_ident()]
+        return assemble(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "assemble", watched)
+        for units in (1, 4, 16):
+            counts = counted(units, "beam")
+            after = STORE.waited[threading.get_ident()] - launcher["before"]
+            found[units] = counts, after
+    return found
+
+
+def test_operations_per_event_do_not_grow(of_units):
+    of_units = {units: counts for units, (counts, _) in of_units.items()}
     assert {"opens", "reads", "bytes read", "bytes written", "creates", "renames", "deletes",
             "lists", "looks"} == set(of_units[1])  # fmt: skip
     for fewer, more in ((1, 4), (4, 16)):
@@ -39,3 +65,33 @@ def test_operations_per_event_do_not_grow():
             assert of_units[more][operation] / more <= count / fewer, operation
     # of a unit two blocks, of a shard two domains' sorted events and item counts, and statistics
     assert of_units[16]["opens"] - of_units[4]["opens"] <= 12 * 7 + 1
+
+
+def test_the_launcher_waits_for_as_many_operations_whatever_the_log(of_units):
+    """One after another: hundreds of files are renamed, read and deleted, but many at once."""
+    (_, few), (counts, many) = of_units[4], of_units[16]
+    assert few < 30
+    assert many - few <= 4  # the summary is longer, and read 4 KiB at once
+    assert counts["renames"] > 150
+
+
+def test_reading_ahead_keeps_the_order_and_raises():
+    read = []
+
+    def later(path):
+        if path == "count://3":
+            raise InputError("it is damaged")
+        time.sleep(0.02 if path == "count://0" else 0)
+        read.append(path)
+        return path
+
+    paths = [f"count://{i}" for i in range(3)]
+    assert list(files.ahead(later, paths, at_once=2)) == paths
+    assert sorted(read) == paths
+    taken = files.ahead(later, [*paths, "count://3", "count://4"], at_once=2)
+    assert [next(taken), next(taken), next(taken)] == paths
+    with pytest.raises(InputError, match="damaged"):
+        next(taken)
+    local = files.ahead(read.append, ["a", "b"])
+    next(local)
+    assert read[-1] == "a"  # and not b before it is asked for

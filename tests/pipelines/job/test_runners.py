@@ -1,17 +1,11 @@
 """The same data whatever runs the job, and whole or not at all whatever stops it."""
 
 import collections
-import contextlib
-import os
 import pathlib
 import re
-import signal
-import site
-import socket
 import subprocess
 import sys
 import time
-import venv
 
 import apache_beam as beam
 import pyarrow as pa
@@ -27,6 +21,7 @@ from pipelines.options import Job
 from pipelines.records import shards, stage_records
 from sitn_tf import locks, schema
 from sitn_tf.errors import InputError
+from tests.pipelines import processes
 from tests.pipelines import two_logs as logs
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -144,54 +139,24 @@ def test_files_are_of_the_size_of_what_is_expected():
     assert groups == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(port, process):
-    for _ in range(300):
-        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
-            return
-        assert process.poll() is None, "the process ended"
-        time.sleep(0.1)
-    raise AssertionError(f"nothing listens on port {port}")
-
-
 @pytest.fixture
 def portable(tmp_path):
     """Flags of Beam's job server, whose workers are another environment's processes."""
-    home = tmp_path / "environment"
-    venv.create(home, with_pip=False)
-    packages = next((home / "lib").glob("python*/site-packages"))
-    (packages / "base.pth").write_text("\n".join([*site.getsitepackages(), str(ROOT)]))
-    python, ports = str(home / "bin" / "python"), (free_port(), free_port())
-    # the pool starts whatever "python" is on its path
-    around = os.environ | {"PATH": f"{home}/bin{os.pathsep}{os.environ['PATH']}"}
-    commands = [
-        [sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main",
-         f"--job_port={ports[0]}", f"--staging_dir={tmp_path}/staging"],
-        [python, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={ports[1]}"],
+    home, port = tmp_path / "environment", processes.free_port()
+    processes.environment(home, [*processes.packages(), str(ROOT)])
+    server = [
+        sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main",
+        f"--job_port={port}", f"--staging_dir={tmp_path}/staging",
     ]  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            c, cwd=tmp_path, env=around, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        for c in commands
-    ]
-    try:
-        for port, process in zip(ports, processes, strict=True):
-            wait_for(port, process)
+    with (
+        processes.running(server, tmp_path, tmp_path / "server.log", {}) as process,
+        processes.worker_pool(home, tmp_path) as pool,
+    ):
+        processes.wait_for(port, process)
         yield [
-            "--runner=PortableRunner", f"--job_endpoint=localhost:{ports[0]}",
-            "--environment_type=EXTERNAL", f"--environment_config=localhost:{ports[1]}",
+            "--runner=PortableRunner", f"--job_endpoint=localhost:{port}",
+            "--environment_type=EXTERNAL", f"--environment_config=localhost:{pool.port}",
         ]  # fmt: skip
-    finally:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 @SHUFFLES
@@ -346,36 +311,6 @@ def test_pipeline_travels_as_a_proto(folder, tmp_path):
     names = {t.unique_name for t in proto.components.transforms.values()}
     assert {"Build/ParseLog", "Build/Sort", "Build/Records"} <= {
         "/".join(name.split("/")[:2]).split("(")[0] for name in names
-    }
-
-
-def test_dataflow_submission_without_sending(folder, tmp_path, monkeypatch):
-    """The whole request that Dataflow would get, recorded; needs apache-beam[gcp]."""
-    pytest.importorskip("apitools", reason="apache-beam[gcp] is not installed")
-    from apache_beam.runners.dataflow.internal import apiclient
-
-    staged = []
-    client_type = apiclient.DataflowApplicationClient
-    monkeypatch.setattr(
-        client_type, "_gcs_file_copy", lambda self, source, to, sha256=None: staged.append(to)
-    )
-    monkeypatch.setattr(
-        client_type, "stage_file_with_retry", lambda self, *where, **more: staged.append(where)
-    )
-    job = build_dataset.job_of(flags(folder, tmp_path / "out", "--shuffle=beam"))
-    options = build_dataset.beam_options([*dataflow_flags(), "--dry_run=True", "--no_auth"])
-    pipeline = beam.Pipeline(options=options)
-    work = Work(job, "gs://some-bucket/out.tmp/work")
-    job_run.add_to(pipeline, work, inputs.plan(job))
-    submitted = pipeline.run().job
-    client_type(options, submitted.root_staging_location).create_job_description(submitted)
-    request = str(submitted.proto)
-    assert "some-project" in request
-    assert "gs://some-bucket/temp" in request
-    assert any("workflow.tar.gz" in str(place) for place in staged)  # setup.py, packed
-    assert {"Build/ParseLog", "Build/Sort", "Build/Records"} <= {
-        "/".join(t.unique_name.split("/")[:2]).split("(")[0]
-        for t in submitted.proto_pipeline.components.transforms.values()
     }
 
 

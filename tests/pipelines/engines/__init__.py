@@ -1,0 +1,1 @@
+"""The data set job on engines that are programs of their own: `make test-engines`."""

@@ -1,0 +1,73 @@
+"""Logs, the local runner's records of them, and workers with what a job sends of the project."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from pipelines import build_dataset
+from sitn_tf import schema
+from tests.pipelines import processes
+from tests.pipelines import two_logs as logs
+from tests.pipelines.engines import programs
+
+ROOT = pathlib.Path(__file__).parents[3]
+FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000",
+         "--source_requests", "--items_vector_field=emb", "--vector_dim=3"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("logs")
+    logs.two_logs(path, 600)
+    for domain in schema.DOMAINS:
+        logs.items_with_vectors(path / f"{domain}.items.jsonl", domain[0])
+    return path
+
+
+def flags(folder, output, *more):
+    items = [f"--{domain}_items={folder}/{domain}.items.jsonl" for domain in schema.DOMAINS]
+    return [*logs.flags_of(folder), *items, f"--output={output}", *FLAGS, *more]
+
+
+@pytest.fixture(scope="session")
+def local(folder):
+    """The manifest of the local runner."""
+    return build_dataset.run(flags(folder, folder / "local"))
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """Finds a program in the folder of `make test-engines`; skips with the reason."""
+    if programs.FOLDER not in os.environ:
+        pytest.skip("`make test-engines` brings the engines")
+
+    def found(program):
+        try:
+            return program(pathlib.Path(os.environ[programs.FOLDER]))
+        except programs.MissingProgramError as error:
+            pytest.skip(str(error))
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory):
+    """A worker pool whose environment has the project as --setup_file packs it."""
+    path = tmp_path_factory.mktemp("workers")
+    packed = path / "packed"
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "sdist", f"--dist-dir={packed}"],
+        cwd=ROOT, check=True,
+    )  # fmt: skip
+    packages = processes.environment(path / "environment", processes.packages())
+    [archive] = packed.iterdir()
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+         "--disable-pip-version-check", f"--target={packages}", archive],
+        check=True,
+    )  # fmt: skip
+    with processes.worker_pool(path / "environment", path) as started:
+        yield started

@@ -1,0 +1,121 @@
+"""A Flink cluster on this machine: a job manager, task managers, Beam's job server."""
+
+import contextlib
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+
+from tests.pipelines import processes
+
+_OPENED = [
+    f"--add-opens=java.base/{package}=ALL-UNNAMED"
+    for package in (
+        "java.lang", "java.net", "java.io", "java.nio", "sun.nio.ch", "java.lang.reflect",
+        "java.text", "java.time", "java.util", "java.util.concurrent",
+        "java.util.concurrent.atomic", "java.util.concurrent.locks",
+    )
+]  # fmt: skip
+"""What Flink's own scripts open to it."""
+_ENTRY = "org.apache.flink.runtime"
+_LOG = """rootLogger.level = INFO
+rootLogger.appenderRef.console.ref = console
+appender.console.name = console
+appender.console.type = CONSOLE
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d %p %c{1} %m%n
+"""
+_MB_OF_TASK_MANAGER = {
+    "task.heap.size": 192, "framework.heap.size": 128, "managed.size": 192,
+    "network.min": 64, "network.max": 64, "task.off-heap.size": 64,
+    "framework.off-heap.size": 128, "jvm-metaspace.size": 192,
+    "jvm-overhead.min": 128, "jvm-overhead.max": 128,
+}  # fmt: skip
+
+
+class Cluster:
+    """A job manager that runs; `start_worker` gives it a task manager of one slot."""
+
+    def __init__(self, jars: list[pathlib.Path], stack: contextlib.ExitStack) -> None:
+        self._stack, self._jars = stack, jars
+        self.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self.port = processes.free_port()
+        settings = {
+            "jobmanager.rpc.address": "localhost",
+            "jobmanager.rpc.port": processes.free_port(),
+            "jobmanager.bind-host": "localhost",
+            "rest.address": "localhost",
+            "rest.bind-address": "localhost",
+            "rest.port": self.port,
+            "taskmanager.host": "localhost",
+            "taskmanager.bind-host": "localhost",
+            "taskmanager.numberOfTaskSlots": 1,
+            "taskmanager.cpu.cores": 1.0,
+            "restart-strategy.type": "fixed-delay",
+            "restart-strategy.fixed-delay.attempts": 5,
+            "restart-strategy.fixed-delay.delay": "1 s",
+            "heartbeat.interval": 1000,
+            "heartbeat.timeout": 5000,
+            "io.tmp.dirs": str(self.folder),
+            **{f"taskmanager.memory.{k}": f"{mb}mb" for k, mb in _MB_OF_TASK_MANAGER.items()},
+        }
+        text = "".join(f"{name}: {value}\n" for name, value in settings.items())
+        (self.folder / "config.yaml").write_text(text)
+        (self.folder / "log4j.properties").write_text(_LOG)
+        main = f"{_ENTRY}.entrypoint.StandaloneSessionClusterEntrypoint"
+        manager = self._start(main, "512m", "--executionMode", "cluster")
+        processes.wait_for(self.port, manager)
+
+    def _start(self, main: str, heap: str, *more: str) -> subprocess.Popen:
+        command = [
+            "java", *_OPENED, f"-Xmx{heap}",
+            f"-Dlog4j.configurationFile=file:{self.folder}/log4j.properties",
+            "-cp", ":".join(map(str, self._jars)), main, "--configDir", str(self.folder), *more,
+        ]  # fmt: skip
+        log = self.folder / "cluster.log"
+        return self._stack.enter_context(processes.running(command, self.folder, log, {}))
+
+    def start_worker(self) -> subprocess.Popen:
+        """Another task manager."""
+        return self._start(f"{_ENTRY}.taskexecutor.TaskManagerRunner", "384m")
+
+    def asked(self, what: str) -> dict:
+        """What the job manager answers over REST."""
+        with urllib.request.urlopen(f"http://localhost:{self.port}/{what}", timeout=10) as answer:
+            return json.load(answer)
+
+    def wait_for_workers(self, count: int) -> None:
+        """Until so many task managers have offered their slots."""
+        for _ in range(240):
+            if self.asked("overview")["slots-total"] == count:
+                return
+            time.sleep(0.5)
+        raise AssertionError((self.folder / "cluster.log").read_text()[-3000:])
+
+    def serve_jobs(self, jar: pathlib.Path) -> int:
+        """Starts Beam's job server for this cluster; its port."""
+        port = processes.free_port()
+        command = [
+            "java", *_OPENED, "-jar", str(jar), f"--flink-master=http://localhost:{self.port}",
+            f"--artifacts-dir={self.folder}/artifacts", f"--job-port={port}",
+            "--artifact-port=0", "--expansion-port=0",
+        ]  # fmt: skip
+        server = self._stack.enter_context(
+            processes.running(command, self.folder, self.folder / "job_server.log", {})
+        )
+        processes.wait_for(port, server)
+        return port
+
+
+@contextlib.contextmanager
+def cluster(jars: list[pathlib.Path], workers: int = 2) -> Iterator[Cluster]:
+    """A cluster of some task managers, ended afterwards."""
+    with contextlib.ExitStack() as stack:
+        made = Cluster(jars, stack)
+        for _ in range(workers):
+            made.start_worker()
+        made.wait_for_workers(workers)
+        yield made
