@@ -7,6 +7,10 @@ Stage 1 writes RUN/stage1; stage 2 starts from it and writes RUN/stage2. The sam
 continues an interrupted run, to the weights of an uninterrupted one. SIGTERM and Ctrl-C save a
 checkpoint after the current step and exit with status 75. `--set section.field=value` changes a
 field of sitn_tf/config.py.
+
+TF_CONFIG with several under "worker" trains on all of them, each given this command. With
+"chief", "ps" and "worker" tables lie on the parameter servers, sharded by rows: the chief trains,
+the others, given the same command, serve it until it ends.
 """
 
 import dataclasses
@@ -81,6 +85,12 @@ def main(_: list[str]) -> int | None:
 
         print(dry_run.describe(settings, stage, pathlib.Path(data_dir), init))
         return None
+    from sitn_tf.distributed import parameter_servers
+
+    own = parameter_servers.member()
+    if own is not None and own.job != parameter_servers.CHIEF:
+        parameter_servers.serve(own)
+        return None
     from sitn_tf.training import signals, train_loop
 
     loop = train_loop.Loop(
@@ -113,7 +123,7 @@ def train(
     loop: "Loop | None" = None,
     replicas: int = 0,
 ) -> dict[str, float]:
-    """Trains a stage on this machine's devices, or on TF_CONFIG's workers.
+    """Trains a stage on this machine's devices, or with TF_CONFIG's workers and servers.
 
     Args:
       stage: schema.STAGE1 or schema.STAGE2.
@@ -127,15 +137,44 @@ def train(
 
     Raises:
       InputError: a data set, a stage 1 or a run in `run_dir` that does not fit; another process
-        trains there.
+        trains there; a parameter server ended, or this process is no chief of theirs.
       StoppedError: SIGTERM or SIGINT came; the run is saved.
     """
+    import tensorflow as tf
+
+    from sitn_tf.distributed import parameter_servers
+    from sitn_tf.distributed import replicas as devices
+
+    own = parameter_servers.member()
+    try:
+        strategy = devices.make_strategy(replicas)
+        return _train_on(strategy, stage, settings, data_dir, run_dir, init, loop)
+    except tf.errors.OpError as error:
+        lost = parameter_servers.lost_server(own, error) if own else None
+        if lost is None:
+            raise
+        raise lost from error
+
+
+def _train_on(
+    strategy: "tf.distribute.Strategy",
+    stage: str,
+    settings: config.Config,
+    data_dir: str | pathlib.Path,
+    run_dir: str | pathlib.Path,
+    init: str | pathlib.Path,
+    loop: "Loop | None",
+) -> dict[str, float]:
     import tf_keras
 
-    from sitn_tf.distributed.replicas import is_chief, make_strategy
+    from sitn_tf.distributed.parameter_servers import check_shared, has_servers
+    from sitn_tf.distributed.replicas import is_chief
 
     data_dir, run_dir = pathlib.Path(data_dir), pathlib.Path(run_dir)
-    strategy = make_strategy(replicas)
+    if has_servers(strategy):
+        # Servers have working directories of their own.
+        run_dir = run_dir.absolute()
+        check_shared(run_dir.parent)
     tf_keras.utils.set_random_seed(settings.seed)
     if not is_chief(strategy):
         run_dir = runs.shadow(run_dir)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from sitn_tf.distributed import parameter_servers
 from sitn_tf.errors import InputError
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
@@ -21,14 +22,21 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
     """MirroredStrategy over the GPUs, or over logical CPU devices where there is no GPU.
 
     Where the environment variable TF_CONFIG names several workers, this process is one of
-    them: MultiWorkerMirroredStrategy over all their devices.
+    them: MultiWorkerMirroredStrategy over all their devices. Where it names parameter servers,
+    this process is their chief: ParameterServerStrategy.
 
     Args:
       replicas: how many; 0 for all GPUs, or one on the CPU.
 
     Raises:
-      InputError: more replicas than GPUs, or `replicas` beside TF_CONFIG.
+      InputError: more replicas than GPUs, `replicas` beside TF_CONFIG, or another process than
+        the chief of parameter servers.
     """
+    own = parameter_servers.member()
+    if own is not None:
+        if replicas:
+            raise InputError(f"replicas={replicas}: with TF_CONFIG each worker is one")
+        return parameter_servers.make_strategy(own)
     cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
     if cluster.as_dict().get("worker", [])[1:]:
         if replicas:
