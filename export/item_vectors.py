@@ -4,6 +4,8 @@ A served item costs one row of one table, whatever the number of its side featur
 model.popularity a number of another.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import tensorflow as tf
 
@@ -17,18 +19,19 @@ FOLD_ROWS = 8192
 INT8_LEVELS = 127.0
 
 
-def fold(scorer: Scorer) -> dict[str, np.ndarray]:
-    """The vector of every item id by domain, `[V, W]` float32; row 0 (padding) is zero."""
+def fold(scorer: Scorer) -> dict[str, Iterator[np.ndarray]]:
+    """The vectors of all item ids by domain, `[FOLD_ROWS, W]` float32 at a time, in their order.
+
+    Row 0 (padding) is zero. Of tables that nearly fill a machine there is never a second one.
+    """
     return {domain: _fold(scorer, domain) for domain in scorer.items}
 
 
-def _fold(scorer: Scorer, domain: str) -> np.ndarray:
+def _fold(scorer: Scorer, domain: str) -> Iterator[np.ndarray]:
     rows = scorer.items[domain].table.size
-    parts = [
-        tf.range(first, min(first + FOLD_ROWS, rows), dtype=tf.int64)
-        for first in range(0, rows, FOLD_ROWS)
-    ]
-    return np.concatenate([scorer.item_vectors(domain, part).numpy() for part in parts])
+    for first in range(0, rows, FOLD_ROWS):
+        ids = tf.range(first, min(first + FOLD_ROWS, rows), dtype=tf.int64)
+        yield scorer.item_vectors(domain, ids).numpy()
 
 
 def fold_popularity(scorer: Scorer) -> tuple[float, np.ndarray] | None:
@@ -57,20 +60,32 @@ class ItemVectors(tf.Module):
     """A table of item vectors in the graph.
 
     Args:
-      vectors: `[V, D]` float32.
-      kind: how it is stored; looked-up vectors are float32 in any case.
+      parts: the rows in their order, `[., D]` float32 each.
+      rows: V, how many there are in all.
+      kind: how they are stored; looked-up vectors are float32 in any case.
     """
 
-    def __init__(self, vectors: np.ndarray, kind: TableKind, name: str) -> None:
+    def __init__(self, parts: Iterable[np.ndarray], rows: int, kind: TableKind, name: str) -> None:
         super().__init__(name=name)
-        self.rows, self.dim = vectors.shape
-        self.scale = None
+        self.rows, self.scale = rows, None
+        first = 0
+        for part in parts:
+            if not first:
+                self._make_tables(part.shape[1], kind)
+            last = first + len(part)
+            if self.scale is not None:
+                part, scale = quantise(part)
+                self.scale[first:last].assign(scale)
+            self.table[first:last].assign(part.astype(self.table.dtype.as_numpy_dtype))
+            first = last
+
+    def _make_tables(self, dim: int, kind: TableKind) -> None:
+        self.dim, name = dim, self.name
         if kind == "int8":
-            vectors, scale = quantise(vectors)
+            scale = tf.zeros([self.rows, 1])
             self.scale = tf.Variable(scale, trainable=False, name=f"{name}_scale")
-        elif kind == "float16":
-            vectors = vectors.astype(np.float16)
-        self.table = tf.Variable(vectors, trainable=False, name=f"{name}_vectors")
+        table = tf.zeros([self.rows, dim], kind)
+        self.table = tf.Variable(table, trainable=False, name=f"{name}_vectors")
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
         """`[...]` ids, each in `[0, V)` → `[..., D]` float32."""

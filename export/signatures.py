@@ -31,14 +31,14 @@ are not finite, a user encoded by another version.
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from export.calibration import IDENTITY, Calibration
-from export.item_vectors import ItemVectors, fold_popularity
+from export.item_vectors import FOLD_ROWS, ItemVectors, fold_popularity
 from export.options import DEFAULT_MAX_CANDIDATES, Outputs, TableKind
 from export.requests import (
     CANDIDATES,
@@ -87,7 +87,7 @@ class Servable:
 
     Args:
       scorer: the trained model; its item embeddings are not used, `vectors` are.
-      vectors: `[V, W]` float32 item vectors by domain (`item_vectors.fold`).
+      vectors: `[V, W]` float32 item vectors by domain, in parts (`item_vectors.fold`).
       vocabularies: vocabulary file of item ids by domain.
       options: bounds and calibration.
     """
@@ -95,14 +95,18 @@ class Servable:
     def __init__(
         self,
         scorer: Scorer,
-        vectors: Mapping[str, np.ndarray],
+        vectors: Mapping[str, Iterable[np.ndarray]],
         vocabularies: Mapping[str, pathlib.Path],
         options: ServingOptions,
     ) -> None:
         self.options = options
         self._scorer = scorer
+        digest = hashlib.sha256()
         self._items = {
-            domain: ItemVectors(vectors[domain], options.tables, domain) for domain in scorer.items
+            domain: ItemVectors(
+                _hashed(vectors[domain], digest), items.table.size, options.tables, domain
+            )
+            for domain, items in scorer.items.items()
         }
         popularity = fold_popularity(scorer)
         if popularity is not None:
@@ -110,7 +114,7 @@ class Servable:
             self._added = tf.Variable(added, trainable=False, name="popularity")
         self._has_popularity = popularity is not None
         self._lookups = {domain: _lookup_table(vocabularies[domain]) for domain in scorer.items}
-        self.fingerprint = _fingerprint([*vectors.values(), *scorer.get_weights()])
+        self.fingerprint = _fingerprint(digest, scorer.weights)
         self._context_specs = {
             feature.name: tf.TensorSpec([None], data.TF_DTYPES[feature.dtype], feature.name)
             for feature in scorer.request_inputs
@@ -349,11 +353,21 @@ def _interpolate(x: tf.Tensor, knots_x: tuple[float, ...], knots_y: tuple[float,
     return tf.reshape(mapped, tf.shape(x))
 
 
-def _fingerprint(arrays: Sequence[np.ndarray]) -> int:
-    """An identity of weights, 63 bits."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.tobytes())
+def _hashed(parts: Iterable[np.ndarray], digest: "hashlib._Hash") -> Iterator[np.ndarray]:
+    """The same arrays, each put into the digest on its way."""
+    for part in parts:
+        digest.update(part.tobytes())
+        yield part
+
+
+def _fingerprint(digest: "hashlib._Hash", weights: Sequence[tf.Variable]) -> int:
+    """An identity of weights and of what is in the digest, 63 bits."""
+    for weight in weights:
+        rows = weight.shape[0] if weight.shape.rank else 0
+        for first in range(0, rows, FOLD_ROWS):
+            digest.update(weight[first : first + FOLD_ROWS].numpy().tobytes())
+        if not rows:
+            digest.update(weight.numpy().tobytes())
     return int.from_bytes(digest.digest()[:8], "little") >> 1
 
 

@@ -7,10 +7,18 @@ Stage 1 writes RUN/stage1; stage 2 starts from it and writes RUN/stage2. The sam
 continues an interrupted run, to the weights of an uninterrupted one. SIGTERM and Ctrl-C save a
 checkpoint after the current step and exit with status 75. `--set section.field=value` changes a
 field of sitn_tf/config.py.
+
+TF_CONFIG with several under "worker" trains on all of them, each given this command; when one ends,
+the others wait until it is started again, and all go on from the last checkpoint. With
+"chief", "ps" and "worker" tables lie on the parameter servers, sharded by rows: the chief trains,
+the others, given the same command, serve it until it ends.
 """
 
+import contextlib
 import dataclasses
+import os
 import pathlib
+import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -81,6 +89,13 @@ def main(_: list[str]) -> int | None:
 
         print(dry_run.describe(settings, stage, pathlib.Path(data_dir), init))
         return None
+    from sitn_tf.distributed import parameter_servers
+    from sitn_tf.distributed.replicas import WorkerLostError
+
+    own = parameter_servers.member()
+    if own is not None and own.job != parameter_servers.CHIEF:
+        parameter_servers.serve(own)
+        return None
     from sitn_tf.training import signals, train_loop
 
     loop = train_loop.Loop(
@@ -96,6 +111,14 @@ def main(_: list[str]) -> int | None:
     except signals.StoppedError:
         print(f"stopped; {run_dir} is saved: give the same command again to continue")
         return signals.STOPPED_STATUS
+    except WorkerLostError as lost:
+        if loop.overwrite:
+            raise InputError(
+                str(lost), "give the command again to all, without --overwrite"
+            ) from lost
+        print(f"{lost}: waiting for all, to go on from the last checkpoint", flush=True)
+        # Collective operations that failed once fail for good: only a new process can go on.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if finished:
         said = f"{run_dir} is finished already (--overwrite trains it again)"
     else:
@@ -113,7 +136,7 @@ def train(
     loop: "Loop | None" = None,
     replicas: int = 0,
 ) -> dict[str, float]:
-    """Trains a stage on this machine's devices, or on TF_CONFIG's workers.
+    """Trains a stage on this machine's devices, or with TF_CONFIG's workers and servers.
 
     Args:
       stage: schema.STAGE1 or schema.STAGE2.
@@ -127,19 +150,50 @@ def train(
 
     Raises:
       InputError: a data set, a stage 1 or a run in `run_dir` that does not fit; another process
-        trains there.
+        trains there; a parameter server ended, or this process is no chief of theirs.
       StoppedError: SIGTERM or SIGINT came; the run is saved.
+      WorkerLostError: another worker of TF_CONFIG ended; this process can't go on with the others.
     """
+    import tensorflow as tf
+
+    from sitn_tf.distributed import parameter_servers
+    from sitn_tf.distributed import replicas as devices
+
+    own = parameter_servers.member()
+    try:
+        strategy = devices.make_strategy(replicas)
+        return _train_on(strategy, stage, settings, data_dir, run_dir, init, loop)
+    except tf.errors.OpError as error:
+        lost = parameter_servers.lost_server(own, error) if own else devices.lost_worker(error)
+        if lost is None:
+            raise
+        raise lost from error
+
+
+def _train_on(
+    strategy: "tf.distribute.Strategy",
+    stage: str,
+    settings: config.Config,
+    data_dir: str | pathlib.Path,
+    run_dir: str | pathlib.Path,
+    init: str | pathlib.Path,
+    loop: "Loop | None",
+) -> dict[str, float]:
     import tf_keras
 
-    from sitn_tf.distributed.replicas import is_chief, make_strategy
+    from sitn_tf.distributed.parameter_servers import check_shared, has_servers
+    from sitn_tf.distributed.replicas import is_chief
 
     data_dir, run_dir = pathlib.Path(data_dir), pathlib.Path(run_dir)
-    strategy = make_strategy(replicas)
+    if has_servers(strategy):
+        # Servers have working directories of their own.
+        run_dir = run_dir.absolute()
+        check_shared(run_dir.parent)
     tf_keras.utils.set_random_seed(settings.seed)
-    if not is_chief(strategy):
-        run_dir = runs.shadow(run_dir)
-    with locks.held(locks.beside(run_dir), str(run_dir)):
+    with contextlib.ExitStack() as stack:
+        if not is_chief(strategy):
+            run_dir = stack.enter_context(runs.shadow(run_dir))
+        stack.enter_context(locks.held(locks.beside(run_dir), str(run_dir)))
         return _train(stage, settings, data_dir, run_dir, init, strategy, loop)
 
 

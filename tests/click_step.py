@@ -10,14 +10,14 @@ import tf_keras
 from sitn_tf.data import Batch
 from sitn_tf.models.scorer import Scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam
-from sitn_tf.training import stage2, train_loop
+from sitn_tf.training import stage2, steps
 
 
 def make_click_step(
     strategy: tf.distribute.Strategy, scorer: Scorer, optimizer: tf_keras.optimizers.Optimizer
 ) -> Callable[..., Any]:
     """Batch → losses by name, as `training.make_step` gives them, not yet traced."""
-    return train_loop.make_step(
+    return steps.make_step(
         strategy,
         scorer.trainable_variables,
         optimizer,
@@ -29,7 +29,7 @@ def train_by_heart(scorer: Scorer, batch: Batch) -> None:
     """80 steps on one batch: enough for a rule that the scorer can see."""
     optimizer = RowSparseAdam(learning_rate=0.03)
     optimizer.build(scorer.trainable_variables)
-    step = train_loop.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
+    step = steps.traced_once(make_click_step(tf.distribute.get_strategy(), scorer, optimizer))
     for _ in range(80):
         step(batch)
 

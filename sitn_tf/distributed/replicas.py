@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from sitn_tf.errors import InputError
+from sitn_tf.distributed import parameter_servers
+from sitn_tf.errors import InputError, first_line
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
@@ -21,16 +22,22 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
     """MirroredStrategy over the GPUs, or over logical CPU devices where there is no GPU.
 
     Where the environment variable TF_CONFIG names several workers, this process is one of
-    them: MultiWorkerMirroredStrategy over all their devices.
+    them: MultiWorkerMirroredStrategy over all their devices. Where it names parameter servers,
+    this process is their chief: ParameterServerStrategy.
 
     Args:
       replicas: how many; 0 for all GPUs, or one on the CPU.
 
     Raises:
-      InputError: more replicas than GPUs, or `replicas` beside TF_CONFIG.
+      InputError: more replicas than GPUs, `replicas` beside TF_CONFIG, or another process than
+        the chief of parameter servers.
     """
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
-    if cluster.as_dict().get("worker", [])[1:]:
+    own = parameter_servers.member()
+    if own is not None:
+        if replicas:
+            raise InputError(f"replicas={replicas}: with TF_CONFIG each worker is one")
+        return parameter_servers.make_strategy(own)
+    if _several_workers():
         if replicas:
             raise InputError(f"replicas={replicas}: with TF_CONFIG each worker uses all it has")
         return _worker_strategy()
@@ -48,6 +55,11 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
     return cpu_strategy([device.name for device in devices])
 
 
+def _several_workers() -> bool:
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+    return len(cluster.as_dict().get("worker", [])) > 1
+
+
 def _worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
     # Rings of TensorFlow's own: unlike NCCL they take CPUs too, and shapes that change from
     # step to step.
@@ -56,6 +68,18 @@ def _worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
     return tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(implementation=chosen)
     )
+
+
+class WorkerLostError(Exception):
+    """Another worker has ended while all trained together."""
+
+
+def lost_worker(error: tf.errors.OpError) -> WorkerLostError | None:
+    """What to say of an error that comes from another worker's end; None of other errors."""
+    lost = tf.errors.UnavailableError | tf.errors.AbortedError | tf.errors.CancelledError
+    if not _several_workers() or not isinstance(error, lost):
+        return None
+    return WorkerLostError(f"another worker has ended ({first_line(error)})")
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

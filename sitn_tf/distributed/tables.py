@@ -4,14 +4,56 @@ A table is marked where it is made (`layers.embedding.add_table`), so that the o
 slots by row and complains of a variable that is read by rows but carries no mark.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import tensorflow as tf
+import tf_keras
 
 Slots = Literal["by_row", "by_element"]
 """What an optimiser that can do with one number a row keeps of a variable."""
 
 _MARK = "slots_of_table"
+
+_MAY_BE_CUT = contextvars.ContextVar("may_be_cut", default=False)
+
+
+@contextlib.contextmanager
+def may_be_cut() -> Iterator[None]:
+    """Within it, variables of many rows are made: those that parameter servers may share out.
+
+    All others are read whole in every step.
+    """
+    token = _MAY_BE_CUT.set(True)
+    try:
+        yield
+    finally:
+        _MAY_BE_CUT.reset(token)
+
+
+def is_to_be_cut() -> bool:
+    """Whether the variable that is being made may be cut into shards."""
+    return _MAY_BE_CUT.get()
+
+
+class Rows(tf_keras.initializers.Initializer):
+    """The rows of an array; a shard of a table is sent its own alone."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __call__(
+        self,
+        shape: tf.TensorShape,
+        dtype: tf.DType,
+        partition_shape: tuple[int, ...] | None = None,
+        partition_offset: tuple[int, ...] = (0,),
+    ) -> tf.Tensor:
+        rows = (partition_shape or shape)[0]
+        return tf.constant(self.values[partition_offset[0] : partition_offset[0] + rows], dtype)
 
 
 def mark(table: tf.Variable, slots: Slots = "by_row") -> tf.Variable:

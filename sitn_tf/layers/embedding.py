@@ -1,5 +1,6 @@
 """Item ids → item vectors: id embedding plus the side features of the item table."""
 
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -126,14 +127,15 @@ class ItemEmbedding(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def _values(self, feature: str, values: np.ndarray) -> tf.Variable:
-        return self.add_weight(
-            f"{self.name}/{feature}_of_item",
-            shape=values.shape,
-            dtype=values.dtype,
-            initializer=tf_keras.initializers.Constant(values),
-            trainable=False,
-            experimental_autocast=False,  # it would cast the whole table, not the rows read
-        )
+        with tables.may_be_cut():
+            return self.add_weight(
+                f"{self.name}/{feature}_of_item",
+                shape=values.shape,
+                dtype=values.dtype,
+                initializer=tables.Rows(values),
+                trainable=False,
+                experimental_autocast=False,  # it would cast the whole table, not the rows read
+            )
 
     def _weights(self, name: str, rows: int, share: float = 1.0) -> tf.Variable:
         return _side_table(self, name, rows, self.dim, share)
@@ -286,7 +288,9 @@ def add_table(
     layer: tf_keras.layers.Layer, name: str, rows: int, width: int, initializer: Any
 ) -> tf.Variable:
     """A layer's trained variable `[rows, width]`, named `<layer>/<name>` and marked as a table."""
-    table = layer.add_weight(f"{layer.name}/{name}", shape=(rows, width), initializer=initializer)
+    full_name = f"{layer.name}/{name}"
+    with tables.may_be_cut():
+        table = layer.add_weight(full_name, shape=(rows, width), initializer=initializer)
     return tables.mark(table)
 
 
@@ -298,13 +302,15 @@ def _side_table(
 
 
 class SpareReservedRows(tf_keras.initializers.Initializer):
-    """Normal rows, but zeros for padding and unknown.
+    """Normal rows, but zeros for padding and unknown: `tf.random.normal`'s, of the global seed.
 
-    A shard of a table is given its shape and offset, so that no machine makes the whole.
+    A shard of a table is given its shape and offset, and draws the very rows that the whole table
+    has there: no machine makes the whole, and how many there are changes nothing.
     """
 
     def __init__(self, stddev: float) -> None:
         self.stddev = stddev
+        self._seeds: tuple[int, int] | None = None
 
     def __call__(
         self,
@@ -313,10 +319,32 @@ class SpareReservedRows(tf_keras.initializers.Initializer):
         partition_shape: tuple[int, ...] | None = None,
         partition_offset: tuple[int, ...] = (0, 0),
     ) -> tf.Tensor:
-        shape = partition_shape or shape
-        rows = tf.random.normal(shape, stddev=self.stddev, dtype=dtype)
-        reserved = tf.range(shape[0]) + partition_offset[0] < schema.FIRST_ID
-        return tf.where(reserved[:, None], tf.zeros_like(rows), rows)
+        rows, width = partition_shape or shape
+        if self._seeds is None or not partition_offset[0]:
+            self._seeds = _next_seeds()
+        first = partition_offset[0] * width
+        skipped, within = divmod(first, NORMALS_AT_A_TIME)
+        drawn = tf.raw_ops.StatelessRandomNormalV2(
+            shape=[within + rows * width],
+            key=tf.constant([self._seeds[0]], tf.uint64),
+            counter=tf.constant([skipped, self._seeds[1]], tf.uint64),
+            alg=tf.random.Algorithm.PHILOX.value,
+            dtype=dtype,
+        )
+        table = self.stddev * tf.reshape(drawn[within:], [rows, width])
+        reserved = tf.range(rows) + partition_offset[0] < schema.FIRST_ID
+        return tf.where(reserved[:, None], tf.zeros([], dtype), table)
+
+
+NORMALS_AT_A_TIME = 4
+"""What a step of the Philox generator's counter gives."""
+
+
+def _next_seeds() -> tuple[int, int]:
+    """The seeds that the next random op of TensorFlow would have; any, without a global seed."""
+    seeds = tf.compat.v1.get_seed(None)
+    first, second = (secrets.randbits(63) if seed is None else seed for seed in seeds)
+    return first, second
 
 
 def _random_signs(

@@ -14,7 +14,7 @@ from sitn_tf.evaluation import collapse, retrieval
 from sitn_tf.evaluation.instances import encode_users
 from sitn_tf.evaluation.predictions import EVALUATION_BATCH
 from sitn_tf.models.pretrainer import Pretrainer
-from sitn_tf.training import train_loop
+from sitn_tf.training import steps, train_loop
 from sitn_tf.training.gradient_cache import cached_gradients
 from sitn_tf.training.stage import Stage
 
@@ -35,9 +35,7 @@ def run_stage1(
     held_out_users = stage.validation(EVALUATION_BATCH)
     known_signs: set[str] = set()
 
-    def gradients(
-        batch: data.Batch, step: tf.Tensor
-    ) -> tuple[train_loop.Losses, list[Gradient | None]]:
+    def gradients(batch: data.Batch, step: tf.Tensor) -> tuple[steps.Losses, list[Gradient | None]]:
         return micro_batch_gradients(model, batch, step, trained)
 
     def validate() -> dict[str, float]:
@@ -70,7 +68,7 @@ def learned_nothing(run_dir: pathlib.Path) -> str:
 
 def micro_batch_gradients(
     model: Pretrainer, batch: data.Batch, step: tf.Tensor, variables: Sequence[tf.Variable]
-) -> tuple[train_loop.Losses, list[Gradient | None]]:
+) -> tuple[steps.Losses, list[Gradient | None]]:
     """The loss and its gradients, the users encoded in `stage1.micro_batches` parts.
 
     The same numbers as a tape over `model.loss`, in the memory of one part.

@@ -10,6 +10,7 @@ import tensorflow as tf
 from sitn_tf import checkpoints, data, losses, runs, schema, whole_files
 from sitn_tf.config import Config, differences, has_stage1
 from sitn_tf.distributed.replicas import global_sum
+from sitn_tf.distributed.tables import may_be_cut, rows_of
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics, retrieval
 from sitn_tf.evaluation.popularity import fit_and_predict, told_weight
@@ -22,7 +23,7 @@ from sitn_tf.models.sitn import KEPT, Sitn
 from sitn_tf.optimizers.schedules import WarmUpThenDecay
 from sitn_tf.runs import NO_INIT
 from sitn_tf.sections import KEPT_CONTRAST
-from sitn_tf.training import train_loop
+from sitn_tf.training import steps, train_loop
 from sitn_tf.training.stage import Stage, without
 from sitn_tf.training.stage1 import learned_nothing
 
@@ -55,7 +56,9 @@ def run_stage2(
     scorer: Scorer = stage.model
     log_q = None
     if config.stage2.log_q:
-        log_q = tf.constant(sampling_log_probability(stage.manifest, stage.tables[schema.TARGET]))
+        table = sampling_log_probability(stage.manifest, stage.tables[schema.TARGET])
+        with strategy.scope(), may_be_cut():
+            log_q = tf.Variable(table, trainable=False, name="log_q")
     start = init if offer.useful else NO_INIT
     if isinstance(scorer, Sitn):
         scorer.contrast_weight = kept_contrast(config, start)
@@ -73,7 +76,7 @@ def run_stage2(
     if config.stage2.encoder_rate != 1.0:
         stage.optimizer.slow_down(handed.learned, config.stage2.encoder_rate)
 
-    def stage2_losses(batch: data.Batch, step: tf.Tensor) -> train_loop.Losses:
+    def stage2_losses(batch: data.Batch, step: tf.Tensor) -> steps.Losses:
         return scorer_losses(scorer, batch, log_q, left_of_contrast(config, step))
 
     validation, score = stage.validation(EVALUATION_BATCH), scoring_graph(scorer)
@@ -117,9 +120,9 @@ def left_of_contrast(config: Config, step: tf.Tensor) -> tf.Tensor:
 def scorer_losses(
     scorer: Scorer,
     batch: data.Batch,
-    log_q: tf.Tensor | None = None,
+    log_q: tf.Variable | tf.Tensor | None = None,
     contrast_left: tf.Tensor | float = 1.0,
-) -> train_loop.Losses:
+) -> steps.Losses:
     """A replica's share of the loss; beside it its parts, if there is more than the click loss.
 
     Args:
@@ -145,7 +148,7 @@ def scorer_losses(
 def mean_click_loss(
     logits: tf.Tensor,
     batch: data.Batch,
-    log_q: tf.Tensor | None = None,
+    log_q: tf.Variable | tf.Tensor | None = None,
     domain: str = schema.TARGET,
     softmax: bool = False,
 ) -> tf.Tensor:
@@ -160,7 +163,7 @@ def mean_click_loss(
     """
     candidates = batch[schema.CANDIDATES_OF_DOMAIN[domain].name]
     if log_q is not None:
-        logits -= tf.gather(log_q, candidates)
+        logits -= rows_of(log_q, candidates)
     real = candidates != schema.PAD_ID
     labels = batch[schema.LABELS.name]
     if softmax:

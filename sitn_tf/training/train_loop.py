@@ -16,31 +16,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-import tf_keras
 import tqdm
 
 from sitn_tf import runs, schema, whole_files
 from sitn_tf.checkpoints import Checkpoints, restore_best
 from sitn_tf.data import Batch
-from sitn_tf.distributed.replicas import Gradient, separate_replicas, split_rows, sum_gradients
+from sitn_tf.distributed.replicas import separate_replicas
 from sitn_tf.errors import InputError
 from sitn_tf.layers import randomness
 from sitn_tf.layers.dropout import number_layers
 from sitn_tf.layers.precision import LOSS_SCALE
-from sitn_tf.optimizers import clipping, row_sparse
+from sitn_tf.optimizers import row_sparse
 from sitn_tf.training import non_finite
 from sitn_tf.training.progress import Progress
 from sitn_tf.training.signals import StoppedError, StopRequest
 from sitn_tf.training.stage import Stage
+from sitn_tf.training.steps import GRADIENT_NORM, Gradients, Losses, Values, make_step, runner
 from sitn_tf.training.tensorboard import EventWriter
 
 CHECK_EVERY = 50
 """Steps between looks at the losses: reading them waits for the device."""
-
-GRADIENT_NORM = "gradient_norm"
-
-Losses = dict[str, tf.Tensor]
-Gradients = Callable[[Batch, tf.Tensor], tuple[Losses, list[Gradient | None]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,78 +103,6 @@ def fit(run_dir: pathlib.Path, stage: Stage, task: Task, loop: Loop) -> dict[str
     return _Fit(run_dir, stage, task, loop).run()
 
 
-def make_step(
-    strategy: tf.distribute.Strategy,
-    variables: Sequence[tf.Variable],
-    optimizer: tf_keras.optimizers.Optimizer,
-    losses: Callable[[Batch, tf.Tensor], Losses],
-    gradients_of: Gradients | None = None,
-    clip_norm: float = 0.0,
-    loss_scale: float = 1.0,
-    seed: int = 0,
-) -> Callable[[Batch], Losses]:
-    """One training step over all replicas, not traced yet.
-
-    Args:
-      gradients_of: see Task.gradients.
-      clip_norm: bound of the gradients' global norm; 0 for none.
-      loss_scale: keeps small gradients of float16 layers above zero on their way.
-      seed: of what is random in a step.
-
-    Returns:
-      Distributed batch → losses summed over replicas, and the "gradient_norm" before clipping.
-    """
-
-    def on_replica(batch: Batch) -> Losses:
-        with randomness.at_step(seed, optimizer.iterations):
-            if gradients_of is not None:
-                parts, gradients = gradients_of(batch, optimizer.iterations)
-            else:
-                with tf.GradientTape() as tape:
-                    parts = losses(batch, optimizer.iterations)
-                    scaled = parts["loss"] * loss_scale
-                gradients = clipping.scale(tape.gradient(scaled, variables), 1.0 / loss_scale)
-        gradients = clipping.with_distinct_rows(sum_gradients(gradients))
-        norm = clipping.global_norm(gradients)
-        optimizer.apply_distinct(clipping.clip(gradients, norm, clip_norm), variables)
-        return parts | {GRADIENT_NORM: norm}
-
-    def step(batch: Batch) -> Losses:
-        parts = strategy.run(on_replica, args=(batch,))
-        # Every replica has the norm of the whole gradient.
-        whole = {GRADIENT_NORM: tf.distribute.ReduceOp.MEAN}
-        return {
-            name: strategy.reduce(whole.get(name, tf.distribute.ReduceOp.SUM), part, axis=None)
-            for name, part in parts.items()
-        }
-
-    return step
-
-
-def traced_once(step: Callable[[Batch], Losses]) -> Callable[[Batch], Losses]:
-    """A graph of a step, traced for batches of any size by the first one.
-
-    A graph for the first batch's very shapes would be optimised otherwise than one for any
-    shapes and round otherwise, and a continued run meets another batch first.
-    """
-    graph: tf.types.experimental.PolymorphicFunction | None = None
-
-    def traced(batch: Batch) -> Losses:
-        nonlocal graph
-        if graph is None:
-            specs = {name: _of_any_size(tf.type_spec_from_value(x)) for name, x in batch.items()}
-            graph = tf.function(step, input_signature=[specs])
-        return graph(batch)
-
-    return traced
-
-
-def _of_any_size(spec: tf.TypeSpec) -> tf.TypeSpec:
-    if isinstance(spec, tf.TensorSpec):
-        return tf.TensorSpec([None] * spec.shape.rank, spec.dtype)
-    return type(spec)(*map(_of_any_size, spec._value_specs))
-
-
 class _Fit:
     """One call of `fit`."""
 
@@ -196,7 +119,8 @@ class _Fit:
         )
         # Two, since a process killed after saving a new best may not know of it when continued.
         self.best = Checkpoints(run_dir / runs.BEST, keep=2, model=model)
-        self.step = traced_once(
+        self.step = runner(
+            stage.strategy,
             make_step(
                 stage.strategy,
                 task.variables,
@@ -206,7 +130,7 @@ class _Fit:
                 stage.settings.clip_norm,
                 LOSS_SCALE[stage.config.model.precision],
                 stage.config.seed,
-            )
+            ),
         )
         self.saved_at = time.monotonic()
 
@@ -263,7 +187,7 @@ class _Fit:
     def _train_epoch(self) -> None:
         stage, progress = self.stage, self.progress
         started = time.monotonic() - progress.seconds
-        waiting: list[tuple[int, Losses]] = []
+        waiting: list[tuple[int, Values]] = []
         with tqdm.tqdm(
             desc=f"epoch {progress.epoch}/{stage.settings.epochs}",
             total=stage.records,
@@ -275,11 +199,11 @@ class _Fit:
         ) as bar:
             for batch in stage.batches(progress.epoch, progress.batches):
                 rows = len(batch[schema.USER_ID.name])
-                waiting.append((rows, self.step(split_rows(self.stage.strategy, batch))))
+                waiting.append((rows, self.step(batch)))
                 bar.update(rows)
                 save = self.stop.requested or self._save_is_due(len(waiting))
-                if save or len(waiting) == CHECK_EVERY:
-                    self._count(waiting)
+                if save or len(waiting) == CHECK_EVERY + self.step.ahead:
+                    self._count(waiting, 0 if save else self.step.ahead)
                     progress.seconds = time.monotonic() - started
                     bar.set_postfix(loss=f"{progress.totals['loss'] / progress.batches:.4f}")
                 if save:
@@ -299,18 +223,24 @@ class _Fit:
             return True
         return bool(minutes) and time.monotonic() - self.saved_at >= 60 * minutes
 
-    def _count(self, waiting: list[tuple[int, Losses]]) -> None:
-        """Reads the losses of the steps since the last call, and empties the list."""
-        for rows, losses in waiting:
-            values = {name: float(value) for name, value in losses.items()}
+    def _count(self, waiting: list[tuple[int, Values]], left: int = 0) -> None:
+        """Reads the losses of the steps that are under way, and takes them from the list.
+
+        Args:
+          left: how many of the last ones stay.
+        """
+        while len(waiting) > left:
+            rows, values_of = waiting.pop(0)
+            values = values_of()
             if not math.isfinite(values["loss"]) or not math.isfinite(values[GRADIENT_NORM]):
+                for _, others in waiting:
+                    others()
                 raise self._explain(values)
             self.progress.add(rows, values)
             if self.progress.steps % self.loop.log_steps == 0:
                 rate = row_sparse.rate_at(self.optimizer, self.progress.steps - 1)
                 tags = {f"step/{name}": value for name, value in values.items()}
                 self.train_events.scalars(self.progress.steps, tags | {"step/learning_rate": rate})
-        waiting.clear()
 
     def _judge_epoch(self) -> None:
         progress, objective = self.progress, self.task.objective
@@ -358,7 +288,7 @@ class _Fit:
         self.last.restore()
         rest = self.stage.batches(epoch, self.progress.batches)
         for earlier in rest.take(batches - self.progress.batches):
-            self.step(split_rows(self.stage.strategy, earlier))
+            self.step(earlier)()
         [batch] = self.stage.batches(epoch, batches).take(1)
         path = self.run_dir / runs.NOT_FINITE_BATCH
         non_finite.save_batch(path, batch)

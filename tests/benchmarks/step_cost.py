@@ -26,7 +26,7 @@ from sitn_tf.distributed.replicas import make_strategy, separate_replicas, split
 from sitn_tf.optimizers.ftrl import beside_ftrl
 from sitn_tf.optimizers.row_sparse import make_optimizer
 from sitn_tf.sections import Stage2Config, WideConfig
-from sitn_tf.training import train_loop
+from sitn_tf.training import steps
 
 FLAGS = flags.FlagValues()
 _OPTIMIZER = flags.DEFINE_string("optimizer", "adam", "adam, adagrad or ftrl.", flag_values=FLAGS)
@@ -66,12 +66,12 @@ class Trainer:
             self.optimizer.build([table, kernel])
         separate_replicas([table, kernel, *self.optimizer.variables])
 
-        def losses(batch: dict[str, tf.Tensor], step: tf.Tensor) -> train_loop.Losses:
+        def losses(batch: dict[str, tf.Tensor], step: tf.Tensor) -> steps.Losses:
             logits = tf.reduce_mean(tables.read_rows(table, batch["ids"]), axis=1) @ kernel
             return {"loss": tf.reduce_sum(tf.square(logits - batch["label"])) / BATCH}
 
-        self.step = train_loop.traced_once(
-            train_loop.make_step(strategy, [table, kernel], self.optimizer, losses, clip_norm=1.0)
+        self.step = steps.traced_once(
+            steps.make_step(strategy, [table, kernel], self.optimizer, losses, clip_norm=1.0)
         )
         self.held = sum(
             np.prod(v.shape) * v.dtype.size for v in (table, kernel, *self.optimizer.variables)

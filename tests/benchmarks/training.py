@@ -89,7 +89,7 @@ def train_ours(program: str, data_dir: pathlib.Path, batch_size: int, seconds: f
 def make_trainer(settings: config.Config, data_dir: pathlib.Path, batch_size: int):
     """Stage 2 from scratch, as `sitn_tf.train` trains it."""
     from sitn_tf.distributed import replicas
-    from sitn_tf.training import train_loop
+    from sitn_tf.training import steps
     from sitn_tf.training.stage import Stage
     from tests.click_step import make_click_step
 
@@ -98,7 +98,7 @@ def make_trainer(settings: config.Config, data_dir: pathlib.Path, batch_size: in
     stage = Stage(schema.STAGE2, settings, data_dir, strategy)
     with strategy.scope():
         stage.optimizer.build(stage.model.trainable_variables)
-    step = train_loop.traced_once(make_click_step(strategy, stage.model, stage.optimizer))
+    step = steps.traced_once(make_click_step(strategy, stage.model, stage.optimizer))
     batches = _forever(stage)
 
     def turn(seconds: float) -> tuple[int, float]:

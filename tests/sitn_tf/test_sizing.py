@@ -34,3 +34,15 @@ def test_report_of_the_papers_items():
     assert re.search(r"full +- +68000002 +48\.64 +16\.21", report)
     assert re.search(r"hash +100000 +100002 +0\.07 +0\.02", report)
     assert re.search(r"quotient_remainder +100000 +100684 +0\.07 +0\.02", report)
+
+
+def test_report_of_parameter_servers(monkeypatch):
+    monkeypatch.setitem(sizing.PROCESS_GIBIBYTES, "parameter server", 0.5)
+    # Two ids are reserved: 2^24 rows of 64 float32 are 4 GiB, with Adam's slots 12 GiB, and an
+    # accumulator a row makes 4 + 4/64. On four servers 0.5 GiB of a process and 3, or 1.015625;
+    # while they restore, a quarter of the table lies there twice.
+    report = sizing.report(2**24 - 2, 64, [100_000], servers=4)
+    assert re.search(r"full +- +16777216 +12\.00 +4\.00 +3\.50 +4\.50", report)
+    report = sizing.report(2**24 - 2, 64, [100_000], "adagrad", servers=4)
+    assert re.search(r"full +- +16777216 +4\.06 +4\.00 +1\.52 +2\.52", report)
+    assert "without tables: 0.50 GiB a parameter server" in report

@@ -19,7 +19,8 @@ def step(cluster: dict, data_dir: str, checkpoint: str, output: pathlib.Path) ->
     from sitn_tf.distributed import parameter_servers
     from tests.click_step import make_click_step
 
-    strategy = parameter_servers.make_strategy(cluster, shard_bytes=1)
+    own = parameter_servers.Member(cluster, parameter_servers.CHIEF, 0)
+    strategy = parameter_servers.make_strategy(own, shard_bytes=1)
     with strategy.scope():
         scorer, optimizer = make(data_dir)
     state = tf.train.Checkpoint(model=scorer, optimizer=optimizer)
@@ -71,7 +72,8 @@ def main() -> None:
     if kind == "serve":
         from sitn_tf.distributed import parameter_servers
 
-        parameter_servers.serve(json.loads(cluster), rest[0], int(rest[1]))
+        own = parameter_servers.Member(json.loads(cluster), rest[0], int(rest[1]))
+        parameter_servers.serve(own)
     else:
         step(json.loads(cluster), rest[0], rest[1], pathlib.Path(rest[2]))
 

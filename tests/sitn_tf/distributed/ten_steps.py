@@ -8,19 +8,23 @@ import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
 from sitn_tf.distributed.replicas import split_rows
-from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam
-from sitn_tf.training import stage1, stage2, train_loop
+from sitn_tf.training import stage1, stage2, steps
 
 STEPS = 10
 ROWS = 11
 
 
-def read_batches(small, stage):
-    """Some whole batches."""
+def read_batches(small, stage, chosen=None):
+    """Some whole batches; of a model that learns from both domains, with source requests."""
     batches = data.read_split(small, stage, schema.TRAIN, ROWS, shuffle_seed=5).repeat()
     whole = batches.filter(lambda batch: tf.shape(batch["user_id"])[0] == ROWS)
-    return list(whole.take(STEPS))
+    read = list(whole.take(STEPS))
+    if stage == schema.STAGE2 and chosen and SCORERS[chosen.model.name].learns_source:
+        asked = read_batches(small, schema.SOURCE_REQUESTS)
+        return list(map(data.with_source_requests, read, asked))
+    return read
 
 
 def settings(**contrast):
@@ -79,8 +83,8 @@ class Trial:
 
     def train(self, batches, sizes=None):
         """The losses of the steps, and the weights after them."""
-        step = train_loop.traced_once(
-            train_loop.make_step(
+        step = steps.traced_once(
+            steps.make_step(
                 self.strategy,
                 self.model.trainable_variables,
                 self.optimizer,

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sitn_tf import data, schema
 from sitn_tf.distributed import replicas
-from sitn_tf.training import train_loop
+from sitn_tf.training import steps
 from tests.click_step import make_click_step
 from tests.sitn_tf.distributed import parameter_server_step
 from tests.sitn_tf.distributed.ports import free_ports
@@ -22,17 +22,17 @@ MODULE = "tests.sitn_tf.distributed.parameter_server_step"
 
 @pytest.fixture
 def cluster():
-    """Addresses of two parameter servers and a worker, which run while the test does."""
-    first, second, worker = (f"localhost:{port}" for port in free_ports(3))
-    cluster = {"ps": [first, second], "worker": [worker]}
+    """Addresses of a chief, and of two parameter servers and a worker that run meanwhile."""
+    first, second, worker, chief = (f"127.0.0.1:{port}" for port in free_ports(4))
+    cluster = {"ps": [first, second], "worker": [worker], "chief": [chief]}
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     servers = [
         subprocess.Popen(
             [sys.executable, "-m", MODULE, "serve", json.dumps(cluster), job, str(task)],
             env=environment,
         )
-        for job, tasks in cluster.items()
-        for task in range(len(tasks))
+        for job in ("ps", "worker")
+        for task in range(len(cluster[job]))
     ]
     yield cluster
     for server in servers:
@@ -65,7 +65,7 @@ def test_a_step_with_sharded_tables_is_that_of_one_process(cluster, tmp_path):
     assert set(report["reads"]) <= {"ResourceGather", "ResourceScatterSub"}
 
     batch = next(iter(data.read_split(small, schema.STAGE2, schema.TRAIN, 32)))
-    step = train_loop.traced_once(make_click_step(strategy, scorer, optimizer))
+    step = steps.traced_once(make_click_step(strategy, scorer, optimizer))
     before = [v.numpy() for v in scorer.trainable_variables]
     loss = float(step(batch)["loss"])
     assert report["loss"] == pytest.approx(loss, rel=1e-5)

@@ -107,9 +107,9 @@ def test_ids_outlive_how_a_table_is_stored(kind):
     digits = digits_of(ids, rows, tf.constant(vectors))
     assert digits.shape == (rows, 13)
     assert not digits[0].numpy().any()
-    table = ItemVectors(np.concatenate([vectors, digits], axis=1), kind, "items")
+    table = ItemVectors([np.concatenate([vectors, digits], axis=1)], rows, kind, "items")
     looked_up = table.lookup(ids)
     np.testing.assert_array_equal(ids_of(looked_up[:, 6:]), ids)
     # Digits cost the other numbers nothing.
-    without = ItemVectors(vectors, kind, "without").lookup(ids)
+    without = ItemVectors([vectors], rows, kind, "without").lookup(ids)
     np.testing.assert_allclose(looked_up[2:, :6], without[2:], rtol=1e-6)

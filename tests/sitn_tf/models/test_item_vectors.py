@@ -153,7 +153,8 @@ def test_stage_2_starts_from_the_projection_of_stage_1(with_vectors, tmp_path, t
 def test_an_export_folds_them_away(with_vectors, tmp_path):
     run_dir = write_small_run(tmp_path, dataset=with_vectors)
     scorer = trained_models.load_scorer(run_dir).scorer
-    for domain, folded in fold(scorer).items():
+    for domain, parts in fold(scorer).items():
+        folded = np.concatenate(list(parts))
         items = scorer.items[domain]
         expected = np.sum([part.numpy() for part in items.fields(_ids(domain))], axis=0)
         np.testing.assert_allclose(folded[1:], expected[1:], atol=1e-6)

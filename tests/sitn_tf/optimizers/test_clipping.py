@@ -5,7 +5,7 @@ import tensorflow as tf
 from sitn_tf.distributed.replicas import cpu_strategy, split_rows
 from sitn_tf.optimizers import clipping
 from sitn_tf.optimizers.row_sparse import RowSparseAdam
-from sitn_tf.training import train_loop
+from sitn_tf.training import steps
 
 
 def test_equal_rows_are_summed():
@@ -48,13 +48,13 @@ def _trained(devices, sizes):
         vectors = tf.gather(table, batch["ids"])
         return {"loss": tf.reduce_sum(tf.square(vectors @ kernel - batch["y"]))}
 
-    step = train_loop.traced_once(
-        train_loop.make_step(strategy, [table, kernel], optimizer, losses, clip_norm=0.5)
+    step = steps.traced_once(
+        steps.make_step(strategy, [table, kernel], optimizer, losses, clip_norm=0.5)
     )
     norms = []
     for ids in ([1, 1, 2, 1, 2], [5, 0, 0, 5, 5]):
         batch = {"ids": tf.constant(ids), "y": tf.reshape(tf.range(5.0), [5, 1])}
-        norms.append(float(step(split_rows(strategy, batch, sizes))[train_loop.GRADIENT_NORM]))
+        norms.append(float(step(split_rows(strategy, batch, sizes))[steps.GRADIENT_NORM]))
     return norms, table.numpy(), kernel.numpy()
 
 

@@ -10,7 +10,7 @@ from sitn_tf.distributed import tables
 from sitn_tf.distributed.replicas import cpu_strategy, separate_replicas, split_rows
 from sitn_tf.optimizers.ftrl import Beside, RowSparseFtrl
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, rate_at
-from sitn_tf.training import train_loop
+from sitn_tf.training import steps
 from sitn_tf.training.stage import Stage
 
 WIDE = ["model.name=wide_deep", "model.request_features=user", "model.user_buckets=20"]
@@ -108,9 +108,7 @@ def _trained(devices):
         logits = tables.read_rows(table, batch["ids"])[:, :, 0] @ kernel
         return {"loss": tf.reduce_sum(tf.nn.softplus(-batch["sign"] * logits)) / 7}
 
-    step = train_loop.traced_once(
-        train_loop.make_step(strategy, [table, kernel], optimizer, losses)
-    )
+    step = steps.traced_once(steps.make_step(strategy, [table, kernel], optimizer, losses))
     rng = np.random.default_rng(0)
     for _ in range(6):
         ids, sign = rng.integers(0, 8, (7, 2)), rng.choice([-1.0, 1.0], (7, 1))

@@ -8,7 +8,7 @@ from sitn_tf import config, data, runs, schema, trained_models
 from sitn_tf.distributed.replicas import cpu_strategy, split_rows
 from sitn_tf.models.registry import make_pretrainer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
-from sitn_tf.training import stage1, stage2, train_loop
+from sitn_tf.training import stage1, stage2, steps
 from tests.small_dataset import MAX_HISTORY, write_small_dataset
 
 SETTINGS = (
@@ -66,7 +66,7 @@ def test_a_step_leaves_the_ids_of_described_items(some_described, two_cpus, opti
         model = _pretrainer(some_described)
         rule = optimizer(learning_rate=0.1, row_decay=0.1)
         rule.build(model.trained_variables())
-    step = train_loop.make_step(strategy, model.trained_variables(), rule, model.loss)
+    step = steps.make_step(strategy, model.trained_variables(), rule, model.loss)
     batch = next(iter(data.read_split(some_described, schema.STAGE1, schema.TRAIN, 16)))
     source, target = (model.items[domain] for domain in schema.DOMAINS)
     # Source items without a vector are in the second replica's rows alone, target items nowhere.
