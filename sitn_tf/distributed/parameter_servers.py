@@ -12,6 +12,7 @@ each to a worker (`Workers`), and judges and saves the model. With one worker st
 other as in one process; several train side by side, each on the weights that it finds.
 """
 
+import logging
 import os
 import pathlib
 import re
@@ -138,6 +139,7 @@ def make_strategy(
             "the chief trains; the others run sitn_tf.distributed.parameter_servers.serve",
         )
     _report_failures_at_once()
+    tf.get_logger().addFilter(_first_lines)
     _await_all(own)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(own.cluster), task_type=CHIEF, task_id=0, rpc_layer="grpc"
@@ -248,6 +250,12 @@ def lost_server(own: Member, error: tf.errors.OpError) -> InputError | None:
 def _report_failures_at_once() -> None:
     # Without it gRPC waits for a process that has ended to come back.
     os.environ.setdefault("GRPC_FAIL_FAST", "use_caller")
+
+
+def _first_lines(record: logging.LogRecord) -> bool:
+    """Cuts what TensorFlow logs of a process that ended, hundreds of lines, to one each time."""
+    record.msg, record.args = record.getMessage().partition("\n")[0], ()
+    return True
 
 
 def _await_all(own: Member) -> None:

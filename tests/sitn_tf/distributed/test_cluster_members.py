@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import socket
 import threading
 
@@ -81,6 +82,13 @@ def test_a_worker_that_ended_is_told_from_other_errors(monkeypatch):
     config(monkeypatch, {"worker": ["a:1", "b:1"]}, "worker", 1)
     assert "another worker has ended (Collective ops is aborted by" in str(lost_worker(gone))
     assert lost_worker(tf.errors.InvalidArgumentError(None, None, "indices[3] = 9")) is None
+
+
+def test_what_tensorflow_logs_of_an_end_is_a_line():
+    said = "Worker %s failed with %r:%s", ("task:1", ValueError(), "gone\n2 root errors\n")
+    record = logging.LogRecord("tensorflow", logging.ERROR, "", 0, *said, None)
+    assert parameter_servers._first_lines(record)
+    assert record.getMessage() == "Worker task:1 failed with ValueError():gone"
 
 
 def test_a_chief_is_awaited_first_and_then_its_end(monkeypatch):
