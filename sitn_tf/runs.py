@@ -13,7 +13,7 @@ vocabularies/  items/  checksums.json   stage 2: copied, so that an export needs
 predictions-<split>.npz                 stage 2: where its evaluation keeps them
 """
 
-import contextlib
+import atexit
 import csv
 import dataclasses
 import errno
@@ -24,7 +24,7 @@ import pathlib
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import sitn_tf
@@ -153,20 +153,20 @@ def check_there(run_dir: pathlib.Path) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(run_dir / RUN_FILE))
 
 
-@contextlib.contextmanager
-def shadow(run_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+def shadow(run_dir: pathlib.Path) -> pathlib.Path:
     """A directory of this process's own, with what the run directory has by now.
 
     Of several workers only the first writes the run directory; the others do the same in
     shadows of it, removed when they end. It is copied before the first worker can change it:
     that one waits for all to make their variables.
     """
-    with tempfile.TemporaryDirectory(prefix="sitn_tf_worker_") as own:
-        copied = pathlib.Path(own) / run_dir.name
-        for directory, copy in ((run_dir, copied), (race_of(run_dir), race_of(copied))):
-            if directory.is_dir():
-                shutil.copytree(directory, copy)
-        yield copied
+    own = tempfile.TemporaryDirectory(prefix="sitn_tf_worker_")
+    atexit.register(own.cleanup)
+    copied = pathlib.Path(own.name) / run_dir.name
+    for directory, copy in ((run_dir, copied), (race_of(run_dir), race_of(copied))):
+        if directory.is_dir():
+            shutil.copytree(directory, copy)
+    return copied
 
 
 def race_of(run_dir: pathlib.Path) -> pathlib.Path:

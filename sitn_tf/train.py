@@ -8,17 +8,13 @@ continues an interrupted run, to the weights of an uninterrupted one. SIGTERM an
 checkpoint after the current step and exit with status 75. `--set section.field=value` changes a
 field of sitn_tf/config.py.
 
-TF_CONFIG with several under "worker" trains on all of them, each given this command; when one ends,
-the others wait until it is started again, and all go on from the last checkpoint. With
+TF_CONFIG with several under "worker" trains on all of them, each given this command. With
 "chief", "ps" and "worker" tables lie on the parameter servers, sharded by rows: the chief trains,
 the others, given the same command, serve it until it ends.
 """
 
-import contextlib
 import dataclasses
-import os
 import pathlib
-import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -90,7 +86,6 @@ def main(_: list[str]) -> int | None:
         print(dry_run.describe(settings, stage, pathlib.Path(data_dir), init))
         return None
     from sitn_tf.distributed import parameter_servers
-    from sitn_tf.distributed.replicas import WorkerLostError
 
     own = parameter_servers.member()
     if own is not None and own.job != parameter_servers.CHIEF:
@@ -111,14 +106,6 @@ def main(_: list[str]) -> int | None:
     except signals.StoppedError:
         print(f"stopped; {run_dir} is saved: give the same command again to continue")
         return signals.STOPPED_STATUS
-    except WorkerLostError as lost:
-        if loop.overwrite:
-            raise InputError(
-                str(lost), "give the command again to all, without --overwrite"
-            ) from lost
-        print(f"{lost}: waiting for all, to go on from the last checkpoint", flush=True)
-        # Collective operations that failed once fail for good: only a new process can go on.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if finished:
         said = f"{run_dir} is finished already (--overwrite trains it again)"
     else:
@@ -152,7 +139,6 @@ def train(
       InputError: a data set, a stage 1 or a run in `run_dir` that does not fit; another process
         trains there; a parameter server ended, or this process is no chief of theirs.
       StoppedError: SIGTERM or SIGINT came; the run is saved.
-      WorkerLostError: another worker of TF_CONFIG ended; this process can't go on with the others.
     """
     import tensorflow as tf
 
@@ -164,7 +150,7 @@ def train(
         strategy = devices.make_strategy(replicas)
         return _train_on(strategy, stage, settings, data_dir, run_dir, init, loop)
     except tf.errors.OpError as error:
-        lost = parameter_servers.lost_server(own, error) if own else devices.lost_worker(error)
+        lost = parameter_servers.lost_server(own, error) if own else None
         if lost is None:
             raise
         raise lost from error
@@ -190,10 +176,9 @@ def _train_on(
         run_dir = run_dir.absolute()
         check_shared(run_dir.parent)
     tf_keras.utils.set_random_seed(settings.seed)
-    with contextlib.ExitStack() as stack:
-        if not is_chief(strategy):
-            run_dir = stack.enter_context(runs.shadow(run_dir))
-        stack.enter_context(locks.held(locks.beside(run_dir), str(run_dir)))
+    if not is_chief(strategy):
+        run_dir = runs.shadow(run_dir)
+    with locks.held(locks.beside(run_dir), str(run_dir)):
         return _train(stage, settings, data_dir, run_dir, init, strategy, loop)
 
 

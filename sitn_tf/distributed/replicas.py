@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from sitn_tf.distributed import parameter_servers
-from sitn_tf.errors import InputError, first_line
+from sitn_tf.errors import InputError
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
@@ -37,7 +37,8 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
         if replicas:
             raise InputError(f"replicas={replicas}: with TF_CONFIG each worker is one")
         return parameter_servers.make_strategy(own)
-    if _several_workers():
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+    if cluster.as_dict().get("worker", [])[1:]:
         if replicas:
             raise InputError(f"replicas={replicas}: with TF_CONFIG each worker uses all it has")
         return _worker_strategy()
@@ -55,11 +56,6 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
     return cpu_strategy([device.name for device in devices])
 
 
-def _several_workers() -> bool:
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
-    return len(cluster.as_dict().get("worker", [])) > 1
-
-
 def _worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
     # Rings of TensorFlow's own: unlike NCCL they take CPUs too, and shapes that change from
     # step to step.
@@ -68,18 +64,6 @@ def _worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
     return tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(implementation=chosen)
     )
-
-
-class WorkerLostError(Exception):
-    """Another worker has ended while all trained together."""
-
-
-def lost_worker(error: tf.errors.OpError) -> WorkerLostError | None:
-    """What to say of an error that comes from another worker's end; None of other errors."""
-    lost = tf.errors.UnavailableError | tf.errors.AbortedError | tf.errors.CancelledError
-    if not _several_workers() or not isinstance(error, lost):
-        return None
-    return WorkerLostError(f"another worker has ended ({first_line(error)})")
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -7,12 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from sitn_tf import schema
 from sitn_tf.distributed.replicas import cpu_strategy
 from tests.sitn_tf.distributed.ports import free_ports
-from tests.sitn_tf.distributed.processes import Cluster
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
 from tests.small_dataset import write_small_dataset
 
@@ -134,49 +132,3 @@ def test_a_race_in_two_processes_ends_as_in_one(tmp_path):
     for name, start in one["starts"].items():
         assert two["starts"][name]["auc"] == pytest.approx(start["auc"], abs=1e-4)
     assert not (tmp_path / "two" / "stage2.race").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [2, 0])
-def test_one_of_four_that_is_killed_and_started_again_changes_no_bit(tmp_path, killed):
-    """The others wait for it; 0 is the one that writes the run directory."""
-    small = write_small_dataset(tmp_path / "small")
-
-    def command(workdir):
-        return [
-            "sitn_tf.train",
-            "--stage=2",
-            "--init=none",
-            f"--data_dir={small}",
-            f"--workdir={tmp_path / workdir}",
-            "--preset=tiny",
-            "--set=stage2.batch_size=8",
-            "--set=stage2.epochs=12",
-            "--set=stage2.patience=12",
-            "--checkpoint_steps=5",
-        ]
-
-    with Cluster(tmp_path / "said_whole", worker=4) as cluster:
-        cluster.start_all(*command("whole"))
-        assert set(cluster.wait().values()) == {0}, cluster.said("worker")
-    with Cluster(tmp_path / "said_killed", worker=4) as cluster:
-        cluster.start_all(*command("killed"))
-        cluster.wait_for(r"epoch +2  auc", "worker")
-        cluster.started["worker", killed].kill()
-        cluster.started["worker", killed].wait()
-        cluster.start("worker", killed, *command("killed"))
-        assert set(cluster.wait().values()) == {0}, cluster.said("worker")
-        for task in {0, 1, 2, 3} - {killed}:
-            assert "another worker has ended" in cluster.said("worker", task)
-        assert "continuing" in cluster.said("worker")
-    whole, continued = (_end_of(tmp_path / name / "stage2") for name in ("whole", "killed"))
-    assert whole == continued
-
-
-def _end_of(run_dir):
-    """History without times, and the bytes of each weight and slot at the end."""
-    history = json.loads((run_dir / "history.json").read_text())
-    last = tf.train.latest_checkpoint(str(run_dir / "checkpoints" / "last"))
-    names = [name for name, _ in tf.train.list_variables(last) if not name.startswith("progress")]
-    state = {name: np.asarray(tf.train.load_variable(last, name)).tobytes() for name in names}
-    return [{k: v for k, v in entry.items() if k != "seconds"} for entry in history], state
