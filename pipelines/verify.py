@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import flags
+from google.protobuf import json_format
 
 from pipelines import facts, manifest_entries
 from pipelines.logs import user_hashes
@@ -41,7 +42,9 @@ flags.DEFINE_bool("logs", True, "also read the logs again and compare", flag_val
 flags.DEFINE_string(
     "hash_user_ids", "", "the key's file, where the build had one", flag_values=FLAGS
 )
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+_DAMAGE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, json_format.ParseError,
+)  # fmt: skip
 """What reading a file that is missing or damaged raises."""
 _ROUNDED = 1e-2
 """How far from 1 the length of a vector of float16 numbers may be."""

@@ -9,7 +9,7 @@ import tf_keras
 from sitn_tf import config, runs, schema, train, trained_models
 from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
-from sitn_tf.training import race, stage1, stage2, train_loop
+from sitn_tf.training import race, stage1, stage2, steps, train_loop
 from tests import commands
 from tests.sitn_tf.training.resuming import assert_same_outcome
 from tests.sitn_tf.training.test_resume import _kill_at, _Killed
@@ -154,11 +154,11 @@ def test_a_race_of_another_command_is_refused(small, offered, tmp_path, monkeypa
 # What to die of in each life of a race: a step of the first start, what follows the second's
 # result, the rename, what follows it, a step of the winner on its way to the end.
 DEATHS = [
-    (train_loop, "split_rows", 3),
+    (steps, "split_rows", 3),
     (race.gc, "collect", 2),
     (race.pathlib.Path, "rename", 1),
     (race.shutil, "rmtree", 1),
-    (train_loop, "split_rows", 2),
+    (steps, "split_rows", 2),
 ]
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import checkpoints, config, runs, schema
-from sitn_tf.training import signals, stage1, stage2, train_loop
+from sitn_tf.training import signals, stage1, stage2, steps, train_loop
 from tests.sitn_tf.training.resuming import assert_same_outcome
 
 SETTINGS = (
@@ -93,14 +93,14 @@ def _tear_the_index(written, number):
 # between checkpoint and history, between the last checkpoint and the metrics.
 DEATHS = {
     schema.STAGE1: [
-        (train_loop, "split_rows", 4),
+        (steps, "split_rows", 4),
         (checkpoints.Checkpoints, "mark", 3, _tear_the_index),
         (train_loop.runs, "write_history", 2),
         (train_loop.whole_files, "write_json", 2),
     ],
     schema.STAGE2: [
         (checkpoints.Checkpoints, "mark", 1),
-        (train_loop, "split_rows", 7),
+        (steps, "split_rows", 7),
         (train_loop._Fit, "_save", 2),
         (checkpoints.Checkpoints, "mark", 4),
         (train_loop, "restore_best", 1),
@@ -127,7 +127,7 @@ def test_every_other_model_goes_on_within_an_epoch(name, small, tmp_path, monkey
         config.tiny(), [f"model.name={name}", *SETTINGS, *OPTIONS.get(name, [])]
     )
     whole, left = tmp_path / "whole", tmp_path / "left"
-    original, calls = train_loop.split_rows, itertools.count(1)
+    original, calls = steps.split_rows, itertools.count(1)
 
     def copying(*arguments):
         # After a checkpoint at the tenth step, the second of the second epoch.
@@ -135,7 +135,7 @@ def test_every_other_model_goes_on_within_an_epoch(name, small, tmp_path, monkey
             shutil.copytree(whole, left)
         return original(*arguments)
 
-    monkeypatch.setattr(train_loop, "split_rows", copying)
+    monkeypatch.setattr(steps, "split_rows", copying)
     loop = train_loop.Loop(checkpoint_steps=5)
     _train(schema.STAGE2, chosen, small, whole, loop)
     assert not (left / runs.METRICS_FILE).exists()
@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_is_passed_over(small, settings, whole, tmp_path, c
     loop = train_loop.Loop(checkpoint_steps=1)
     run_dir = tmp_path / "stage2"
     with pytest.MonkeyPatch.context() as patch:
-        _kill_at(patch, train_loop, "split_rows", 6)
+        _kill_at(patch, steps, "split_rows", 6)
         with pytest.raises(_Killed):
             _train("stage2", settings, small, run_dir, loop)
     [before, newest] = sorted((run_dir / runs.LAST).glob("*.data-*"))
