@@ -42,8 +42,8 @@ def build_dataset(
       job: what to make of which logs.
       options: Beam's; by default, and for DirectRunner, its local runner runs the job.
       overwrite: replace what is at `job.output`.
-      user_key: hashes user ids; it goes to the workers, with the job's request, which Dataflow keeps
-        under `temp_location`, and into no other file.
+      user_key: hashes user ids; it goes to the workers with the job's request (which
+        Dataflow keeps under `temp_location`) and into no other file.
 
     Raises:
       InputError: anything that the user can mend; nothing is left behind then.
