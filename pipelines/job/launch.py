@@ -35,11 +35,11 @@ def check_paths(job: Job, runner: str) -> None:
     """
     if runner != "DataflowRunner":
         return
-    given = {"output": job.output, "extends": job.extends}
+    given = {"output": job.output, "extends": job.extends, "title_model": job.title_model}
     for name, paths in (("logs", job.logs), ("items", job.items)):
         given |= {f"{name}.{domain}": path for domain, path in paths.items()}
-    for option, path in given.items():
-        if path and files.is_local(path):
+    for option, paths in given.items():
+        for path in filter(files.is_local, filter(None, map(str.strip, paths.split(",")))):
             raise InputError(
                 f"{option}={path} is on this machine, where no worker of {runner} can reach it",
                 "copy it to a bucket and give its gs:// name",

@@ -1,7 +1,7 @@
 """Raw user ids to keyed hashes that stand for them: HMAC-SHA256 (RFC 2104).
 
 Who has the key can tell whose hash it is by trying all ids; without it nobody can. The
-key is in no file that a job leaves.
+key is in no file of a data set; of a job on Dataflow it is in the request under `temp_location`.
 """
 
 import dataclasses

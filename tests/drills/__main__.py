@@ -3,7 +3,7 @@
     python -m tests.drills [--short] [--only=kills,damage] [--folder=FOLDER]
 
 The status is 1 where something was lost; below the table it is named, each with the command that
-repeats it. The whole takes up to an hour, --short a minute.
+repeats it. The whole takes an hour or more, --short a minute.
 """
 
 import importlib
@@ -60,12 +60,21 @@ def run(names: Sequence[str], folder: pathlib.Path, short: bool) -> Iterator[Out
     Beside these folders they share one, `line`.
     """
     for name in names:
-        own = folder / name
-        own.mkdir(parents=True)
-        for outcome in importlib.import_module(DRILLS[name]).outcomes(own, short):
+        for outcome in _carried_out(name, folder / name, short):
             told = outcome.skipped or f"{outcome.survived} of {outcome.tried} survived"
             print(f"{name}: {outcome.fault}: {told}", flush=True)
             yield outcome
+
+
+def _carried_out(name: str, own: pathlib.Path, short: bool) -> Iterator[Outcome]:
+    """A drill's outcomes; that it fails itself is one, so that it does not end the others."""
+    if own.exists():
+        raise InputError(f"folder={own.parent} has {name} of an earlier run", "give an empty one")
+    own.mkdir(parents=True)
+    try:
+        yield from importlib.import_module(DRILLS[name]).outcomes(own, short)
+    except Exception as error:
+        yield Outcome(f"{name}: the drill itself", 1, (f"{type(error).__name__}: {error}",))
 
 
 def report(found: Sequence[Outcome], seconds: float) -> str:

@@ -132,7 +132,7 @@ def damage_each(
       every: of files and damages only each so manieth pair.
     """
     whole = folder.parent / "line"
-    line.make(whole, last="build" if steps == JUDGES[:1] else line.STEPS[-1].name)
+    line.make(whole, last="build" if tuple(steps) == JUDGES[:1] else line.STEPS[-1].name)
     for step in steps:
         lost = []
         undisturbed, read = _undisturbed(step, whole, folder / "undisturbed")
@@ -168,6 +168,8 @@ def _undisturbed(
     if ended.status not in (0, 1):
         raise RuntimeError(f"{step.name}: {ended.err}")
     read = [origin for path, origin in given.items() if line.was_read(path)]
+    if not read:  # a file system without times of access
+        read = [origin for path, origin in given.items() if path.exists()]
     kinds = {_KIND.sub("*", str(path.relative_to(whole))): path for path in read}
     result = step.result(own)
     shutil.rmtree(own)

@@ -64,21 +64,29 @@ def kill_each(
         for number in range(tries):
             moment = moments.uniform(0, seconds[step.name])
             own = folder / f"{step.name}-{number}"
-            what = kill(step, whole, own, moment)
+            while (what := kill(step, whole, own, moment)) is None:
+                moment /= 2
             if what:
                 lost.append(f"killed after {moment:.2f} s, {what} ({again}, try {number + 1})")
             shutil.rmtree(own, ignore_errors=True)
         yield Outcome(f"kill -9: {step.name}", tries, tuple(lost))
 
 
-def kill(step: Step, whole: pathlib.Path, own: pathlib.Path, moment: float) -> str:
-    """Kills a command so many seconds after its start; what was lost, empty if nothing was."""
+def kill(step: Step, whole: pathlib.Path, own: pathlib.Path, moment: float) -> str | None:
+    """Kills a command so many seconds after its start.
+
+    Returns:
+      What was lost, empty if nothing was; None if the command had ended by then.
+    """
     undisturbed = line.result_of(step, whole)
     step.prepare(whole, own)
     command = step.command(whole, own)
     program = programs.Program(command, whole)
-    if not program.wait(moment):
-        program.kill()
+    if program.wait(moment):
+        program.end()
+        shutil.rmtree(own, ignore_errors=True)
+        return None
+    program.kill()
     program.end()
     left = step.result(own)
     if left is not None and not line.same(left, undisturbed):

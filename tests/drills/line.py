@@ -217,7 +217,7 @@ def forget_access(path: pathlib.Path) -> None:
 
 
 def was_read(path: pathlib.Path) -> bool:
-    """Whether somebody has since; where the file system keeps no such times, always."""
+    """Whether somebody has since; where the file system keeps no such times, never."""
     return path.exists() and path.stat().st_atime_ns > 0
 
 

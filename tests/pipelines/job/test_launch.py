@@ -91,6 +91,8 @@ def test_files_that_no_worker_of_dataflow_reaches():
         ("output=out", dataclasses.replace(of_bucket, output="out")),
         ("logs.source=s", dataclasses.replace(of_bucket, logs={"source": "s", "target": "gs://b"})),
         ("items.source=i", dataclasses.replace(of_bucket, items={"source": "i"})),
+        ("items.source=i", dataclasses.replace(of_bucket, items={"source": "gs://b/1, i"})),
+        ("title_model=m", dataclasses.replace(of_bucket, title_model="m")),
     ):
         with pytest.raises(InputError, match=f"^{option} is on this machine.*gs:// name"):
             launch.check_paths(job, "DataflowRunner")
