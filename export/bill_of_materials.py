@@ -48,7 +48,8 @@ def required(root: str) -> dict[str, importlib.metadata.Distribution]:
         found[_name(distribution)] = distribution
         for requirement in _requirements(distribution, extra):
             left += [(requirement.name, extra) for extra in ("", *requirement.extras)]
-    return found or {_name(every): every for every in importlib.metadata.distributions()}
+    every = importlib.metadata.distributions()
+    return found or {_name(one): one for one in every if one.metadata["Name"]}
 
 
 def document(packages: Mapping[str, importlib.metadata.Distribution]) -> dict[str, Any]:

@@ -207,8 +207,13 @@ def score_records(
     try:
         with beam.Pipeline(options=options) as pipeline:
             build(pipeline, version, source, output, batch)
+    except InputError:
+        raise
     except (ValueError, RuntimeError) as error:
-        raise _of_damage(files) or error from error
+        damage = None if cli.of_storage(error) else _of_damage(files)
+        if damage is None:
+            raise
+        raise damage from error
     finally:
         remove_unfinished(output)
 

@@ -214,7 +214,9 @@ def nearest_items(
             f"{folder} holds no vectors, {INFO_FILE} is missing",
             "write them with run_dir=RUN/stage1 and output=VECTORS",
         )
-    checksums.check(folder)
+    # Not the users' vectors, of which one row each is read.
+    target = f"items.{schema.TARGET}"
+    checksums.check(folder, [f"{target}.npy", f"{target}.parquet", "users.parquet", INFO_FILE])
     users = pq.read_table(folder / "users.parquet", columns=["user_id"]).column(0).to_pylist()
     if user not in users:
         raise InputError(f"user={user} is not in {folder / 'users.parquet'}", f"such as {users[0]}")

@@ -21,6 +21,9 @@ from sitn_tf.errors import InputError, first_line
 UNREADABLE = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
 """What TensorFlow raises of a checkpoint with missing, cut or altered bytes."""
 
+_ENDED = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+"""Of a parameter server that ended: nothing is wrong with the files."""
+
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
 _PART = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|_temp.*|\.index\.tempstate.*)")
 
@@ -80,6 +83,8 @@ class Checkpoints:
             try:
                 status = self._checkpoint.read(str(path))
                 status.assert_existing_objects_matched().expect_partial()
+            except _ENDED:
+                raise
             except (*UNREADABLE, AssertionError) as error:
                 reasons.append(f"{path} ({first_line(error)})")
                 self._damaged.add(number)
@@ -128,6 +133,8 @@ def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackabl
     try:
         status = tf.train.Checkpoint(model=model).restore(path)
         status.assert_existing_objects_matched().expect_partial()
+    except _ENDED:
+        raise
     except (*UNREADABLE, AssertionError) as error:
         raise InputError(
             f"{path} does not load ({' '.join(str(error).split())[:200]}): it is damaged, or of "

@@ -30,7 +30,7 @@ def check(folder: pathlib.Path, parts: Collection[str] | None = None) -> None:
 
     Args:
       folder: a directory that has checksums, or may have.
-      parts: its folders whose files are checked; None for all.
+      parts: its files, and folders with all in them, that are checked; None for all.
 
     Raises:
       InputError: a file is missing or another, or the checksums can't be read.

@@ -110,7 +110,8 @@ def of_storage(error: Exception) -> str | None:
         return _of_disk(str(name), error.errno or 0, error.strerror or "")
     if not (isinstance(error, OSError | RuntimeError) or _is_of_tensorflow(error)):
         return None
-    if said := _PYTHON_SAYS.search(str(error)):
+    said = _PYTHON_SAYS.search(str(error))
+    if said and (said[2] or int(said[1]) in _STORAGE):
         number, first, second = said.groups()  # the second was to be written
         return _of_disk(second or first, int(number), os.strerror(int(number)))
     if said := _TENSORFLOW_SAYS.search(str(error)):

@@ -78,6 +78,10 @@ def member() -> Member | None:
     cluster = resolver.cluster_spec().as_dict()
     if SERVER not in cluster:
         return None
+    for address in (address for addresses in cluster.values() for address in addresses):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise InputError(f"TF_CONFIG's address {address!r} is not host:port", "such as a:5000")
     counts = ", ".join(f"{len(addresses)} {job}" for job, addresses in cluster.items())
     if not cluster.get(WORKER) or len(cluster.get(CHIEF, ())) != 1:
         raise InputError(
@@ -175,13 +179,16 @@ def check_shared(directory: pathlib.Path) -> None:
     try:
         for task, address in enumerate(own.cluster[SERVER]):
             with tf.device(f"/job:{SERVER}/task:{task}/device:CPU:0"):
-                seen = tf.io.matching_files(str(probe))
-            if not len(seen):
-                raise InputError(
-                    f"{NAMES[SERVER]} {task} ({address}) does not see {directory}, where it is to "
-                    "save its part of checkpoints",
-                    "give a directory of a file system that chief and servers share",
-                )
+                try:
+                    tf.io.read_file(str(probe))
+                    continue
+                except tf.errors.NotFoundError as error:
+                    unseen = error
+            raise InputError(
+                f"{NAMES[SERVER]} {task} ({address}) does not see {directory}, where it is to "
+                "save its part of checkpoints",
+                "give a directory of a file system that chief and servers share",
+            ) from unseen
     finally:
         probe.unlink()
 
@@ -293,7 +300,7 @@ def _await_end(address: str) -> None:
 def _state(address: str) -> Literal["listening", "refused", "silent"]:
     host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), timeout=5.0):
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=5.0):
             return "listening"
     except ConnectionRefusedError:
         return "refused"

@@ -38,7 +38,7 @@ class LearningCurve:
         return {
             name_at(name, share): arm
             if share == 1
-            else dataclasses.replace(arm, settings=(*arm.settings, f"stage2.label_share={share:g}"))
+            else dataclasses.replace(arm, settings=(*arm.settings, f"stage2.label_share={share!r}"))
             for share in self.shares
             for name, arm in self.arms.items()
         }
@@ -59,7 +59,7 @@ class LearningCurve:
 
 
 def name_at(arm: str, share: float) -> str:
-    return arm if share == 1 else f"{arm}.labels_{share:g}"
+    return arm if share == 1 else f"{arm}.labels_{share!r}"
 
 
 def read_shares(texts: Sequence[str]) -> list[float]:

@@ -31,7 +31,7 @@ class Result:
       seconds: of the training steps of all epochs, by stage, and of a RACE; a shared stage 1 counts
         in each run.
       parameters: trainable numbers of the scorer, None without a stage 2.
-      commit: of the code that trained the run, of stage 1 where that is all.
+      commit: of the code that began the run, of stage 1 where that is all.
     """
 
     arm: str

@@ -71,11 +71,12 @@ def user_gains(kept: Kept, arms: Sequence[str], draws: int = DRAWS) -> dict[str,
     }  # fmt: skip
     if not paired:
         return {}
-    number = {run: n for n, run in enumerate(kept.by_run)}
+    chosen = {run: scored for run, scored in kept.by_run.items() if run[0] in {baseline, *paired}}
+    number = {run: n for n, run in enumerate(chosen)}
     first = next(iter(kept.by_run.values()))
     found = judge(
         first.label,
-        [scored.probability for scored in kept.by_run.values()],
+        [scored.probability for scored in chosen.values()],
         first.request,
         first.user[first.request],
         draws,

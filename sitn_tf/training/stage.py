@@ -109,7 +109,9 @@ class Stage:
                 "of the source",
                 "build it again, with python -m pipelines.build_dataset --source_requests",
             )
-        size = self.config.joint.batch_size or max(1, records // self.steps)
+        # Of all labels: with a share of them a step stays as large, and its losses as they are.
+        whole = -(-(self._records(self.name) or 0) // self.settings.batch_size)
+        size = self.config.joint.batch_size or max(1, records // max(1, whole))
         if size > records:
             raise InputError(
                 f"joint.batch_size={size} is above the data set's {records} source requests"

@@ -41,6 +41,7 @@ def test_members(monkeypatch):
         ({"chief": ["a:1"], "ps": ["b:1", "c:1"]}, "ps", 0, "names 1 chief, 2 ps: beside"),
         (CLUSTER, "evaluator", 0, "task is evaluator 0, of a cluster of 1 chief, 2 ps, 1 worker"),
         (CLUSTER, "worker", 1, "task is worker 1, of"),
+        (CLUSTER | {"ps": ["b"]}, "ps", 0, "address 'b' is not host:port: such as a:5000"),
     ],
 )
 def test_a_cluster_that_can_not_train_is_refused(monkeypatch, cluster, job, task, message):
