@@ -85,6 +85,7 @@ def section(
     table = Table("Clusters of both domains", titles, rows)
     note = (
         f"t-SNE of the clusters of both domains, seed {measured[0]['seed']}; those that are "
-        "matched one to one are joined. Numbers are of the most alike pairs that users have chosen first."
+        "matched one to one are joined. Numbers are of the most alike pairs that users have "
+        "chosen first."
     )
     return Section("Fig. 3", answer, [table, *([note, *shown] if shown else [])])
