@@ -38,12 +38,14 @@ def check_paths(job: Job, runner: str) -> None:
     given = {"output": job.output, "extends": job.extends, "title_model": job.title_model}
     for name, paths in (("logs", job.logs), ("items", job.items)):
         given |= {f"{name}.{domain}": path for domain, path in paths.items()}
-    for option, paths in given.items():
-        for path in filter(files.is_local, filter(None, map(str.strip, paths.split(",")))):
-            raise InputError(
-                f"{option}={path} is on this machine, where no worker of {runner} can reach it",
-                "copy it to a bucket and give its gs:// name",
-            )
+    for option, listed in given.items():
+        # A list of logs has commas between them.
+        for path in (part.strip() for part in listed.split(",")):
+            if path and files.is_local(path):
+                raise InputError(
+                    f"{option}={path} is on this machine, where no worker of {runner} can reach it",
+                    "copy it to a bucket and give its gs:// name",
+                )
 
 
 def announce(job: Job, runner: str, to_read: Sequence[Input], carried: Carried) -> None:
