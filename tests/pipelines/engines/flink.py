@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from tests.pipelines import processes
+from tests.ports import free_port
 
 _OPENED = [
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
@@ -42,10 +43,10 @@ class Cluster:
     def __init__(self, jars: list[pathlib.Path], stack: contextlib.ExitStack) -> None:
         self._stack, self._jars = stack, jars
         self.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self.port = processes.free_port()
+        self.port = free_port()
         settings = {
             "jobmanager.rpc.address": "localhost",
-            "jobmanager.rpc.port": processes.free_port(),
+            "jobmanager.rpc.port": free_port(),
             "jobmanager.bind-host": "localhost",
             "rest.address": "localhost",
             "rest.bind-address": "localhost",
@@ -97,7 +98,7 @@ class Cluster:
 
     def serve_jobs(self, jar: pathlib.Path) -> int:
         """Starts Beam's job server for this cluster; its port."""
-        port = processes.free_port()
+        port = free_port()
         command = [
             "java", *_OPENED, "-jar", str(jar), f"--flink-master=http://localhost:{self.port}",
             f"--artifacts-dir={self.folder}/artifacts", f"--job-port={port}",

@@ -2,15 +2,14 @@
 
 import os
 import signal
-import threading
-import time
 from typing import NamedTuple
 
 import pytest
 
 from pipelines import build_dataset
 from tests.pipelines.engines import flink, programs
-from tests.pipelines.engines.conftest import flags
+from tests.pipelines.engines.kills import once_sorted
+from tests.pipelines.runner_logs import flags
 
 pytestmark = pytest.mark.engines
 
@@ -63,8 +62,6 @@ def test_killed_in_the_middle(folder, local, beam_on_flink, pool, tmp_path, what
     ended = []
 
     def kill():
-        while not list(tmp_path.glob("out.tmp-*/work/sorted-*")):
-            time.sleep(0.005)
         if what == "task manager":
             ended.append(beam_on_flink.workers[0].pid)
             beam_on_flink.workers[0].kill()
@@ -73,8 +70,7 @@ def test_killed_in_the_middle(folder, local, beam_on_flink, pool, tmp_path, what
             ended.append(worker)
             os.kill(worker, signal.SIGKILL)
 
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
+    once_sorted(tmp_path, kill)
     manifest = build_dataset.run(flags(folder, tmp_path / "out", *beam_on_flink.flags))
     assert ended
     assert manifest.dataset_hash == local.dataset_hash

@@ -3,8 +3,6 @@
 import os
 import signal
 import subprocess
-import threading
-import time
 from typing import NamedTuple
 
 import pytest
@@ -13,7 +11,9 @@ from pipelines import build_dataset
 from sitn_tf.errors import InputError
 from tests.pipelines import processes
 from tests.pipelines.engines import programs
-from tests.pipelines.engines.conftest import flags
+from tests.pipelines.engines.kills import once_sorted
+from tests.pipelines.runner_logs import flags
+from tests.ports import free_port
 
 pytestmark = pytest.mark.engines
 
@@ -28,7 +28,7 @@ class Prism(NamedTuple):
 @pytest.fixture
 def prism(engine, pool, tmp_path):
     """One of the test's own."""
-    port = processes.free_port()
+    port = free_port()
     command = [engine(programs.prism), f"-job_port={port}", "-serve_http=false"]
     with processes.running(command, tmp_path, tmp_path / "prism.log", {}) as process:
         processes.wait_for(port, process)
@@ -67,14 +67,11 @@ def test_killed_in_the_middle(folder, local, prism, pool, tmp_path, what):
     ended = []
 
     def kill():
-        while not list(tmp_path.glob("out.tmp-*/work/sorted-*")):
-            time.sleep(0.005)
         for process in [prism.process.pid] if what == "prism" else pool.children():
             os.kill(process, signal.SIGKILL)
             ended.append(process)
 
-    thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
+    once_sorted(tmp_path, kill)
     told = "it can't be reached" if what == "prism" else "failed in state FAILED"
     with pytest.raises(InputError, match=told) as error:
         build_dataset.run(flags(folder, tmp_path / "out", *prism.flags, "--shuffle=beam"))

@@ -21,31 +21,16 @@ from pipelines.options import Job
 from pipelines.records import shards, stage_records
 from sitn_tf import locks, schema
 from sitn_tf.errors import InputError
-from tests.pipelines import processes
-from tests.pipelines import two_logs as logs
+from tests.pipelines import processes, runner_logs
+from tests.pipelines.runner_logs import flags
+from tests.ports import free_port
 
 ROOT = pathlib.Path(__file__).parents[3]
-FLAGS = ["--shards=5", "--max_history=6", "--negatives=3", "--block_bytes=3000",
-         "--source_requests", "--items_vector_field=emb", "--vector_dim=3",
-         "--click_times"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("logs")
-    logs.two_logs(path, 600)
-    for domain in schema.DOMAINS:
-        logs.items_with_vectors(path / f"{domain}.items.jsonl", domain[0])
-    return path
-
-
-def flags(folder, output, *more):
-    return [
-        *logs.flags_of(folder),
-        f"--source_items={folder}/source.items.jsonl",
-        f"--target_items={folder}/target.items.jsonl",
-        f"--output={output}", *FLAGS, *more,
-    ]  # fmt: skip
+    return runner_logs.write(tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +127,7 @@ def test_files_are_of_the_size_of_what_is_expected():
 @pytest.fixture
 def portable(tmp_path):
     """Flags of Beam's job server, whose workers are another environment's processes."""
-    home, port = tmp_path / "environment", processes.free_port()
+    home, port = tmp_path / "environment", free_port()
     processes.environment(home, [*processes.packages(), str(ROOT)])
     server = [
         sys.executable, "-m", "apache_beam.runners.portability.local_job_service_main",

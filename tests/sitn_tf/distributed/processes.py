@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from tests.sitn_tf.distributed.ports import free_ports
+from tests.ports import free_ports
 
 
 class Cluster:

@@ -15,8 +15,8 @@ import tensorflow as tf
 from sitn_tf import config
 from sitn_tf.distributed import parameter_servers
 from sitn_tf.training import steps
+from tests.ports import free_ports
 from tests.sitn_tf.distributed import ten_steps
-from tests.sitn_tf.distributed.ports import free_ports
 
 
 def main() -> None:

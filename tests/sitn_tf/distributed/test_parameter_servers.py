@@ -13,8 +13,8 @@ from sitn_tf import data, schema
 from sitn_tf.distributed import replicas
 from sitn_tf.training import steps
 from tests.click_step import make_click_step
+from tests.ports import free_ports
 from tests.sitn_tf.distributed import parameter_server_step
-from tests.sitn_tf.distributed.ports import free_ports
 from tests.small_dataset import SOURCE_ITEMS, TARGET_ITEMS, write_small_dataset
 
 MODULE = "tests.sitn_tf.distributed.parameter_server_step"

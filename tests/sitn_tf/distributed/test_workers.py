@@ -10,7 +10,7 @@ import pytest
 
 from sitn_tf import schema
 from sitn_tf.distributed.replicas import cpu_strategy
-from tests.sitn_tf.distributed.ports import free_ports
+from tests.ports import free_ports
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
 from tests.small_dataset import write_small_dataset
 

@@ -12,3 +12,9 @@ def free_ports(count):
     for each in sockets:
         each.close()
     return ports
+
+
+def free_port():
+    """One that was."""
+    [port] = free_ports(1)
+    return port
