@@ -148,6 +148,10 @@ def train(
     own = parameter_servers.member()
     try:
         strategy = devices.make_strategy(replicas)
+        if own is not None:
+            # Servers have working directories of their own.
+            run_dir = pathlib.Path(run_dir).absolute()
+            parameter_servers.check_shared(own, run_dir.parent)
         return _train_on(strategy, stage, settings, data_dir, run_dir, init, loop)
     except tf.errors.OpError as error:
         lost = parameter_servers.lost_server(own, error) if own else None
@@ -167,14 +171,9 @@ def _train_on(
 ) -> dict[str, float]:
     import tf_keras
 
-    from sitn_tf.distributed.parameter_servers import check_shared, has_servers
     from sitn_tf.distributed.replicas import is_chief
 
     data_dir, run_dir = pathlib.Path(data_dir), pathlib.Path(run_dir)
-    if has_servers(strategy):
-        # Servers have working directories of their own.
-        run_dir = run_dir.absolute()
-        check_shared(run_dir.parent)
     tf_keras.utils.set_random_seed(settings.seed)
     if not is_chief(strategy):
         run_dir = runs.shadow(run_dir)

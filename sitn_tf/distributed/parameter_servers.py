@@ -169,26 +169,22 @@ def has_servers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.ParameterServerStrategy)
 
 
-def check_shared(directory: pathlib.Path) -> None:
+def check_shared(own: Member, directory: pathlib.Path) -> None:
     """Raises InputError unless all servers see a directory of the chief: they write checkpoints."""
     directory.mkdir(parents=True, exist_ok=True)
-    own = member()
-    assert own is not None
     probe = directory / f".seen-{secrets.token_hex(8)}"
     probe.touch()
     try:
-        for task, address in enumerate(own.cluster[SERVER]):
+        for task in range(len(own.cluster[SERVER])):
             with tf.device(f"/job:{SERVER}/task:{task}/device:CPU:0"):
                 try:
                     tf.io.read_file(str(probe))
-                    continue
                 except tf.errors.NotFoundError as error:
-                    unseen = error
-            raise InputError(
-                f"{NAMES[SERVER]} {task} ({address}) does not see {directory}, where it is to "
-                "save its part of checkpoints",
-                "give a directory of a file system that chief and servers share",
-            ) from unseen
+                    raise InputError(
+                        f"{Member(own.cluster, SERVER, task).name} does not see {directory}, where "
+                        "it is to save its part of checkpoints",
+                        "give a directory of a file system that chief and servers share",
+                    ) from error
     finally:
         probe.unlink()
 
