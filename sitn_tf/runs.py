@@ -30,7 +30,7 @@ from typing import Any
 import sitn_tf
 from sitn_tf import checksums, schema, whole_files
 from sitn_tf import config as configs
-from sitn_tf.commit import UNKNOWN
+from sitn_tf.commit import UNKNOWN, commit
 from sitn_tf.errors import InputError, first_line
 from sitn_tf.item_tables import ItemTable, read_item_table, share_features
 
@@ -92,6 +92,13 @@ def versions() -> dict[str, str]:
         "tf_keras": tf_keras.__version__,
         "numpy": np.__version__,
     }
+
+
+def info_of(
+    stage: str, data_dir: str | pathlib.Path, manifest: schema.Manifest, init: str
+) -> RunInfo:
+    """Of a run of this code that begins; the arguments are `RunInfo`'s."""
+    return RunInfo(stage, str(data_dir), manifest.dataset_hash, init, versions(), commit())
 
 
 def read_tables(

@@ -25,7 +25,6 @@ import tensorflow as tf
 import tf_keras
 
 from sitn_tf import runs, schema, whole_files
-from sitn_tf.commit import commit
 from sitn_tf.config import Config, override, sections_of
 from sitn_tf.errors import InputError
 from sitn_tf.training import stage2
@@ -172,9 +171,7 @@ class _Race:
 
     def _prepare(self) -> None:
         manifest = schema.read_manifest(self.data_dir)
-        info = runs.RunInfo(
-            RACE, str(self.data_dir), manifest.dataset_hash, self.init, runs.versions(), commit()
-        )
+        info = runs.info_of(RACE, self.data_dir, manifest, self.init)
         if self.loop.overwrite:
             shutil.rmtree(self.run_dir, ignore_errors=True)
         elif self.run_dir.is_dir() and os.listdir(self.run_dir):

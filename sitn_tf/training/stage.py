@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from sitn_tf import data, label_share, runs, schema, shards, whole_files
-from sitn_tf.commit import commit
 from sitn_tf.config import Config, sections_of
 from sitn_tf.errors import InputError
 from sitn_tf.models.registry import make_pretrainer, make_scorer
@@ -65,8 +64,7 @@ class Stage:
         self.records = self._records(name)
         if name == schema.STAGE2 and config.stage2.label_share < 1:
             self.records = self._labels()
-        size = self.settings.batch_size
-        self.steps = None if self.records is None else -(-self.records // size)
+        self.steps = self._steps(self.records)
         make_model = make_pretrainer if name == schema.STAGE1 else make_scorer
         self.strategy = strategy or tf.distribute.get_strategy()
         with self.strategy.scope():
@@ -110,8 +108,8 @@ class Stage:
                 "build it again, with python -m pipelines.build_dataset --source_requests",
             )
         # Of all labels: with a share of them a step stays as large, and its losses as they are.
-        whole = -(-(self._records(self.name) or 0) // self.settings.batch_size)
-        size = self.config.joint.batch_size or max(1, records // max(1, whole))
+        steps = self._steps(self._records(self.name)) or self.steps
+        size = self.config.joint.batch_size or max(1, records // steps)
         if size > records:
             raise InputError(
                 f"joint.batch_size={size} is above the data set's {records} source requests"
@@ -143,6 +141,10 @@ class Stage:
         lost = shards.of_split(self.skipped, stage, schema.TRAIN)
         return None if records is None else records - lost
 
+    def _steps(self, records: int | None) -> int | None:
+        """Of a pass over so many records."""
+        return None if records is None else -(-records // self.settings.batch_size)
+
     def _labels(self) -> int:
         """How many of stage 2's training requests `stage2.label_share` keeps.
 
@@ -166,14 +168,7 @@ class Stage:
         Args:
           init: see runs.RunInfo.
         """
-        info = runs.RunInfo(
-            self.name,
-            str(self.data_dir),
-            self.manifest.dataset_hash,
-            init,
-            runs.versions(),
-            commit(),
-        )
+        info = runs.info_of(self.name, self.data_dir, self.manifest, init)
         runs.prepare(run_dir, self.config, self.manifest, info, overwrite)
         if self.skipped:
             lost = sum(self.skipped.values())
