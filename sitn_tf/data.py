@@ -85,11 +85,6 @@ def _dense(parsed: Mapping[str, tf.Tensor | tf.RaggedTensor]) -> Batch:
     }
 
 
-def parse_stage2(serialized: tf.Tensor) -> Batch:
-    """`[B]` serialized requests → the features of schema.STAGE2_FEATURES."""
-    return parse(serialized, schema.STAGE2_FEATURES)
-
-
 _SOURCE_PREFIX = f"{schema.SOURCE_REQUESTS}/"
 
 

@@ -78,7 +78,7 @@ def test_served_scores_are_the_trained_model_s(line):
     import tensorflow as tf
 
     serialized = [record.numpy() for record in tf.data.TFRecordDataset(shards)]
-    batch = data.parse_stage2(serialized)
+    batch = data.parse(serialized, schema.STAGE2_FEATURES)
     expected = tf.sigmoid(run.scorer(batch)).numpy()
     with native.Session(line / "servable" / "1") as session:
         answer = session.run("serving_default", {"examples": np.array(serialized, object)})

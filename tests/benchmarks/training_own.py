@@ -21,7 +21,9 @@ def compare_compression(folder: pathlib.Path, requests: int, rounds: int) -> Non
     def read(path: pathlib.Path, compression: str) -> float:
         files = sorted(str(file) for file in (path / schema.STAGE2).iterdir())
         records = tf.data.TFRecordDataset(files, compression)
-        batches = records.batch(256).map(data.parse_stage2).prefetch(2)
+        batches = (
+            records.batch(256).map(lambda raw: data.parse(raw, schema.STAGE2_FEATURES)).prefetch(2)
+        )
         began = time.process_time()
         for _ in batches:
             pass
