@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -236,7 +235,9 @@ def _describe(
         "vocabularies": {
             domain: {
                 "items": len(vocabulary),
-                "sha256": _sha256(run.run_dir / schema.vocabulary_path(domain, schema.ITEM)),
+                "sha256": whole_files.sha256(
+                    run.run_dir / schema.vocabulary_path(domain, schema.ITEM)
+                ),
             }
             for domain, vocabulary in vocabularies.items()
         },
@@ -252,10 +253,6 @@ def _describe(
         },
         "versions": runs.versions(),
     }
-
-
-def _sha256(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _newest_goldens(
@@ -306,7 +303,7 @@ def _check_vocabulary(run: Run, domain: str, path: pathlib.Path, tokens: int) ->
         )
     known = run.manifest.vocabularies.get(schema.vocabulary_name(domain, schema.ITEM), {})
     expected = known.get("sha256")
-    if expected and _sha256(path) != expected:
+    if expected and whole_files.sha256(path) != expected:
         raise InputError(
             f"{path} is not the vocabulary that the run was trained with (its sha256 is not "
             "the manifest's)",

@@ -71,12 +71,7 @@ def verify(
 
     version = resolve(pathlib.Path(version))
     metadata = version_files.read_metadata(version)
-    damage = version_files.flaw(version)
-    if damage is not None:
-        raise InputError(
-            f"{version} is damaged: {damage}",
-            "export it again with python -m export.export_model --force",
-        )
+    version_files.check_whole(version)
     with native.Session(version) as session:
         differences = replay_goldens(session, version)
         has_warmup = (version / warmup.FILE).is_file()

@@ -10,7 +10,6 @@ SERVABLE/.lock                         whoever changes something is at it
 """
 
 import datetime
-import hashlib
 import json
 import pathlib
 import shutil
@@ -178,8 +177,7 @@ def _digests(version_dir: pathlib.Path) -> dict[str, str]:
     for path in version_dir.rglob("*"):
         name = path.relative_to(version_dir).as_posix()
         if path.is_file() and name != CHECKSUMS_FILE:
-            with path.open("rb") as file:
-                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            digests[name] = whole_files.sha256(path)
     return digests
 
 
@@ -213,7 +211,7 @@ def check_whole(version_dir: pathlib.Path) -> None:
     if damage is not None:
         raise InputError(
             f"{version_dir} is damaged: {damage}",
-            "bring the file back, or export it again with python -m export.export_model --force",
+            "export it again with python -m export.export_model --force, or bring the file back",
         )
 
 

@@ -11,7 +11,6 @@ The loops are plain on purpose: they share with the vectorised job the reading o
 the sorting of events by user shard, and nothing of what makes records of them.
 """
 
-import hashlib
 import json
 import pathlib
 import tempfile
@@ -33,7 +32,7 @@ from pipelines.records import shards, vocabulary
 from pipelines.verification import log_agreement
 from pipelines.verification.findings import Findings
 from pipelines.verification.record_rules import Record, RecordChecks, parse_record, read_tfrecords
-from sitn_tf import cli, quiet, schema
+from sitn_tf import cli, quiet, schema, whole_files
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
@@ -230,7 +229,7 @@ class Verifier:
                    lambda: f"of {len(text)} bytes of checksums")  # fmt: skip
         for name, expected in checksums.items():
             path = self.root / name
-            actual = _sha256(path) if path.is_file() else "missing"
+            actual = whole_files.sha256(path) if path.is_file() else "missing"
             self.check("file has its checksum", actual == expected, f"{name}: {actual[:12]}")
         on_disk = {
             str(path.relative_to(self.root))
@@ -297,11 +296,6 @@ class Verifier:
                 known = splits[split].shard_lengths if split in splits else []
                 self.check("tfds knows the records", known == lengths and sum(known) == count,
                            f"{stage}/{split}: {known}")  # fmt: skip
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place_in(name: str) -> Callable[[int], str]:

@@ -3,7 +3,6 @@
 A data set has one, a stage-2 run its data set's for what it has copied, and vectors have one.
 """
 
-import hashlib
 import json
 import pathlib
 from collections.abc import Collection
@@ -16,13 +15,8 @@ _REMEDY = "bring the file back, or have the directory made again"
 
 def write(folder: pathlib.Path) -> None:
     """Writes the checksums of the files of a folder, without folders in it."""
-    found = {p.name: _sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}
+    found = {p.name: whole_files.sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}
     whole_files.write_json(folder / schema.CHECKSUMS_FILE, found)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check(folder: pathlib.Path, parts: Collection[str] | None = None) -> None:
@@ -48,5 +42,5 @@ def check(folder: pathlib.Path, parts: Collection[str] | None = None) -> None:
         path = folder / name
         if not path.is_file():
             raise InputError(f"{path} is missing", _REMEDY)
-        if _sha256(path) != digest:
+        if whole_files.sha256(path) != digest:
             raise InputError(f"{path} is damaged (its SHA-256 is not that of {told.name})", _REMEDY)

@@ -1,6 +1,7 @@
 """Files and directories that are whole or absent, whenever the process dies."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -70,3 +71,9 @@ def directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
             unfinished.rename(path)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sha256(path: pathlib.Path) -> str:
+    """Of a file's content, in hexadecimal digits; read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
