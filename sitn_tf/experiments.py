@@ -15,9 +15,9 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, locks, markdown, schema, whole_files
+from sitn_tf import cli, locks, markdown, schema
 from sitn_tf.errors import InputError
-from sitn_tf.page import Section, page
+from sitn_tf.page import Section
 from sitn_tf.studies import figure3, search
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.learning_curve import LearningCurve, read_shares
@@ -100,13 +100,12 @@ def _carry_out(study: Study, pictured: bool, curve: LearningCurve | None) -> Non
     if searched:
         more.append(search.section(searched))
     command = cli.command(FLAGS, "sitn_tf.experiments")
-    title, asked, sections, made_by = of_study(study, results, command, more, curve)
+    content = of_study(study, results, command, more, curve)
+    title, asked, sections, _ = content
     shown = len(curve.shares) + 1 if curve else 1
     print(markdown.document(title, asked, sections[: shown + 1 + len(more)]))
     if results:
-        files = [study.results_file.with_suffix(suffix) for suffix in (".md", ".html")]
-        for file, written in zip(files, (markdown.document, page), strict=True):
-            whole_files.write_text(file, written(title, asked, sections, made_by))
+        files = markdown.write_both(content, study.results_file.with_suffix(""))
         print(f"wrote {study.results_file}, {files[0].name} and {files[1].name}")
     if failed:
         raise InputError("; ".join(failed))

@@ -4,17 +4,18 @@
 
 RUN/stage1/interests/
   clusters.json    each granularity's pairs of clusters with their nearest items
-  clusters.md      the same for people
-  clusters.png     t-SNE of the clusters of both domains, a panel a granularity (Fig. 3)
+  clusters.html    the same for people, with a map of both domains' clusters by t-SNE (Fig. 3)
+  clusters.md      the page without its maps
 
 With --user the command prints that user's top-k interests instead (Eq. 6).
 """
 
+import dataclasses
 import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, extras, quiet
+from sitn_tf import cli, extras, markdown, quiet, whole_files
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("run_dir", None, "A finished stage-1 run directory.", flag_values=FLAGS)
@@ -36,7 +37,7 @@ def main(_: list[str]) -> None:
     quiet.import_tensorflow()
     extras.check("sitn_tf.interests", "interests", "matplotlib", "sklearn")
     from sitn_tf import trained_models
-    from sitn_tf.evaluation import interest_clusters
+    from sitn_tf.evaluation import cluster_sections, interest_clusters
 
     run = trained_models.load_pretrainer(run_dir, _DATA_DIR.value)
     interests = interest_clusters.find_interests(run, _USERS.value, _ITEMS.value)
@@ -44,7 +45,11 @@ def main(_: list[str]) -> None:
         print(interest_clusters.tell(run, interests, _USER.value))
         return
     folder = run_dir / FOLDER
-    interest_clusters.write(interests, folder)
+    folder.mkdir(exist_ok=True)
+    described = [dataclasses.asdict(space) for space in interests.granularities]
+    whole_files.write_json(folder / "clusters.json", described)
+    command = cli.shell("sitn_tf.interests", f"--run_dir={run_dir}")
+    markdown.write_both(cluster_sections.content(run, interests, command), folder / "clusters")
     users = interests.users.ids
     for space in interests.granularities:
         print(
@@ -54,7 +59,7 @@ def main(_: list[str]) -> None:
             f"{space.clusters_apart:.2f}. {interest_clusters.near(space.proximity)}"
         )
     print(
-        f"wrote {folder}/clusters.md, clusters.json and clusters.png\n"
+        f"wrote {folder}/clusters.html, clusters.md and clusters.json\n"
         f"next: {cli.shell('sitn_tf.interests', f'--run_dir={run_dir}', '--user=ID')}"
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from sitn_tf import cli, evaluate, markdown, quiet, runs, schema, whole_files
+from sitn_tf import cli, evaluate, markdown, quiet, runs, schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import (
     kept_predictions,
@@ -25,7 +25,7 @@ from sitn_tf.evaluation import (
     transfer_sections,
 )
 from sitn_tf.evaluation.kept_predictions import Predictions
-from sitn_tf.page import Content, Section, page
+from sitn_tf.page import Content, Section
 
 FLAGS = flags.FlagValues()
 _RUN_DIRS = flags.DEFINE_multi_string(
@@ -67,7 +67,7 @@ def main(_: list[str]) -> None:
         compared = compare(run_dirs, where, _SPLIT.value)
         over_rivals = among_runs(compared)
     content = content_of(compared, output, over_rivals, _STUDY_DIR.value)
-    files = write(content, output)
+    files = markdown.write_both(content, output)
     if _BRIEF.value:
         for section in content[2]:
             print(f"{section.title}: {section.answer}")
@@ -185,15 +185,6 @@ def content_of(
         transfer_sections.sections(compared, [over_rivals] if over_rivals else []),
         transfer_sections.made_by(compared, command),
     )
-
-
-def write(content: Content, output: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Writes `<output>.md` and `<output>.html`, and returns their paths."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    files = output.with_name(f"{output.name}.md"), output.with_name(f"{output.name}.html")
-    whole_files.write_text(files[0], markdown.document(*content))
-    whole_files.write_text(files[1], page(*content))
-    return files
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ nearest to it.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sitn_tf import figures, schema, whole_files
+from sitn_tf import schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation.collapse import Clusters, apart, clusters_of, first_choice, unit_rows
 from sitn_tf.evaluation.instances import Users, item_instances, read_users
@@ -90,15 +89,6 @@ def find_interests(run: PretrainedRun, users: int, items: int) -> Interests:
     titles = {d: shown_names(t)[schema.FIRST_ID :] for d, t in run.tables.items()}
     described = [describe(space, alone, titles, items) for space in spaces]
     return Interests(among, spaces, described)
-
-
-def write(interests: Interests, folder: pathlib.Path) -> None:
-    """Writes clusters.json, clusters.md and clusters.png."""
-    folder.mkdir(exist_ok=True)
-    described = [dataclasses.asdict(space) for space in interests.granularities]
-    whole_files.write_json(folder / "clusters.json", described)
-    whole_files.write_text(folder / "clusters.md", markdown(interests.granularities))
-    draw(interests.spaces, interests.granularities, folder / "clusters.png")
 
 
 def tell(run: PretrainedRun, interests: Interests, user: str) -> str:
@@ -205,38 +195,12 @@ def describe(
     )
 
 
-def markdown(granularities: Sequence[Granularity]) -> str:
-    """All pairs as Markdown tables."""
-    parts = ["# Interest clusters, matched across domains\n"]
-    for space in granularities:
-        parts.append(
-            f"\n## K = {space.clusters}\n\n{space.same_pair:.1%} of the users have their first "
-            f"choices of both domains in one pair; {space.same_pair_chance:.1%} would by chance. "
-            f"The domains' mean instances are {space.apart:.2f} times their spread apart, the "
-            f"clusters' means {space.clusters_apart:.2f}. {near(space.proximity)}.\n"
-        )
-        parts.append("| source | target | cosine | users | source items | target items |")
-        parts.append("|---|---|---|---|---|---|")
-        for pair in space.pairs:
-            listed = [" · ".join(map(_cell, pair.items[d])) for d in schema.DOMAINS]
-            users = " / ".join(str(pair.users[d]) for d in schema.DOMAINS)
-            parts.append(
-                f"| {pair.source} | {pair.target} | {pair.cosine:.2f} | {users} | {listed[0]} | "
-                f"{listed[1]} |"
-            )
-    return "\n".join(parts) + "\n"
-
-
 def near(found: Proximity) -> str:
     """A proximity as a sentence without its end."""
     return (
         f"A cluster lies {found.distance:.3f} from the nearest of the other domain, "
         f"{found.ratio:.2f} times what it would with the domains shuffled (p = {found.p:.3f})"
     )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "/").replace("\n", " ")
 
 
 def places(space: Clusters) -> np.ndarray:
@@ -246,35 +210,6 @@ def places(space: Clusters) -> np.ndarray:
     both = unit_rows(np.concatenate([space.new[domain] for domain in schema.DOMAINS]))
     perplexity = min(30.0, (len(both) - 1) / 3)
     return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(both))
-
-
-def draw(
-    spaces: Sequence[Clusters], granularities: Sequence[Granularity], path: pathlib.Path
-) -> None:
-    """Writes Fig. 3: t-SNE of both domains' clusters, matched ones joined by a line."""
-    columns = min(len(spaces), 2)
-    rows = -(-len(spaces) // columns)
-    with figures.figure(360 * columns, 330 * rows) as figure:
-        axes = figure.subplots(rows, columns, squeeze=False).flat
-        for axis in axes[len(spaces) :]:
-            axis.remove()
-        for axis, space, described in zip(axes, spaces, granularities, strict=False):
-            size = described.clusters
-            points = places(space)
-            for pair in described.pairs:
-                ends = points[[pair.source, size + pair.target]]
-                axis.plot(*ends.T, color=figures.INK, alpha=0.2, linewidth=0.8, zorder=1)
-            for number, domain in enumerate(schema.DOMAINS):
-                part = points[number * size : (number + 1) * size]
-                axis.scatter(*part.T, s=14, color=figures.SERIES[number], label=domain, zorder=2)
-            axis.set_title(
-                f"K = {size}; {described.same_pair:.0%} of users within a pair,\n"
-                f"nearest {described.proximity.ratio:.2f} times shuffled"
-            )
-            axis.set_xticks([])
-            axis.set_yticks([])
-        axes[0].legend(loc="best")
-        figure.savefig(path, dpi=130)
 
 
 def top_interests(instance: np.ndarray, clusters: np.ndarray, k: int) -> list[tuple[int, float]]:

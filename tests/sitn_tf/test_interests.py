@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sitn_tf import interests, schema, train
-from sitn_tf.evaluation import cluster_pictures, interest_clusters
+from sitn_tf.evaluation import cluster_pictures, cluster_sections, interest_clusters
 from sitn_tf.evaluation.collapse import Clusters
 from tests.commands import run_main
 
@@ -53,9 +53,17 @@ def test_clusters_are_described_by_their_nearest_items():
             schema.TARGET: [f"target {pair.target}"],
         }
         assert pair.users[schema.SOURCE] == pair.users[schema.TARGET]
-    text = interest_clusters.markdown([described])
-    assert text.count("\n| ") == 6
-    assert "100.0% of the users" in text
+    table = cluster_sections.pairs(described)
+    first = described.pairs[0]
+    assert len(table.rows) == 5
+    assert table.rows[0] == [
+        f"{first.source} – {first.target}",
+        "1.00",
+        f"{first.users[schema.SOURCE]} / {first.users[schema.TARGET]}",
+        f"source {first.source}",
+        f"target {first.target}",
+    ]
+    assert cluster_sections.answer(described).startswith("100.0% of the users")
 
 
 def test_numbered_pairs_are_in_the_picture_and_in_the_table():
@@ -110,7 +118,11 @@ def test_the_command_writes_and_tells(run_dir, capsys):
     assert [len(space["pairs"]) for space in described] == [4, 8]
     titles = described[0]["pairs"][0]["items"]["source"]
     assert all(title.startswith("title of s") for title in titles)
-    assert (run_dir / "interests" / "clusters.png").read_bytes()[:4] == b"\x89PNG"
+    page = (run_dir / "interests" / "clusters.html").read_text()
+    assert page.count("<svg") == 2
+    written = (run_dir / "interests" / "clusters.md").read_text()
+    assert written.count("of the users have their first choices of both domains in one pair") == 2
+    assert f"python -m sitn_tf.interests --run_dir={run_dir}" in written
     said = capsys.readouterr().out
     assert "wrote" in said
     assert "times the spread apart" in said
