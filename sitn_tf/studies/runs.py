@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
+from sitn_tf.evaluation import kept_predictions
 from sitn_tf.studies import readings, workers
 from sitn_tf.studies.arms import AS_IT_IS, Arm
 from sitn_tf.studies.tables import RACE, Result
@@ -162,7 +163,16 @@ class Run:
                 f"{self.stage2} holds another run (there, here: {'; '.join(changed)})",
                 "give a study of other settings another workdir",
             )
-        return self.study.split in _metrics(self.stage2)
+        return self.is_scored()
+
+    def is_scored(self) -> bool:
+        """Whether its metrics are there, and its predictions where the study keeps them.
+
+        Training scores the validation split itself, and keeps no predictions.
+        """
+        split = self.study.split
+        kept = kept_predictions.path(self.stage2, split).is_file()
+        return split in _metrics(self.stage2) and (kept or not self.study.keep_predictions)
 
     def result(self) -> Result:
         """Of the finished run."""
@@ -301,13 +311,11 @@ def _train_and_score(run: Run) -> None:
             _forget_graphs()
     if study.stage == "1":
         return
-    keep = study.keep_predictions
-    trained = not runs.is_finished(run.stage2)
-    if trained:
+    if not runs.is_finished(run.stage2):
         train.train(schema.STAGE2, run.config, study.data_dir, run.stage2, init)
         _forget_graphs()
-    # Training scores the validation split itself, and keeps no predictions.
-    if (trained and keep) or study.split not in _metrics(run.stage2):
+    if not run.is_scored():
+        keep = study.keep_predictions
         evaluate.evaluate_run(run.stage2, split=study.split, keep_predictions=keep)
 
 

@@ -1,5 +1,8 @@
 import json
 
+import pytest
+
+from sitn_tf.evaluation import kept_predictions
 from sitn_tf.studies import readings, runs, workers
 from sitn_tf.studies.arms import Arm
 from sitn_tf.studies.tables import Result
@@ -51,3 +54,19 @@ def test_each_scoring_of_the_test_split_is_recorded(small, tmp_path, monkeypatch
     scored.remove(("b", 0))
     assert read() == [{"a": [0, 1], "b": [0, 1]}, {"b": [0]}]
     assert read(seeds=3)[2:] == [{"a": [2], "b": [2]}]
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_run_killed_between_training_and_keeping_its_predictions_is_scored(
+    small, tmp_path, split
+):
+    """Training itself writes the validation metrics."""
+    arms = {"a": Arm(pretrain=False)}
+    study = runs.Study(str(small), tmp_path, arms, seeds=1, split=split)
+    run = study.runs()[0]
+    run.stage2.mkdir(parents=True)
+    assert not run.is_scored()
+    (run.stage2 / "metrics.json").write_text(json.dumps({split: {"auc": 0.5}}))
+    assert not run.is_scored()
+    kept_predictions.path(run.stage2, split).touch()
+    assert run.is_scored()
