@@ -88,12 +88,7 @@ class Config:
     def used(self, *but: str) -> dict[str, Any]:
         """What the model uses, by section, without the sections `but`."""
         used = {"seed", *sections_of(self.model.name)} - {*but}
-        told = {name: value for name, value in dataclasses.asdict(self).items() if name in used}
-        for section, field in UNTOLD_DEFAULTS:
-            default = getattr(_SECTION_TYPES[section](), field)
-            if told.get(section, {}).get(field) == default:
-                del told[section][field]
-        return told
+        return {name: value for name, value in dataclasses.asdict(self).items() if name in used}
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
@@ -105,10 +100,6 @@ class Config:
         """The same of what the JSON holds."""
         return _from_dict(cls, values)
 
-
-UNTOLD_DEFAULTS = (("stage2", "label_share"),)
-"""Sections and fields that are told only where they are not as by default: studies know what they
-have trained by what is told of it, and know it still when such a field comes."""
 
 ALL_MODELS = ("model", "items", "contrast", "stage1", "stage2")
 """Sections that go with every model: what all have, and the stages, so that one command line of

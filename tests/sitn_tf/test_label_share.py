@@ -84,10 +84,7 @@ def test_a_share_that_keeps_nothing_and_a_lost_record_are_refused(whole, records
             config.override(config.tiny(), [f"stage2.label_share={share}"])
 
 
-def test_a_share_is_told_where_it_is_not_all():
-    """A study of all labels keeps the identity that it had before there were shares."""
-    assert "label_share" not in config.Config().used()["stage2"]
+def test_shares_start_from_one_stage_1_and_are_told_of_a_run():
     few = config.override(config.default(), ["stage2.label_share=0.02"])
     assert few.used()["stage2"]["label_share"] == 0.02
-    assert config.Config.from_json(few.to_json()) == few
     assert config.for_stage1(few) == config.for_stage1(config.default())
