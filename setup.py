@@ -23,7 +23,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.12",
     packages=setuptools.find_packages(include=["sitn_tf*", "pipelines*", "export*"]),
-    package_data={"export": ["*.c", "serving/*"], "sitn_tf": ["page.html"]},
+    package_data={"export": ["*.c", "serving/*"], "sitn_tf": ["pages/page.html"]},
     install_requires=[
         "absl-py>=2.1,<3",
         "apache-beam==2.77.*",

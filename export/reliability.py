@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from sitn_tf.evaluation.metrics import CalibrationCurve
-from sitn_tf.pictures import Bins, calibration
+from sitn_tf.pages.pictures import Bins, calibration
 
 
 def svg(curves: Mapping[str, CalibrationCurve], title: str) -> str:

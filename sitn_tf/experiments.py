@@ -15,9 +15,10 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, locks, markdown, schema
+from sitn_tf import cli, locks, schema
 from sitn_tf.errors import InputError
-from sitn_tf.page import Section
+from sitn_tf.pages import documents, markdown
+from sitn_tf.pages.page import Section
 from sitn_tf.studies import figure3, search
 from sitn_tf.studies.catalogue import read_study
 from sitn_tf.studies.learning_curve import LearningCurve, read_shares
@@ -105,7 +106,7 @@ def _carry_out(study: Study, pictured: bool, curve: LearningCurve | None) -> Non
     shown = len(curve.shares) + 1 if curve else 1
     print(markdown.document(title, asked, sections[: shown + 1 + len(more)]))
     if results:
-        files = markdown.write_both(content, study.results_file.with_suffix(""))
+        files = documents.write(content, study.results_file.with_suffix(""))
         print(f"wrote {study.results_file}, {files[0].name} and {files[1].name}")
     if failed:
         raise InputError("; ".join(failed))

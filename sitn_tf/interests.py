@@ -15,7 +15,8 @@ import pathlib
 
 from absl import flags
 
-from sitn_tf import cli, extras, markdown, quiet, whole_files
+from sitn_tf import cli, extras, quiet, whole_files
+from sitn_tf.pages import documents
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("run_dir", None, "A finished stage-1 run directory.", flag_values=FLAGS)
@@ -49,7 +50,7 @@ def main(_: list[str]) -> None:
     described = [dataclasses.asdict(space) for space in interests.granularities]
     whole_files.write_json(folder / "clusters.json", described)
     command = cli.shell("sitn_tf.interests", f"--run_dir={run_dir}")
-    markdown.write_both(cluster_sections.content(run, interests, command), folder / "clusters")
+    documents.write(cluster_sections.content(run, interests, command), folder / "clusters")
     users = interests.users.ids
     for space in interests.granularities:
         print(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from sitn_tf import cli, evaluate, markdown, quiet, runs, schema
+from sitn_tf import cli, evaluate, quiet, runs, schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import (
     kept_predictions,
@@ -25,7 +25,8 @@ from sitn_tf.evaluation import (
     transfer_sections,
 )
 from sitn_tf.evaluation.kept_predictions import Predictions
-from sitn_tf.page import Content, Section
+from sitn_tf.pages import documents
+from sitn_tf.pages.page import Content, Section
 
 FLAGS = flags.FlagValues()
 _RUN_DIRS = flags.DEFINE_multi_string(
@@ -67,7 +68,7 @@ def main(_: list[str]) -> None:
         compared = compare(run_dirs, where, _SPLIT.value)
         over_rivals = among_runs(compared)
     content = content_of(compared, output, over_rivals, _STUDY_DIR.value)
-    files = markdown.write_both(content, output)
+    files = documents.write(content, output)
     if _BRIEF.value:
         for section in content[2]:
             print(f"{section.title}: {section.answer}")

@@ -4,9 +4,9 @@ import datetime
 import math
 from collections.abc import Callable, Sequence
 
-from sitn_tf import figures
-from sitn_tf.figures import Picture
-from sitn_tf.pictures import HEIGHT, WIDTH, logarithmic, short
+from sitn_tf.pages import figures
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.pictures import HEIGHT, WIDTH, logarithmic, short
 
 _MOST_BARS = 120
 

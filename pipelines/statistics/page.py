@@ -5,10 +5,11 @@ from collections import Counter
 
 from pipelines.statistics.charts import bars, day_name, parts, shares
 from pipelines.statistics.feature_statistics import DAY, FeatureStatistics, Statistics
-from sitn_tf import figures, schema
-from sitn_tf.figures import Picture
-from sitn_tf.page import Section, Table, page
-from sitn_tf.pictures import Line, curves
+from sitn_tf import schema
+from sitn_tf.pages import figures
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.page import Section, Table, page
+from sitn_tf.pages.pictures import Line, curves
 
 _COLOURS = dict(zip(schema.DOMAINS, figures.SERIES, strict=False))
 _RECORDS_HEAD = ["stage and split", "records", "of (UTC)"]

@@ -6,7 +6,7 @@ import numpy as np
 
 from sitn_tf.evaluation import metrics
 from sitn_tf.evaluation.kept_predictions import Predictions
-from sitn_tf.pictures import Bins
+from sitn_tf.pages.pictures import Bins
 
 
 def pooled(name: str, trainings: Sequence[Predictions]) -> tuple[Bins, float]:

@@ -6,11 +6,12 @@ a cluster is can be read without pointing at it, on paper too.
 
 import numpy as np
 
-from sitn_tf import pictures, schema
+from sitn_tf import schema
 from sitn_tf.evaluation.collapse import Clusters
 from sitn_tf.evaluation.interest_clusters import Granularity, Pair, places
-from sitn_tf.figures import Picture
-from sitn_tf.page import Table
+from sitn_tf.pages import pictures
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.page import Table
 
 NAMED = 5
 """Pairs with a number."""

@@ -3,7 +3,7 @@
 from sitn_tf import schema
 from sitn_tf.evaluation import cluster_pictures, interest_clusters
 from sitn_tf.evaluation.interest_clusters import Granularity, Interests
-from sitn_tf.page import Content, MadeBy, Section, Table
+from sitn_tf.pages.page import Content, MadeBy, Section, Table
 from sitn_tf.trained_models import PretrainedRun
 
 

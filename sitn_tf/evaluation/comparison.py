@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sitn_tf.pictures import signed
+from sitn_tf.pages.pictures import signed
 
 DRAWS = 2000
 SEED = 0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sitn_tf.evaluation.rivals import Trained, rivals
 from sitn_tf.evaluation.transfer import Transfer
-from sitn_tf.page import Section, Table
+from sitn_tf.pages.page import Section, Table
 from sitn_tf.schema import VALIDATION
 
 TITLE = "Over its rivals"

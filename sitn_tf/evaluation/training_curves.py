@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sitn_tf.pictures import Line
+from sitn_tf.pages.pictures import Line
 
 Entry = Mapping[str, Any]
 """What a run's history says of an epoch."""

@@ -19,9 +19,9 @@ from sitn_tf.evaluation.transfer import (
     harms,
     judged_slices,
 )
-from sitn_tf.figures import Picture
-from sitn_tf.page import Alarm, MadeBy, Section, Table
-from sitn_tf.pictures import Interval, Line, calibration, curves, intervals, signed
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.page import Alarm, MadeBy, Section, Table
+from sitn_tf.pages.pictures import Interval, Line, calibration, curves, intervals, signed
 
 
 def title(transfer: Transfer) -> str:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sitn_tf.evaluation import calibration_curves, training_curves
-from sitn_tf.page import Section
-from sitn_tf.pictures import Bins, Line, calibration, curves
+from sitn_tf.pages.page import Section
+from sitn_tf.pages.pictures import Bins, Line, calibration, curves
 from sitn_tf.studies.user_gains import Kept
 
 ARMS = 5

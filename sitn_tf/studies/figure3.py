@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sitn_tf import extras, quiet, runs, whole_files
-from sitn_tf.figures import Picture
-from sitn_tf.page import Section, Table
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies.runs import Study
 
 NAME = "figure3"

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sitn_tf.errors import InputError
-from sitn_tf.page import Section, Table
-from sitn_tf.pictures import Line, curves, signed
+from sitn_tf.pages.page import Section, Table
+from sitn_tf.pages.pictures import Line, curves, signed
 from sitn_tf.studies.arms import Arm
 from sitn_tf.studies.significance import interval
 from sitn_tf.studies.tables import Result, comparisons

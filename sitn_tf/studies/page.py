@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from sitn_tf import runs, schema
-from sitn_tf.figures import Picture
-from sitn_tf.page import Alarm, Content, MadeBy, Section, Table
-from sitn_tf.pictures import Interval, intervals, signed
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.page import Alarm, Content, MadeBy, Section, Table
+from sitn_tf.pages.pictures import Interval, intervals, signed
 from sitn_tf.studies import arm_curves, learning_curve, readings, user_gains
 from sitn_tf.studies.arm_curves import Histories
 from sitn_tf.studies.learning_curve import LearningCurve, name_at

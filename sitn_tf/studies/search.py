@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 from sitn_tf import extras, runs, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.page import Section, Table
+from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies import workers
 from sitn_tf.studies.runs import Run, Study, carry_out, last_words, minutes_left, short_hash
 from sitn_tf.studies.search_spaces import Range, Space, defaults, space_of

@@ -11,8 +11,8 @@ from sitn_tf import schema
 from sitn_tf.commit import UNKNOWN
 from sitn_tf.evaluation import metrics, retrieval
 from sitn_tf.evaluation.comparison import Gain, holm
-from sitn_tf.page import Table
-from sitn_tf.pictures import signed
+from sitn_tf.pages.page import Table
+from sitn_tf.pages.pictures import signed
 from sitn_tf.studies.significance import interval, paired_t_test
 
 RACE = "race"

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from sitn_tf import cli, markdown
+from sitn_tf import cli
 from sitn_tf.errors import InputError
-from sitn_tf.page import Section, Table
+from sitn_tf.pages import markdown
+from sitn_tf.pages.page import Section, Table
 from tests.drills.outcome import Outcome
 
 FLAGS = flags.FlagValues()

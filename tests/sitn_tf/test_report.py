@@ -126,7 +126,7 @@ def test_a_report_is_not_the_first_to_read_the_test_split(study_dir, tmp_path):
 
 
 def test_a_brief_report_prints_the_answers(run_dirs, capsys, monkeypatch):
-    monkeypatch.setattr(report.markdown, "write_both", lambda _, output: (output, output))
+    monkeypatch.setattr(report.documents, "write", lambda _, output: (output, output))
     commands.run_main(report, *_flags(run_dirs[:2]), "--brief")
     printed = capsys.readouterr().out
     assert "Where it hurts: No slice is hurt" in printed

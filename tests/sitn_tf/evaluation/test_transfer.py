@@ -9,7 +9,7 @@ from sitn_tf import config, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import slices, transfer, transfer_sections
 from sitn_tf.evaluation.comparison import Gain
-from sitn_tf.page import Alarm, Table
+from sitn_tf.pages.page import Alarm, Table
 from tests.sitn_tf import compared_runs
 
 LENGTHS = compared_runs.scored(0.0, 0).target_length

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from sitn_tf import page, schema
+from sitn_tf import schema
 from sitn_tf.evaluation import cluster_pictures, interest_clusters
 from sitn_tf.evaluation.collapse import Clusters
-from sitn_tf.page import MadeBy
+from sitn_tf.pages import page
+from sitn_tf.pages.page import MadeBy
 from sitn_tf.studies import arm_curves, figure3, learning_curve, user_gains
 from sitn_tf.studies.arms import SCRATCH, Arm
 from sitn_tf.studies.learning_curve import LearningCurve

@@ -1,4 +1,4 @@
-from sitn_tf.figures import Picture
+from sitn_tf.pages.figures import Picture
 from sitn_tf.studies import figure3
 
 

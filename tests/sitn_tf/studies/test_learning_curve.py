@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sitn_tf import markdown
 from sitn_tf.errors import InputError
+from sitn_tf.pages import markdown
 from sitn_tf.studies import learning_curve
 from sitn_tf.studies.arms import SCRATCH, Arm
 from sitn_tf.studies.learning_curve import LearningCurve

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sitn_tf.evaluation.comparison import Gain
-from sitn_tf.page import Alarm, MadeBy, page
+from sitn_tf.pages.page import Alarm, MadeBy, page
 from sitn_tf.studies import arm_curves
 from sitn_tf.studies.page import _not_kept, _result, answer, content
 from sitn_tf.studies.tables import Result, UserGain, comparisons

@@ -1,6 +1,6 @@
-from sitn_tf import markdown
-from sitn_tf.figures import Picture
-from sitn_tf.page import Alarm, Code, MadeBy, Section, Table
+from sitn_tf.pages import markdown
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.page import Alarm, Code, MadeBy, Section, Table
 
 
 def test_a_page_as_markdown_golden():

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sitn_tf.figures import Picture
+from sitn_tf.pages.figures import Picture
 
 _LONGEST_NAME = 32
 

@@ -9,8 +9,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from sitn_tf import page, pictures
-from sitn_tf.page import Alarm, Code, MadeBy, Section, Table
+from sitn_tf.pages import page, pictures
+from sitn_tf.pages.page import Alarm, Code, MadeBy, Section, Table
 
 BAD = '<script>alert("1 & 2")</script>'
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

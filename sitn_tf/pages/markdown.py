@@ -1,11 +1,9 @@
-"""The sections of a page (`page.py`) → the same as Markdown, of pictures captions; and both."""
+"""The sections of a page (`page.py`) → the same as Markdown, of pictures only the captions."""
 
-import pathlib
 from collections.abc import Sequence
 
-from sitn_tf import page, whole_files
-from sitn_tf.figures import Picture
-from sitn_tf.page import Alarm, Code, Content, MadeBy, Section, Table
+from sitn_tf.pages.figures import Picture
+from sitn_tf.pages.page import Alarm, Code, MadeBy, Section, Table
 
 
 def document(
@@ -24,15 +22,6 @@ def document(
             parts.append(_code(made_by.commands))
         parts.append("\n".join(f"- {name}: {said}" for name, said in made_by.facts.items()))
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def write_both(content: Content, path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-    """Writes `<path>.md` and `<path>.html`, and returns their paths."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = path.with_name(f"{path.name}.md"), path.with_name(f"{path.name}.html")
-    whole_files.write_text(files[0], document(*content))
-    whole_files.write_text(files[1], page.page(*content))
-    return files
 
 
 def _item(item: str | Table | Picture | Code | Alarm) -> str:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from sitn_tf import figures, pictures
+from sitn_tf.pages import figures, pictures
 
 GAINS = [
     pictures.Interval("better", 0.02, 0.01, 0.03, "target history"),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from sitn_tf import figures
-from sitn_tf.figures import Picture
+from sitn_tf.pages import figures
+from sitn_tf.pages.figures import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

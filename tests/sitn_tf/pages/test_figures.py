@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 import matplotlib
 import pytest
 
-from sitn_tf import figures
+from sitn_tf.pages import figures
 
 
 def drawn(alone=False):

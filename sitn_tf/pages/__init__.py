@@ -1,0 +1,1 @@
+"""The shell of every page: sections of texts, tables and pictures → HTML and Markdown."""
