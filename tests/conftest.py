@@ -34,6 +34,24 @@ def _split_before_the_first_op():
     split_cpu(4)
 
 
+@pytest.fixture(name="op_by_op")
+def _op_by_op():
+    """See tests/eagerly.py."""
+    from tests.eagerly import op_by_op
+
+    with op_by_op():
+        yield
+
+
+@pytest.fixture(name="module_op_by_op", scope="module")
+def _module_op_by_op():
+    """The same for a whole file, with what its fixtures make."""
+    from tests.eagerly import op_by_op
+
+    with op_by_op():
+        yield
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """A small data set directory. Not to be changed: copy it."""
