@@ -16,6 +16,28 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+LONG = (
+    "test_line.py",
+    "training/test_resume.py",
+    "export/test_contract.py",
+    "distributed/test_replicas.py",
+    "pipelines/test_build_dataset.py",
+    "drills/test_drills.py",
+    "sitn_tf/test_train.py",
+    "test_readme_program.py",
+    "distributed/test_workers.py",
+)
+"""Files that take long, those that take longest first: at the end they would run alone."""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = item.path.as_posix()
+        return next((i for i, name in enumerate(LONG) if path.endswith(f"/{name}")), len(LONG))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def two_cpus():
     """The names of two logical CPU devices."""
