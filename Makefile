@@ -93,9 +93,10 @@ line: | $(STAMP)
 	$(RUN) export.verify --servable=$(OUT)/servable
 	$(RUN) sitn_tf.report --brief --output=$(OUT)/report $(COMPARED)
 
-# Two processes, a file of tests in one of them: most tests keep one core busy.
+# Two processes, a file of tests in one of them: most tests keep one core busy. Files come in the
+# order of tests/conftest.py, the longest first.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

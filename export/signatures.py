@@ -407,4 +407,4 @@ def _without_logit(function: Any) -> Any:
 
 
 def _concrete(function: Callable[..., Tensors], **specs: tf.TensorSpec) -> Any:
-    return tf.function(function).get_concrete_function(**specs)
+    return tf.function(function, autograph=False).get_concrete_function(**specs)

@@ -68,7 +68,9 @@ def main(_: list[str]) -> None:
     curve = None
     if _LABELS.value:
         if stage == "1":
-            raise InputError("labels are of stage 2, which stage=1 has not")
+            raise InputError(
+                f"labels={','.join(_LABELS.value)} are of stage 2, which stage=1 has not"
+            )
         curve = LearningCurve(arms, read_shares(_LABELS.value))
         arms = curve.every_arm
     if stage == "1":

@@ -16,6 +16,28 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
+LONG = (
+    "test_line.py",
+    "training/test_resume.py",
+    "export/test_contract.py",
+    "distributed/test_replicas.py",
+    "pipelines/test_build_dataset.py",
+    "drills/test_drills.py",
+    "sitn_tf/test_train.py",
+    "test_readme_program.py",
+    "distributed/test_workers.py",
+)
+"""Files that take long, those that take longest first: at the end they would run alone."""
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = item.path.as_posix()
+        return next((i for i, name in enumerate(LONG) if path.endswith(f"/{name}")), len(LONG))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def two_cpus():
     """The names of two logical CPU devices."""
@@ -32,6 +54,24 @@ def _split_before_the_first_op():
     from sitn_tf.distributed.replicas import split_cpu
 
     split_cpu(4)
+
+
+@pytest.fixture(name="op_by_op")
+def _op_by_op():
+    """See tests/eagerly.py."""
+    from tests.eagerly import op_by_op
+
+    with op_by_op():
+        yield
+
+
+@pytest.fixture(name="module_op_by_op", scope="module")
+def _module_op_by_op():
+    """The same for a whole file, with what its fixtures make."""
+    from tests.eagerly import op_by_op
+
+    with op_by_op():
+        yield
 
 
 @pytest.fixture(scope="session")

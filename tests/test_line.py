@@ -19,7 +19,7 @@ SETTINGS = (
     "--set=stage2.batch_size=32",
     "--set=stage2.epochs=8",
     "--set=stage2.min_steps=0",
-    "--set=stage2.race_steps=50",
+    "--set=stage2.race_steps=0",
 )
 
 

@@ -21,7 +21,7 @@ def scoring_graph(scorer: Scorer) -> Callable[[Batch], tf.Tensor]:
         feature.name: tf.TensorSpec([None] * (1 + feature.ragged), TF_DTYPES[feature.dtype])
         for feature in scorer.reads
     }
-    return tf.function(scorer.__call__, input_signature=[specs])
+    return tf.function(scorer.__call__, input_signature=[specs], autograph=False)
 
 
 def predict(

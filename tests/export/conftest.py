@@ -7,7 +7,15 @@ import pytest
 from export import native
 from export.exporting import export
 from export.options import ExportOptions
+from tests.eagerly import op_by_op
 from tests.export.small_run import write_small_run
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _op_by_op():
+    """What is exported is traced; what it is held against is the trained model, op by op."""
+    with op_by_op():
+        yield
 
 
 @pytest.fixture(scope="session")

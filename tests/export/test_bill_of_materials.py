@@ -93,6 +93,7 @@ def test_a_version_names_the_packages_of_this_process_and_the_server(servable):
 
 def test_the_same_packages_give_the_same_bytes(servable, tmp_path):
     (tmp_path / "assets.extra").mkdir()
+    bill_of_materials._of_this_process.cache_clear()
     bill_of_materials.write(tmp_path)
     made = (tmp_path / bill_of_materials.FILE).read_bytes()
     assert made == (servable / "1" / bill_of_materials.FILE).read_bytes()

@@ -350,7 +350,7 @@ def of_context(tmp_path_factory):
     """Addresses of a server whose model reads more of a request than its items."""
     folder = tmp_path_factory.mktemp("of_context")
     features = ("model.request_features=hour,user", "model.user_buckets=50")
-    run_dir = write_small_run(folder / "run", *features)
+    run_dir = write_small_run(folder / "run", *features, measured=False)
     made, _ = export(run_dir, folder / "servable", ExportOptions(goldens=8))
     with serve(made) as (_, addresses):
         yield addresses

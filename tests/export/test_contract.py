@@ -26,7 +26,8 @@ IDS = {
 @pytest.mark.parametrize("name", [*SCORERS, widened.NAME])
 def test_a_model_is_exported_as_it_was_trained(tmp_path, monkeypatch, name):
     widened.register(monkeypatch)
-    run_dir = write_small_run(tmp_path, f"model.name={name}", "model.popularity=true")
+    settings = f"model.name={name}", "model.popularity=true"
+    run_dir = write_small_run(tmp_path, *settings, measured=False)
     made, _ = export(run_dir, tmp_path / "servable", ExportOptions(goldens=64))
     trained = trained_models.load_scorer(run_dir).scorer
     context = [feature.name for feature in trained.request_inputs]

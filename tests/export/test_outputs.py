@@ -12,7 +12,8 @@ from tests.export.serving_double import serve
 
 
 def test_ctr_alone_is_served_in_half_the_bytes(run_dir, servable, session, tmp_path):
-    made, metadata = export(run_dir, tmp_path / "servable", ExportOptions(outputs="ctr"))
+    options = ExportOptions(outputs="ctr", goldens=64)
+    made, metadata = export(run_dir, tmp_path / "servable", options)
     asked = [g.request for g in golden.read(servable / "1")][:9]
     inputs = requests.score_inputs(asked)
     expected = session.run(signatures.SCORE, inputs)

@@ -121,20 +121,22 @@ def test_the_export_is_verified(featured, featured_run, capsys):
     "settings",
     [
         ["model.name=din", "model.request_features=user"],
-        ["model.name=clsr", "model.use_source=false", "model.request_features=hour"],
         [
             "model.name=mean_pool",
             "model.use_source=false",
             "model.request_features=weekday,hour",
         ],
+        pytest.param(
+            ["model.name=clsr", "model.use_source=false", "model.request_features=hour"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(["sitn.target_attention=din", *FEATURES], marks=pytest.mark.slow),
     ],
     ids=str,
 )
 def test_every_model_is_served_as_trained(tmp_path, settings):
-    made, _ = export(
-        write_small_run(tmp_path, *settings), tmp_path / "servable", ExportOptions(goldens=64)
-    )
+    run_dir = write_small_run(tmp_path, *settings, measured=False)
+    made, _ = export(run_dir, tmp_path / "servable", ExportOptions(goldens=64))
     with native.Session(made) as opened:
         report = verify.replay_goldens(opened, made)
     assert all(difference.passes for difference in report.values())

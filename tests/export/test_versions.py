@@ -232,8 +232,8 @@ FLAWS = {
 }
 
 
-def test_a_check_finds_what_is_broken_and_prune_removes_it(servable, tmp_path, capsys):
-    folder = shutil.copytree(servable, tmp_path / "servable")
+def test_a_check_finds_what_is_broken_and_prune_removes_it(other_servable, tmp_path, capsys):
+    folder = shutil.copytree(other_servable, tmp_path / "servable")
     for version, how in enumerate(FLAWS, start=2):
         damaged(shutil.copytree(folder / "1", folder / str(version)), how)
     flag = f"--servable={folder}"
@@ -262,8 +262,8 @@ def test_a_highest_number_that_cannot_be_read_is_named(folder):
         version_files.next_version(folder)
 
 
-def test_prune_keeps_the_last_version(servable, tmp_path, capsys):
-    folder = shutil.copytree(servable, tmp_path / "servable")
+def test_prune_keeps_the_last_version(other_servable, tmp_path, capsys):
+    folder = shutil.copytree(other_servable, tmp_path / "servable")
     shutil.copytree(folder / "1", folder / "withdrawn.2")
     assert versions.prune(folder) == ["withdrawn.2"]
     assert {p.name for p in folder.iterdir()} == {"1", version_files.HIGHEST_FILE}
@@ -285,11 +285,12 @@ def test_checksums_are_those_of_sha256sum(servable):
     assert len(listed) == sum(p.is_file() for p in (servable / "1").rglob("*")) - 1
 
 
-def test_a_broken_version_is_the_same_as_no_export(servable, run_dir, tmp_path):
-    folder = shutil.copytree(servable, tmp_path / "servable")
-    assert export(run_dir, folder)[0].name == "1"
+def test_a_broken_version_is_the_same_as_no_export(other_servable, other_run_dir, tmp_path):
+    folder = shutil.copytree(other_servable, tmp_path / "servable")
+    few = ExportOptions(goldens=64)
+    assert export(other_run_dir, folder, few)[0].name == "1"
     damaged(folder / "1", "cut")
-    assert export(run_dir, folder)[0].name == "2"
+    assert export(other_run_dir, folder, few)[0].name == "2"
     assert versions.check(folder) == {1: FLAWS["cut"], 2: None}
 
 

@@ -31,7 +31,7 @@ def hostile(tmp_path):
     lines = [json.dumps(row).encode() for row in rows]
     for place, bad in enumerate(BAD):
         lines.insert(100 * place, bad)
-    lines.insert(50, b'{"user_id": "' + b"x" * (100 << 20) + b'"}')
+    lines.insert(50, b'{"user_id": "' + b"x" * (4 << 20) + b'"}')
     (tmp_path / "source.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     (tmp_path / "target-empty.jsonl").write_bytes(b"")
     logs.write_lines(tmp_path / "target-1.jsonl", logs.clicks(2, 30, 40, 600, "t"))

@@ -158,7 +158,7 @@ def test_shares_of_the_labels_start_from_one_stage_1(small, tmp_path):
     assert "| 1 | 120 |" in text
     assert "## With 40 % of the labels" in text
     assert "not kept" not in text
-    with pytest.raises(InputError, match="--labels are of stage 2, which --stage=1 has not"):
+    with pytest.raises(InputError, match=r"--labels=0\.4 are of stage 2, which --stage=1 has not"):
         run_main(experiments, *flags, "--labels=0.4", "--stage=1")
 
 

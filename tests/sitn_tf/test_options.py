@@ -17,6 +17,8 @@ from sitn_tf.training import stage1, stage2
 from tests.sitn_tf import reference
 from tests.small_dataset import MAX_HISTORY
 
+pytestmark = pytest.mark.usefixtures("module_op_by_op")
+
 
 @pytest.fixture(scope="module")
 def pretrained(small, tmp_path_factory, two_cpus):

@@ -14,6 +14,8 @@ from sitn_tf.errors import InputError
 from tests import commands
 from tests.small_dataset import write_small_dataset
 
+pytestmark = pytest.mark.usefixtures("module_op_by_op")
+
 SHARDS = 4
 TRAIN = f"{schema.STAGE2}/sitn_stage2-train.tfrecord"
 

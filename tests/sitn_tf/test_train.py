@@ -32,6 +32,8 @@ from tests import commands
 from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import write_small_dataset
 
+pytestmark = pytest.mark.usefixtures("op_by_op")
+
 PARAMETERS_OF_TINY = 2185
 
 
@@ -454,8 +456,9 @@ def test_the_command_line_prints_one_line():
 def test_two_replicas_from_the_command_line(small, tmp_path):
     ended = subprocess.run(
         [
-            *(sys.executable, "-m", "sitn_tf.train", "--stage=1", "--preset=tiny", "--replicas=2"),
-            *("--set=stage1.epochs=1", f"--data_dir={small}", f"--workdir={tmp_path}"),
+            *(sys.executable, "-m", "sitn_tf.train", "--stage=2", "--preset=tiny", "--replicas=2"),
+            *("--set=model.name=fm", "--set=stage2.epochs=1"),
+            *(f"--data_dir={small}", f"--workdir={tmp_path}"),
         ],
         capture_output=True,
         text=True,

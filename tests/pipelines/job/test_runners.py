@@ -52,7 +52,7 @@ def test_direct_runner_is_the_local_one(folder, in_memory):
     [
         pytest.param(1, "files", marks=pytest.mark.slow),
         pytest.param(2, "files", marks=pytest.mark.slow),
-        (2, "beam"),
+        pytest.param(2, "beam", marks=pytest.mark.slow),
         pytest.param(3, "beam", marks=pytest.mark.slow),
     ],
 )
@@ -270,7 +270,7 @@ def dataflow_flags():
 def test_worker_processes_say_nothing_where_nothing_is_wrong(folder, in_memory, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.build_dataset", *flags(folder, tmp_path / "out"),
-         "--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+         "--direct_running_mode=multi_processing", "--direct_num_workers=2", "--shuffle=beam"],
         capture_output=True, text=True, check=False, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ class Trial:
             self.optimizer.build(self.model.trainable_variables)
         self.stage = stage
         self.gradients_of = self.cached if chosen.stage1.micro_batches > 1 else None
-        self._gradients = tf.function(self._run, reduce_retracing=True)
+        self._gradients = tf.function(self._run, reduce_retracing=True, autograph=False)
 
     def losses(self, batch, step):
         if self.stage == schema.STAGE1:

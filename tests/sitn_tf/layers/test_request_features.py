@@ -38,9 +38,9 @@ def make(small, **model):
     return make_scorer(settings, runs.read_tables(small, manifest, settings), manifest.max_history)
 
 
-@pytest.fixture(params=SCORERS)
+@pytest.fixture(scope="module", params=SCORERS)
 def scorer(request, small):
-    """A model of all request features whose rows all differ."""
+    """A model of all request features whose rows all differ. To be left as it was."""
     made = make(small, name=request.param, request_features=ALL)
     for table in made.request_embedding.tables.values():
         table.assign(tf.random.normal(table.shape))

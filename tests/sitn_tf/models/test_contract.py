@@ -13,6 +13,8 @@ from tests.sitn_tf.models import widened
 from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import MAX_HISTORY, write_small_dataset
 
+pytestmark = pytest.mark.usefixtures("module_op_by_op")
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):

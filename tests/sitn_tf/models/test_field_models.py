@@ -161,8 +161,14 @@ def test_the_features_of_items_are_kept_once(small, name):
     assert set(names) - set(of_items) == {"popularity/fit:0"}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        *((name, "adam") for name in NAMES),
+        ("fm", "adagrad"),
+        *(pytest.param(name, "adagrad", marks=pytest.mark.slow) for name in NAMES[1:]),
+    ],
+)
 def test_a_planted_interest_is_learned(small, name, optimizer):
     scorer = make(small, name, "items.side_features=", spread=0.0)
     settings = scorer.config.stage2

@@ -25,6 +25,8 @@ from tests.small_dataset import (
     write_small_dataset,
 )
 
+pytestmark = pytest.mark.usefixtures("module_op_by_op")
+
 SIZES = {schema.SOURCE: SOURCE_ITEMS, schema.TARGET: TARGET_ITEMS}
 
 
@@ -101,8 +103,20 @@ def test_the_gradient_reaches_the_projection_from_both_domains(with_vectors):
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
 
 
-@pytest.mark.parametrize("name", SCORERS)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+IN_BFLOAT16 = ("sitn", "dien", "wide_deep")
+"""In every run of the tests: of one of each kind of model, and all in the slow ones."""
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "float32") for name in SCORERS),
+        *(
+            pytest.param(name, "bfloat16", marks=[] if name in IN_BFLOAT16 else [pytest.mark.slow])
+            for name in SCORERS
+        ),
+    ],
+)
 def test_every_model_scores_and_trains_them(with_vectors, name, precision):
     settings = [f"model.name={name}", f"model.precision={precision}"]
     scorer = made(make_scorer, with_vectors, *settings)

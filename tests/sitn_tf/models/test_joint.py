@@ -53,6 +53,7 @@ def test_padding_changes_no_loss_of_training(small, settings):
         np.testing.assert_allclose(loss, theirs[name], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("op_by_op")
 def test_two_replicas_are_one_though_the_second_has_no_rows(small, two_cpus, settings):
     stages = (schema.STAGE2, schema.SOURCE_REQUESTS)
     batch = data.with_source_requests(*(read_batches(small, stage)[0] for stage in stages))
@@ -85,6 +86,16 @@ def train_on_the_rule(scorer):
     return {schema.TARGET: target, schema.SOURCE: source}
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *([model] for model in MODELS),
+        pytest.param(VARIANTS[-3], marks=pytest.mark.slow),
+        pytest.param(VARIANTS[-2], marks=pytest.mark.slow),
+        VARIANTS[-1],
+    ],
+    ids=" ".join,
+)
 def test_clicks_that_the_source_history_tells_are_learned(small, settings):
     scorer = make(small, *settings)
     for domain, inputs in train_on_the_rule(scorer).items():

@@ -11,6 +11,8 @@ from sitn_tf.models.registry import make_pretrainer, make_scorer
 from sitn_tf.training import stage1, stage2
 from tests.sitn_tf import reference
 
+pytestmark = pytest.mark.usefixtures("module_op_by_op")
+
 SEMI = "model.name=semi"
 
 

@@ -20,6 +20,8 @@ from tests.sitn_tf import reference
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
 from tests.small_dataset import MAX_HISTORY
 
+pytestmark = pytest.mark.usefixtures("module_op_by_op")
+
 GATE = "sitn.source_gate=true"
 TOGETHER = ("items.shared_side_features=true", "encoder.shared=true", GATE)
 
@@ -137,7 +139,7 @@ def test_both_stages_train_them_and_hand_over_once(small, tmp_path, two_cpus):
 
 
 def test_they_are_served_as_they_were_trained(tmp_path):
-    run_dir = write_small_run(tmp_path, *TOGETHER, "sitn.match=inputs")
+    run_dir = write_small_run(tmp_path, *TOGETHER, "sitn.match=inputs", measured=False)
     made, _ = export(run_dir, tmp_path / "servable", ExportOptions(goldens=16))
     scorer = trained_models.load_scorer(run_dir).scorer
     asked = [

@@ -56,6 +56,7 @@ def test_gradients_parts_and_weights_are_named():
     assert first == f"the weights {model.first.kernel.name}, before the step"
 
 
+@pytest.mark.usefixtures("op_by_op")
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind):
     data_dir = write_small_dataset(tmp_path / "data")

@@ -11,6 +11,7 @@ from sitn_tf.distributed.replicas import cpu_strategy
 from sitn_tf.errors import InputError
 from sitn_tf.training import race, stage1, stage2, steps, train_loop
 from tests import commands
+from tests.eagerly import op_by_op
 from tests.sitn_tf.training.resuming import assert_same_outcome
 from tests.sitn_tf.training.test_resume import _kill_at, _Killed
 
@@ -30,7 +31,8 @@ def _settings(*changes):
 @pytest.fixture(scope="module")
 def offered(small, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("offered") / "stage1"
-    stage1.run_stage1(_settings(), small, run_dir, tf.distribute.get_strategy())
+    with op_by_op():
+        stage1.run_stage1(_settings(), small, run_dir, tf.distribute.get_strategy())
     return str(run_dir)
 
 
@@ -190,6 +192,7 @@ def test_the_mean_over_replicas_is_what_each_has(two_cpus):
     assert race._mean_over_workers(cpu_strategy(two_cpus), 0.7) == 0.7
 
 
+@pytest.mark.usefixtures("op_by_op")
 def test_a_stage_1_that_learned_nothing_is_said_aloud(small, tmp_path, monkeypatch, capsys):
     gains = iter([0.3, 0.2])
     original = stage1.held_out

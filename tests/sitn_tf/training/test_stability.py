@@ -1,6 +1,7 @@
 """Finite losses and gradients whatever the batch, temperature and precision."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.small_dataset import (
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 READINGS = (*((0.05, precision) for precision in PRECISIONS), (1.0, "float16"))
-"""Temperature and precision; a graph is made of each."""
+"""Temperature and precision; a model is made of each."""
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +43,18 @@ def _settings(temperature, precision):
 
 @pytest.fixture(scope="module")
 def pretrainers(tables):
-    """Each model once: functions of a batch, traced for any number of rows."""
-    made = {}
+    """Each model once."""
+    return functools.cache(
+        lambda *reading: make_pretrainer(_settings(*reading), tables, MAX_HISTORY)
+    )
 
-    def get(temperature, precision):
-        if (temperature, precision) not in made:
-            model = make_pretrainer(_settings(temperature, precision), tables, MAX_HISTORY)
-            made[temperature, precision] = tf.function(
-                lambda batch: _gradients(model, lambda: model.loss(batch, STEP)["loss"]),
-                reduce_retracing=True,
-            )
-        return made[temperature, precision]
 
-    return get
+@pytest.fixture(scope="module")
+def scorers(tables):
+    """Each model once."""
+    return functools.cache(
+        lambda precision: make_scorer(_settings(0.1, precision), tables, MAX_HISTORY)
+    )
 
 
 STEP = np.int64(7)
@@ -107,15 +107,15 @@ def _assert_finite(loss, gradients):
 @example(rows=1, repeats=1, longest=8, reading=(0.05, "float32"), seed=0)
 def test_stage_1_is_finite(pretrainers, rows, repeats, longest, reading, seed):
     batch = _stage_1_batch(rows, rows // repeats, longest, seed)
-    loss, gradients = pretrainers(*reading)(batch)
-    _assert_finite(loss, gradients)
+    model = pretrainers(*reading)
+    _assert_finite(*_gradients(model, lambda: model.loss(batch, STEP)["loss"]))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("rows", [1, 32, 2048])
 @pytest.mark.parametrize("longest", [0, 1, MAX_HISTORY])
-def test_stage_2_is_finite(tables, precision, rows, longest):
-    scorer = make_scorer(_settings(0.1, precision), tables, MAX_HISTORY)
+def test_stage_2_is_finite(scorers, precision, rows, longest):
+    scorer = scorers(precision)
     rng = np.random.default_rng(rows)
     batch = {
         "source_history": _histories(rng, rows, SOURCE_ITEMS, longest),

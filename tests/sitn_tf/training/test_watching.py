@@ -16,6 +16,8 @@ from sitn_tf.training.tensorboard import EventWriter
 from tests import commands
 from tests.small_dataset import write_small_dataset
 
+pytestmark = pytest.mark.usefixtures("module_op_by_op")
+
 
 @pytest.fixture(scope="module")
 def run_dir(small, tmp_path_factory):
@@ -64,6 +66,7 @@ def test_losses_and_rates_by_step_and_all_by_epoch(run_dir):
         assert validation["epoch/auc", step] == pytest.approx(entry["auc"])
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_them(run_dir):
     program = shutil.which("tensorboard", path=pathlib.Path(sys.executable).parent)
     if program is None:
