@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.statistics import page
-from sitn_tf.figures import Picture
+from sitn_tf.pages.figures import Picture
 
 
 @pytest.fixture(scope="module", autouse=True)
