@@ -154,7 +154,7 @@ def train(
             parameter_servers.check_shared(own, run_dir.parent)
         return _train_on(strategy, stage, settings, data_dir, run_dir, init, loop)
     except tf.errors.OpError as error:
-        lost = parameter_servers.lost_server(own, error) if own else None
+        lost = parameter_servers.lost_server(own, error) if own else devices.lost_worker(error)
         if lost is None:
             raise
         raise lost from error
