@@ -28,7 +28,8 @@ _FOLDER = flags.DEFINE_string(
 )
 
 TRAIN = "tests.sitn_tf.distributed.small_shards"
-SETTINGS = ("--set=stage1.epochs=16", "--set=stage2.epochs=6", "--set=stage2.race_steps=100")
+# A worker that is started again comes back before the chief has ended.
+SETTINGS = ("--set=stage1.epochs=12", "--set=stage2.epochs=6", "--set=stage2.race_steps=0")
 LONGEST = 3600.0
 """Seconds that a stage may take."""
 
@@ -126,10 +127,10 @@ def _lose_worker(folder: pathlib.Path, command: tuple[str, ...], when: str) -> s
 
 
 def _lose_server(folder: pathlib.Path, command: tuple[str, ...]) -> str:
-    """Kills server 1 in the second start of the race; what was wrong with the end."""
+    """Kills server 1 after the first epoch; what was wrong with the end."""
     with _cluster(folder) as cluster:
         cluster.start_all(*command)
-        cluster.wait_for(r"(?s)race: scratch.*epoch +1  auc", seconds=LONGEST)
+        cluster.wait_for(r"epoch +1  auc", seconds=LONGEST)
         cluster.kill("ps", 1)
         statuses = cluster.wait(LONGEST)
         said, address = cluster.said("chief"), cluster.addresses["ps"][1]

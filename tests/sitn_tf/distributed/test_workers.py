@@ -148,7 +148,7 @@ def test_one_of_four_that_is_killed_changes_no_bit(tmp_path, killed):
             f"--data_dir={small}",
             f"--workdir={tmp_path / workdir}",
             "--set=stage2.batch_size=8",
-            "--set=stage2.epochs=6",
+            "--set=stage2.epochs=4",
             "--set=stage2.patience=9",
         ]
 
