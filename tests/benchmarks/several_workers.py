@@ -4,8 +4,8 @@
 
 Trains both stages for each seed twice, in one process and with two parameter servers and some
 workers on loopback, with the same settings, tables cut however small they are, and evaluates each
-stage 2. Given again it goes on where it was: what is trained stays in FOLDER/<seed>-<workers>. A
-batch of `--set` changes both alike. Without a race stage 2 starts from stage 1 at once.
+stage 2. Given again it goes on where it was: what is trained stays in FOLDER/<seed>-<workers>.
+Without a race stage 2 starts from stage 1 at once.
 """
 
 import json
@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from sitn_tf import cli, markdown, runs, schema, whole_files
-from sitn_tf.page import Table
+from sitn_tf.page import Section, Table
 from sitn_tf.studies import significance
 from tests.sitn_tf.distributed.processes import Cluster
 
@@ -117,7 +117,8 @@ def report(found: dict[int, list[dict[str, float]]], seeds: list[int]) -> str:
     ]
     rows.append(("all", *spread, f"{mean:+.4f} ± {half:.4f}"))
     titles = ("seed", "one process", f"{workers} asynchronous workers", "difference")
-    return markdown._table(Table("", titles, rows))
+    table = Table("Test AUC, and the epoch of the best validation AUC", titles, rows)
+    return markdown.document("Several workers", "", [Section("Beside one process", "", [table])])
 
 
 if __name__ == "__main__":
