@@ -126,8 +126,8 @@ def test_a_worker_that_is_killed_is_replaced(small, tmp_path):
         tmp_path / "run",
         2,
         "--init=none",
-        "--set=stage2.epochs=60",
-        "--set=stage2.patience=60",
+        "--set=stage2.epochs=40",
+        "--set=stage2.patience=40",
         "--set=stage2.batch_size=4",
     )
     with Cluster(tmp_path / "said", ps=2, worker=2, chief=1) as cluster:
@@ -143,7 +143,7 @@ def test_a_worker_that_is_killed_is_replaced(small, tmp_path):
         statuses = cluster.wait()
         assert set(statuses.values()) == {0}, cluster.said("chief")
     epochs = history(tmp_path / "run" / "stage2")
-    assert len(epochs) == 60
+    assert len(epochs) == 40
     assert {entry["records"] for entry in epochs} == {120}
     assert {entry["steps"] for entry in epochs} == {30}
     assert epochs[-1]["loss"] < epochs[0]["loss"]
