@@ -123,7 +123,8 @@ def _lose_worker(folder: pathlib.Path, command: tuple[str, ...], when: str) -> s
     if any(statuses.values()):
         return f"statuses {statuses}: {said[-500:]}"
     served = (folder / "worker-1.txt").read_text()
-    return "" if served.count("the chief has ended") == 1 else f"the new worker said {served!r}"
+    ended = re.findall(r"(?m)^the chief has ended", served)
+    return "" if len(ended) == 1 else f"the new worker said {served[-500:]!r}"
 
 
 def _lose_server(folder: pathlib.Path, command: tuple[str, ...]) -> str:
