@@ -8,9 +8,9 @@ continues an interrupted run, to the weights of an uninterrupted one. SIGTERM an
 checkpoint after the current step and exit with status 75. `--set section.field=value` changes a
 field of sitn_tf/config.py.
 
-TF_CONFIG with several under "worker" trains on all of them, each given this command. With
-"chief", "ps" and "worker" tables lie on the parameter servers, sharded by rows: the chief trains,
-the others, given the same command, serve it until it ends.
+TF_CONFIG with several under "worker" trains on all of them, each given this command; when one ends
+all do. With "chief", "ps" and "worker" tables lie on the parameter servers, sharded by rows: the
+chief trains, the others, given the same command, serve it until it ends.
 """
 
 import dataclasses
@@ -137,7 +137,7 @@ def train(
 
     Raises:
       InputError: a data set, a stage 1 or a run in `run_dir` that does not fit; another process
-        trains there; a parameter server ended, or this process is no chief of theirs.
+        trains there; a parameter server or another worker ended, or this process is no chief.
       StoppedError: SIGTERM or SIGINT came; the run is saved.
     """
     import tensorflow as tf
@@ -154,7 +154,7 @@ def train(
             parameter_servers.check_shared(own, run_dir.parent)
         return _train_on(strategy, stage, settings, data_dir, run_dir, init, loop)
     except tf.errors.OpError as error:
-        lost = parameter_servers.lost_server(own, error) if own else None
+        lost = parameter_servers.lost_server(own, error) if own else devices.lost_worker(error)
         if lost is None:
             raise
         raise lost from error

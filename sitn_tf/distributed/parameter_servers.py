@@ -200,6 +200,7 @@ class Workers:
 
     Attributes:
       ahead: how many steps may be under way while the losses of earlier ones are read.
+      at_once: how many may read and change the weights side by side.
     """
 
     def __init__(
@@ -209,7 +210,8 @@ class Workers:
     ) -> None:
         self._coordinator = tf.distribute.coordinator.ClusterCoordinator(strategy)
         devices = [device.name for device in tf.config.list_logical_devices("CPU")]
-        self.ahead = STEPS_AHEAD * sum(f"/job:{WORKER}/" in name for name in devices)
+        self.at_once = sum(f"/job:{WORKER}/" in name for name in devices)
+        self.ahead = STEPS_AHEAD * self.at_once
         self._graph_of = graph_of
         self._graph: tf.types.experimental.PolymorphicFunction | None = None
 

@@ -7,13 +7,14 @@ gradients is the gradient of one big batch.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from sitn_tf.distributed import parameter_servers
-from sitn_tf.errors import InputError
+from sitn_tf.errors import InputError, first_line
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices
 
@@ -37,8 +38,7 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
         if replicas:
             raise InputError(f"replicas={replicas}: with TF_CONFIG each worker is one")
         return parameter_servers.make_strategy(own)
-    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
-    if cluster.as_dict().get("worker", [])[1:]:
+    if _several_workers():
         if replicas:
             raise InputError(f"replicas={replicas}: with TF_CONFIG each worker uses all it has")
         return _worker_strategy()
@@ -56,6 +56,11 @@ def make_strategy(replicas: int = 0) -> tf.distribute.Strategy:
     return cpu_strategy([device.name for device in devices])
 
 
+def _several_workers() -> bool:
+    cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+    return len(cluster.as_dict().get("worker", [])) > 1
+
+
 def _worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
     # Rings of TensorFlow's own: unlike NCCL they take CPUs too, and shapes that change from
     # step to step.
@@ -63,6 +68,24 @@ def _worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
     chosen = kind.NCCL if tf.config.list_physical_devices("GPU") else kind.RING
     return tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(implementation=chosen)
+    )
+
+
+_CAUSE = re.compile(r"Collective ops is aborted by: (.*)")
+
+
+def lost_worker(error: tf.errors.OpError) -> InputError | None:
+    """What to say of an error that comes from another worker's end; None of other errors.
+
+    Collective operations that failed once fail for good: only new processes can go on.
+    """
+    lost = tf.errors.UnavailableError | tf.errors.AbortedError | tf.errors.CancelledError
+    if not _several_workers() or not isinstance(error, lost):
+        return None
+    cause = _CAUSE.search(str(error))
+    return InputError(
+        f"another worker has ended ({cause[1] if cause else first_line(error)})",
+        "start all workers again with their command: training goes on from the last checkpoint",
     )
 
 

@@ -108,9 +108,11 @@ class Here:
 
     Attributes:
       ahead: how many may be under way while the losses of earlier ones are read.
+      at_once: how many may read and change the weights side by side.
     """
 
     ahead = 0
+    at_once = 1
 
     def __init__(self, strategy: tf.distribute.Strategy, step: Callable[[Batch], Losses]) -> None:
         self._strategy, self._step = strategy, traced_once(step)

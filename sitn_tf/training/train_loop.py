@@ -12,7 +12,7 @@ import dataclasses
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -232,10 +232,10 @@ class _Fit:
         while len(waiting) > left:
             rows, values_of = waiting.pop(0)
             values = values_of()
-            if not math.isfinite(values["loss"]) or not math.isfinite(values[GRADIENT_NORM]):
+            if not _is_finite(values):
                 for _, others in waiting:
                     others()
-                raise self._explain(values)
+                raise self._explain(values, len(waiting))
             self.progress.add(rows, values)
             if self.progress.steps % self.loop.log_steps == 0:
                 rate = row_sparse.rate_at(self.optimizer, self.progress.steps - 1)
@@ -282,13 +282,24 @@ class _Fit:
             "seconds": round(progress.seconds, 2),
         }
 
-    def _explain(self, values: dict[str, float]) -> InputError:
-        """Trains again from the last checkpoint up to the step after those counted: its story."""
+    def _explain(self, values: dict[str, float], behind: int) -> InputError:
+        """Trains again from the last checkpoint up to a bad step: its story.
+
+        Args:
+          values: of the first one in the order of batches; those before it are counted.
+          behind: steps of later batches that had begun.
+        """
         epoch, batches = self.progress.epoch, self.progress.batches
-        self.last.restore()
-        rest = self.stage.batches(epoch, self.progress.batches)
-        for earlier in rest.take(batches - self.progress.batches):
-            self.step(earlier)()
+        if self.step.at_once > 1:
+            # It may have read weights that the step of a later batch had spoilt.
+            began = batches + 1 + behind
+            again = ((n, v) for n, v in self._again(epoch, began) if not _is_finite(v))
+            spoilt = next(again, None)
+            if spoilt is None:
+                return self._side_by_side(values, epoch, batches + 1, began)
+            batches, values = spoilt
+        for _ in self._again(epoch, batches):
+            pass
         [batch] = self.stage.batches(epoch, batches).take(1)
         path = self.run_dir / runs.NOT_FINITE_BATCH
         non_finite.save_batch(path, batch)
@@ -308,6 +319,31 @@ class _Fit:
             f"({section}.clip_norm=1)",
         )
 
+    def _again(self, epoch: int, until: int) -> Iterator[tuple[int, dict[str, float]]]:
+        """Takes an epoch's steps again from the last checkpoint, one after the other.
+
+        Yields:
+          The number of steps before each, and its losses.
+        """
+        self.last.restore()
+        first = self.progress.batches
+        for number, batch in enumerate(self.stage.batches(epoch, first).take(until - first), first):
+            yield number, self.step(batch)()
+
+    def _side_by_side(
+        self, values: dict[str, float], epoch: int, step: int, last: int
+    ) -> InputError:
+        """What to say of a step that is finite when no other one is taken meanwhile."""
+        section = self.stage.name
+        return InputError(
+            f"the loss is {values['loss']} and the norm of its gradient {values[GRADIENT_NORM]} "
+            f"at about step {step} of epoch {epoch}, while {self.step.at_once} workers took steps "
+            "side by side; one after the other, from the last checkpoint up to step "
+            f"{last}, all are finite, so no batch alone is to blame",
+            f"lower the learning rate ({section}.learning_rate=...), bound the gradient "
+            f"({section}.clip_norm=1) or train with one worker",
+        )
+
     def _conclude(self) -> dict[str, Any]:
         history = self.progress.history
         chosen = _best(history, self.task.objective)
@@ -316,6 +352,11 @@ class _Fit:
         restore_best(self.run_dir, self.model)
         whole_files.write_json(self.run_dir / runs.METRICS_FILE, {"validation": chosen})
         return chosen
+
+
+def _is_finite(values: dict[str, float]) -> bool:
+    """Whether a step's loss and gradients are."""
+    return math.isfinite(values["loss"]) and math.isfinite(values[GRADIENT_NORM])
 
 
 def _best(history: list[dict[str, Any]], objective: str) -> dict[str, Any]:

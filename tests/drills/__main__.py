@@ -31,6 +31,7 @@ DRILLS: dict[str, str] = {
     "kills": "tests.drills.kills",
     "damage": "tests.drills.damage",
     "disks": "tests.drills.disks",
+    "servers": "tests.drills.servers",
     "together": "tests.drills.together",
     "determinism": "tests.drills.determinism",
     "load": "tests.drills.load",

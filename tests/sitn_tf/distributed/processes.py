@@ -48,6 +48,11 @@ class Cluster:
             for task in range(len(addresses)):
                 self.start(job, task, *command)
 
+    def kill(self, job: str, task: int) -> None:
+        """Kills a task's process with SIGKILL, and waits for its end."""
+        self.started[job, task].kill()
+        self.started[job, task].wait()
+
     def wait(self, seconds: float = 600) -> dict[tuple[str, int], int]:
         """The exit statuses of all tasks' last processes."""
         return {who: process.wait(seconds) for who, process in self.started.items()}

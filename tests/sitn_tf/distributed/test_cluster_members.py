@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from sitn_tf.distributed import parameter_servers
 from sitn_tf.distributed.parameter_servers import Member
-from sitn_tf.distributed.replicas import make_strategy
+from sitn_tf.distributed.replicas import lost_worker, make_strategy
 from sitn_tf.errors import InputError
 from sitn_tf.layers.embedding import SpareReservedRows
 
@@ -74,6 +74,19 @@ def test_a_server_that_ended_is_named():
         tf.errors.UnavailableError(None, None, "/job:worker/replica:0/task:0 is gone"),
     ):
         assert parameter_servers.lost_server(own, other) is None
+
+
+def test_a_worker_that_ended_is_told_from_other_errors(monkeypatch):
+    said = "Graph execution error:\n\nCollective ops is aborted by: Socket closed\nThe error"
+    gone = tf.errors.UnavailableError(None, None, said)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert lost_worker(gone) is None
+    config(monkeypatch, {"worker": ["a:1", "b:1"]}, "worker", 1)
+    assert str(lost_worker(gone)) == (
+        "another worker has ended (Socket closed): start all workers "
+        "again with their command: training goes on from the last checkpoint"
+    )
+    assert lost_worker(tf.errors.InvalidArgumentError(None, None, "indices[3] = 9")) is None
 
 
 def test_what_tensorflow_logs_of_an_end_is_a_line():

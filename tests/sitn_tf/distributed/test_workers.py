@@ -11,7 +11,9 @@ import pytest
 from sitn_tf import schema
 from sitn_tf.distributed.replicas import cpu_strategy
 from tests.ports import free_ports
+from tests.sitn_tf.distributed.processes import Cluster
 from tests.sitn_tf.distributed.ten_steps import ROWS, Trial, assert_same, read_batches
+from tests.sitn_tf.training import resuming
 from tests.small_dataset import write_small_dataset
 
 
@@ -132,3 +134,41 @@ def test_a_race_in_two_processes_ends_as_in_one(tmp_path):
     for name, start in one["starts"].items():
         assert two["starts"][name]["auc"] == pytest.approx(start["auc"], abs=1e-4)
     assert not (tmp_path / "two" / "stage2.race").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [2, 0])
+def test_one_of_four_that_is_killed_changes_no_bit(tmp_path, killed):
+    """The others end and name the command that all go on with; 0 writes the run directory."""
+    small = write_small_dataset(tmp_path / "small")
+
+    def command(workdir):
+        return [
+            *("sitn_tf.train", "--stage=2", "--init=none", "--preset=tiny", "--checkpoint_steps=5"),
+            f"--data_dir={small}",
+            f"--workdir={tmp_path / workdir}",
+            "--set=stage2.batch_size=8",
+            "--set=stage2.epochs=4",
+            "--set=stage2.patience=9",
+        ]
+
+    with Cluster(tmp_path / "said_whole", worker=4) as cluster:
+        cluster.start_all(*command("whole"))
+        assert set(cluster.wait().values()) == {0}, cluster.said("worker")
+    with Cluster(tmp_path / "said_killed", worker=4) as cluster:
+        cluster.start_all(*command("killed"))
+        cluster.wait_for(r"epoch +2  auc", "worker")
+        cluster.kill("worker", killed)
+        statuses = cluster.wait()
+        assert statuses.pop(("worker", killed)) == -9
+        assert set(statuses.values()) == {2}, cluster.said(*next(iter(statuses)))
+        for survivor in statuses:
+            said = cluster.said(*survivor)
+            assert "error: another worker has ended (" in said
+            assert "start all workers again with their command" in said
+            assert "Traceback" not in said
+    with Cluster(tmp_path / "said_again", worker=4) as cluster:
+        cluster.start_all(*command("killed"))
+        assert set(cluster.wait().values()) == {0}, cluster.said("worker")
+        assert "continuing" in cluster.said("worker")
+    resuming.assert_same_outcome(tmp_path / "killed" / "stage2", tmp_path / "whole" / "stage2")

@@ -1,5 +1,7 @@
 """The story of a number that is not finite: which step, whose records, where first."""
 
+import functools
+import math
 import re
 
 import numpy as np
@@ -9,7 +11,7 @@ import tf_keras
 
 from sitn_tf import config, runs
 from sitn_tf.errors import InputError
-from sitn_tf.training import non_finite, stage2, train_loop
+from sitn_tf.training import non_finite, stage2, steps, train_loop
 from tests.small_dataset import write_small_dataset
 
 
@@ -56,15 +58,11 @@ def test_gradients_parts_and_weights_are_named():
     assert first == f"the weights {model.first.kernel.name}, before the step"
 
 
-@pytest.mark.usefixtures("op_by_op")
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind):
-    data_dir = write_small_dataset(tmp_path / "data")
-    settings = config.override(config.tiny(), ["stage2.batch_size=16"])
+def _poisoned(kind):
+    """Losses of stage 2, harmful where user 7 is in the batch."""
     original = stage2.scorer_losses
 
     def poisoned(scorer, batch, *_):
-        """Harmful where user 7 is in the batch."""
         loss = original(scorer, batch)["loss"]
         there = tf.reduce_any(batch["user_id"] == b"u7")
         if kind == "loss":
@@ -73,7 +71,15 @@ def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind)
         zero = tf.reduce_sum(tf.where(there, kernel * 0.0, tf.ones_like(kernel)))
         return {"loss": loss + 1e-9 * tf.sqrt(zero)}
 
-    monkeypatch.setattr(stage2, "scorer_losses", poisoned)
+    return poisoned
+
+
+@pytest.mark.usefixtures("op_by_op")
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind):
+    data_dir = write_small_dataset(tmp_path / "data")
+    settings = config.override(config.tiny(), ["stage2.batch_size=16"])
+    monkeypatch.setattr(stage2, "scorer_losses", _poisoned(kind))
     with pytest.raises(InputError) as error:
         stage2.run_stage2(
             settings,
@@ -99,3 +105,66 @@ def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind)
         assert "and the norm of its gradient nan" in message
         assert "first that is not finite is the gradient of " in message
     assert not (tmp_path / "stage2" / runs.METRICS_FILE).exists()
+
+
+class _SlowWorker(steps.Here):
+    """Of two workers one takes its first step after the other has met user 7."""
+
+    at_once = 2
+
+    def __init__(self, strategy, step):
+        super().__init__(strategy, step)
+        self.slow = None
+
+    def __call__(self, batch):
+        harmful = b"u7" in batch["user_id"].numpy()
+        if self.slow is None and not harmful:
+            self.slow = functools.cache(lambda: super(_SlowWorker, self).__call__(batch)())
+            return self.slow
+        values = super().__call__(batch)
+        if harmful:
+            values()
+            self.slow()
+        return values
+
+
+class _Collision(steps.Here):
+    """The third step is spoilt by another one, which is no batch's fault."""
+
+    at_once = 2
+
+    def __init__(self, strategy, step):
+        super().__init__(strategy, step)
+        self.taken = 0
+
+    def __call__(self, batch):
+        self.taken += 1
+        values = super().__call__(batch)
+        return (lambda: values() | {"loss": math.nan}) if self.taken == 3 else values
+
+
+@pytest.mark.usefixtures("op_by_op")
+@pytest.mark.parametrize("workers", [_SlowWorker, _Collision])
+def test_a_batch_is_blamed_only_for_what_it_does_alone(tmp_path, monkeypatch, workers):
+    """Where workers take steps side by side, the first loss that is not finite may be another's."""
+    data_dir = write_small_dataset(tmp_path / "data")
+    settings = config.override(config.tiny(), ["model.name=mean_pool", "stage2.batch_size=16"])
+    if workers is _SlowWorker:
+        monkeypatch.setattr(stage2, "scorer_losses", _poisoned("gradient"))
+    monkeypatch.setattr(train_loop, "runner", workers)
+    with pytest.raises(InputError) as error:
+        stage2.run_stage2(
+            settings, data_dir, tmp_path / "stage2", tf.distribute.get_strategy(), "none"
+        )
+    path = tmp_path / "stage2" / runs.NOT_FINITE_BATCH
+    if workers is _SlowWorker:
+        assert b"u7" in np.load(path)["user_id"].tolist()
+        assert "first that is not finite is the gradient of " in str(error.value)
+        return
+    # All of the split's 8 batches had begun.
+    assert (
+        "at about step 3 of epoch 1, while 2 workers took steps side by side; one after the other, "
+        "from the last checkpoint up to step 8, all are finite"
+    ) in str(error.value)
+    assert "or train with one worker" in str(error.value)
+    assert not path.exists()
