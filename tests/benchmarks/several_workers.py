@@ -17,8 +17,9 @@ import time
 import numpy as np
 from absl import flags
 
-from sitn_tf import cli, markdown, runs, schema, whole_files
-from sitn_tf.page import Section, Table
+from sitn_tf import cli, runs, schema, whole_files
+from sitn_tf.pages import markdown
+from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies import significance
 from tests.sitn_tf.distributed.processes import Cluster
 
