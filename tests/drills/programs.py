@@ -5,6 +5,7 @@ take some eight seconds for it, in which there is nothing to lose.
 """
 
 import dataclasses
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -15,6 +16,9 @@ import sys
 import tempfile
 import time
 import warnings
+
+_log = logging.getLogger(__name__)
+"""Hears how each command ended and what it said on standard error."""
 
 _LONGEST = 600.0
 _SAID = ("out", "err")
@@ -58,6 +62,7 @@ class Program:
     """
 
     def __init__(self, command: Command, folder: pathlib.Path) -> None:
+        self._command = command
         self._own = pathlib.Path(tempfile.mkdtemp(prefix=".program-", dir=folder))
         self._process = _forking.Process(target=_run, args=(command, str(self._own)))
         self._began = time.monotonic()
@@ -86,7 +91,7 @@ class Program:
         shutil.rmtree(self._own)
         status = self._process.exitcode
         assert status is not None
-        return Ended(status, out, err, seconds)
+        return _logged(self._command, Ended(status, out, err, seconds))
 
 
 def _run(command: Command, own: str) -> None:
@@ -113,4 +118,10 @@ def run_fresh(command: Command, **environment: str) -> Ended:
     words = [sys.executable, "-m", command.module, *command.flags]
     surroundings = os.environ | environment
     done = subprocess.run(words, capture_output=True, text=True, timeout=_LONGEST, env=surroundings)
-    return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+    ended = Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+    return _logged(command, ended)
+
+
+def _logged(command: Command, ended: Ended) -> Ended:
+    _log.info("%s: status %d\n%s", command.module, ended.status, ended.err.strip())
+    return ended
