@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sitn_tf import runs, schema, whole_files
+from sitn_tf import quiet, runs, schema, whole_files
 from tests.drills import programs
 from tests.drills.programs import Command
 
@@ -274,6 +274,7 @@ STEPS = (
 
 def make(whole: pathlib.Path, last: str = STEPS[-1].name) -> dict[str, float]:
     """Makes the line undisturbed, up to a step, as far as it is not there; seconds by step."""
+    quiet.import_tensorflow()  # what reads the results needs it
     told = whole / "seconds.json"
     seconds: dict[str, float] = runs.read_json(told, {})
     if not seconds:
