@@ -50,7 +50,6 @@ _SAMPLED = 13
 """Of the pairs of a file and a damage the short drill tries each so manieth."""
 _ROTATED = 5
 """And the whole one of commands that take long: one more than there are damages."""
-_LONG = ("stage 1", "stage 2", "export", "export of the same", "export.verify", "versions --check")
 _KIND = re.compile(rf"\d+|{'|'.join(schema.DOMAINS)}")
 """Files whose names differ in this only are of one kind."""
 DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
@@ -67,12 +66,14 @@ JUDGES = (
         "export.versions",
         lambda whole, _: [f"--servable={whole}/servable", "--check"],
         line.nothing,
+        takes_long=True,
     ),
     Step(
         "export.verify",
         "export.verify",
         lambda whole, _: [f"--servable={whole}/servable/1"],
         line.nothing,
+        takes_long=True,
     ),
 )
 READERS = (
@@ -89,6 +90,7 @@ READERS = (
         lambda whole, own: [f"--run_dir={whole}/run/stage2", f"--output={own}/servable"],
         line.exported,
         changes=("servable",),
+        takes_long=True,
     ),
     Step(
         "interests",
@@ -125,7 +127,7 @@ def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
         yield from damage_each(JUDGES[:1], folder, every=_SAMPLED)
         return
     for step in (*JUDGES, *READERS):
-        yield from damage_each([step], folder, every=_ROTATED if step.name in _LONG else 1)
+        yield from damage_each([step], folder, every=_ROTATED if step.takes_long else 1)
 
 
 def damage_each(

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import pathlib
+import re
 import runpy
 import shutil
 import subprocess
@@ -18,10 +19,11 @@ import time
 import warnings
 
 _log = logging.getLogger(__name__)
-"""Hears how each command ended and what it said on standard error."""
+"""Hears how each command ended and what it said on standard error, but for progress."""
 
 _LONGEST = 600.0
 _SAID = ("out", "err")
+_BAR = re.compile(r"\d+%\|")
 
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(["tests.drills.imported"])
@@ -123,5 +125,6 @@ def run_fresh(command: Command, **environment: str) -> Ended:
 
 
 def _logged(command: Command, ended: Ended) -> Ended:
-    _log.info("%s: status %d\n%s", command.module, ended.status, ended.err.strip())
+    said = [words for words in ended.err.splitlines() if not _BAR.search(words) and words.strip()]
+    _log.info("%s", "\n".join((f"{command.module}: status {ended.status}", *said)))
     return ended
