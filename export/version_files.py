@@ -198,7 +198,7 @@ def flaw(version_dir: pathlib.Path) -> str | None:
         if name not in now:
             return f"{name} is missing"
         if name not in written:
-            return f"{name} was not exported with it"
+            return f"{name} was not exported with it: {CHECKSUMS_FILE} does not have it"
         if now[name] != written[name]:
             return f"{name} is not as exported"
     return None

@@ -222,7 +222,9 @@ def damaged(version, how):
 FLAWS = {
     "cut": "variables/variables.data-00000-of-00001 is not as exported",
     "missing": "assets/source.item.txt is missing",
-    "added": "assets/more.txt was not exported with it",
+    "added": (
+        "assets/more.txt was not exported with it: assets.extra/checksums.sha256 does not have it"
+    ),
     "without checksums": "assets.extra/checksums.sha256 is missing",
     "checksums altered": "assets.extra/checksums.sha256 cannot be read",
     "without metadata": "is damaged, assets.extra/metadata.json cannot be read",
