@@ -21,7 +21,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from export import requests, version_files
-from sitn_tf import beam_runner, cli, quiet, schema
+from sitn_tf import beam_runner, beam_workers, cli, quiet, schema
 from sitn_tf.errors import InputError, first_line
 
 FLAGS = flags.FlagValues()
@@ -205,7 +205,7 @@ def score_records(
     options = options or PipelineOptions([])
     beam_runner.local_by_default(options)
     try:
-        with beam.Pipeline(options=options) as pipeline:
+        with beam_workers.errors_in_one_line(), beam.Pipeline(options=options) as pipeline:
             build(pipeline, version, source, output, batch)
     except InputError:
         raise
