@@ -21,7 +21,8 @@ import warnings
 _log = logging.getLogger(__name__)
 """Hears how each command ended and what it said on standard error, but for progress."""
 
-_LONGEST = 600.0
+_LONGEST = 1800.0
+"""Seconds after which a command is taken for one that hangs."""
 _SAID = ("out", "err")
 _BAR = re.compile(r"\d+%\|")
 
@@ -83,7 +84,7 @@ class Program:
         self._process.kill()
 
     def end(self) -> Ended:
-        """Waits for its end; kills what takes ten minutes."""
+        """Waits for its end; kills what hangs."""
         if not self.wait(_LONGEST):
             self.kill()
             self._process.join()
