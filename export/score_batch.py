@@ -191,7 +191,7 @@ def score_records(
 
     Raises:
       InputError: no such version or files, a damaged version, records of other items or of no
-        requests.
+        requests, a disk that is full, read-only or gone.
     """
     version_files.check_whole(pathlib.Path(version))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
@@ -209,8 +209,10 @@ def score_records(
             build(pipeline, version, source, output, batch)
     except InputError:
         raise
-    except (ValueError, RuntimeError) as error:
-        damage = None if cli.of_storage(error) else _of_damage(files)
+    except (OSError, ValueError, RuntimeError) as error:
+        if told := cli.of_storage(error, unnamed=f"{output}-*.parquet"):
+            raise InputError(told) from error
+        damage = _of_damage(files)
         if damage is None:
             raise
         raise damage from error
