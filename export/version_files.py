@@ -192,6 +192,8 @@ def flaw(version_dir: pathlib.Path) -> str | None:
         return f"{CHECKSUMS_FILE} is missing" if told.get("format", 1) >= FORMAT else None
     except ValueError:
         return f"{CHECKSUMS_FILE} cannot be read"
+    if not text.endswith("\n"):
+        return f"{CHECKSUMS_FILE} is cut off"
     written = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
     now = _digests(version_dir)
     for name in sorted(written.keys() | now.keys()):

@@ -155,7 +155,7 @@ def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackabl
         raise
     except (*UNREADABLE, AssertionError) as error:
         raise InputError(
-            f"{path} does not load ({' '.join(str(error).split())[:200]}): it is damaged, or of "
+            f"{path} does not load ({first_line(error)[:200]}): it is damaged, or of "
             f"another model than {run_dir / runs.CONFIG_FILE} describes",
             "bring the file back, or train again with overwrite=True",
         ) from error
