@@ -50,9 +50,14 @@ lock: $(SUPPLY)/.installed
 	    --python-version=3.11 --python-platform=x86_64-manylinux_2_31 \
 	    --custom-compile-command='make lock' --output-file=requirements.lock setup.py
 
-# Known vulnerabilities of what is locked. Fails too where the package index does not say.
+# Known vulnerabilities of what is locked. Fails too where nobody says: a mirror of the package index
+# has no vulnerabilities to tell.
+AUDIT ?=
 audit: $(SUPPLY)/.installed
-	$(SUPPLY)/bin/pip-audit --strict --require-hashes --disable-pip --requirement=requirements.lock
+	@$(SUPPLY)/bin/pip-audit --strict --require-hashes --disable-pip --requirement=requirements.lock \
+	    $(AUDIT) || { echo "error: what has vulnerabilities is listed above; 'not found on PyPI' says" \
+	    "that none could be asked for: run this where pypi.org itself answers, or ask osv.dev by" \
+	    "make audit AUDIT=--vulnerability-service=osv" >&2; exit 1; }
 
 $(SUPPLY)/.installed:
 	$(PYTHON) -m venv $(SUPPLY)

@@ -21,7 +21,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from export import requests, version_files
-from sitn_tf import beam_runner, cli, quiet, schema
+from sitn_tf import beam_runner, beam_workers, cli, quiet, schema
 from sitn_tf.errors import InputError, first_line
 
 FLAGS = flags.FlagValues()
@@ -191,7 +191,7 @@ def score_records(
 
     Raises:
       InputError: no such version or files, a damaged version, records of other items or of no
-        requests.
+        requests, a disk that is full, read-only or gone.
     """
     version_files.check_whole(pathlib.Path(version))
     matched = beam.io.filesystems.FileSystems.match([source])[0].metadata_list
@@ -205,12 +205,14 @@ def score_records(
     options = options or PipelineOptions([])
     beam_runner.local_by_default(options)
     try:
-        with beam.Pipeline(options=options) as pipeline:
+        with beam_workers.errors_in_one_line(), beam.Pipeline(options=options) as pipeline:
             build(pipeline, version, source, output, batch)
     except InputError:
         raise
-    except (ValueError, RuntimeError) as error:
-        damage = None if cli.of_storage(error) else _of_damage(files)
+    except (OSError, ValueError, RuntimeError) as error:
+        if told := cli.of_storage(error, unnamed=f"{output}-*.parquet"):
+            raise InputError(told) from error
+        damage = _of_damage(files)
         if damage is None:
             raise
         raise damage from error

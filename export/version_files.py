@@ -192,13 +192,15 @@ def flaw(version_dir: pathlib.Path) -> str | None:
         return f"{CHECKSUMS_FILE} is missing" if told.get("format", 1) >= FORMAT else None
     except ValueError:
         return f"{CHECKSUMS_FILE} cannot be read"
+    if not text.endswith("\n"):
+        return f"{CHECKSUMS_FILE} is cut off"
     written = {name: digest for digest, _, name in (x.partition("  ") for x in text.splitlines())}
     now = _digests(version_dir)
     for name in sorted(written.keys() | now.keys()):
         if name not in now:
             return f"{name} is missing"
         if name not in written:
-            return f"{name} was not exported with it"
+            return f"{name} was not exported with it: {CHECKSUMS_FILE} does not have it"
         if now[name] != written[name]:
             return f"{name} is not as exported"
     return None

@@ -110,11 +110,21 @@ class Verifier:
         with tempfile.TemporaryDirectory(prefix="verify-") as folder:
             logs = None
             if with_logs:
-                logs = self._attempt(_COMPARABLE, lambda: self._logs(pathlib.Path(folder)))
+                logs = self._compared(lambda: self._logs(pathlib.Path(folder)))
             for number in range(self.job.groups):
                 self._shard(number, layout.get(number, {}), logs)
             if logs is not None:
-                self._attempt(_COMPARABLE, logs.finish)
+                self._compared(logs.finish)
+
+    def _compared(self, step: Callable[[], T]) -> T | None:
+        """Makes the checks of a step that reads the logs again."""
+        try:
+            return self._attempt(_COMPARABLE, step)
+        except InputError as error:
+            raise InputError(
+                f"what {self.root / schema.MANIFEST_FILE} names can't be read again: {error}",
+                "give logs=False to verify the data set without",
+            ) from error
 
     def _logs(self, folder: pathlib.Path) -> log_agreement.Logs:
         return log_agreement.Logs(

@@ -24,6 +24,7 @@ UNREADABLE = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
 _ENDED = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 """Of a parameter server that ended: nothing is wrong with the files."""
 
+_MARK = re.compile(r'^model_checkpoint_path: "(ckpt-\d+)"$', re.MULTILINE)
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
 _PART = re.compile(r"ckpt-(\d+)(\.index|\.data-.*|_temp.*|\.index\.tempstate.*)")
 
@@ -117,27 +118,44 @@ class Checkpoints:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _marked(directory: pathlib.Path) -> pathlib.Path:
+    """The prefix of the checkpoint that was marked.
+
+    `tf.train.latest_checkpoint` finds it too, but logs what it misses, and does not return it.
+
+    Raises:
+      InputError: none is, or it is missing.
+    """
+    mark = directory / "checkpoint"
+    try:
+        named = _MARK.search(mark.read_text())
+    except (FileNotFoundError, UnicodeDecodeError):
+        named = None
+    path = directory / (named[1] if named else "")
+    index = path.with_name(f"{path.name}.index")
+    if named is None or not index.is_file():
+        raise InputError(
+            f"{index}, which {mark} names, is missing" if named else f"{mark} names no checkpoint",
+            "bring the files back, or train again with overwrite=True",
+        )
+    return path
+
+
 def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackable) -> None:
     """Puts the best checkpoint's weights into a model, or parts of it, with all variables made.
 
     Raises:
       InputError: there is none, it is damaged, or it is of another model.
     """
-    named = run_dir / runs.BEST / "checkpoint"
-    path = tf.train.latest_checkpoint(str(named.parent))
-    if path is None:
-        raise InputError(
-            f"{named.parent} holds no checkpoint that {named} names",
-            "bring the files back, or train again with overwrite=True",
-        )
+    path = _marked(run_dir / runs.BEST)
     try:
-        status = tf.train.Checkpoint(model=model).restore(path)
+        status = tf.train.Checkpoint(model=model).restore(str(path))
         status.assert_existing_objects_matched().expect_partial()
     except _ENDED:
         raise
     except (*UNREADABLE, AssertionError) as error:
         raise InputError(
-            f"{path} does not load ({' '.join(str(error).split())[:200]}): it is damaged, or of "
+            f"{path} does not load ({first_line(error)[:200]}): it is damaged, or of "
             f"another model than {run_dir / runs.CONFIG_FILE} describes",
             "bring the file back, or train again with overwrite=True",
         ) from error

@@ -99,11 +99,14 @@ _PYTHON_SAYS = re.compile(r"\[Errno (\d+)\] [^:\]]*(?:: '([^']+)'(?: -> '([^']+)
 _TENSORFLOW_SAYS = re.compile(rf"(/[^\s;]+); ({'|'.join(map(os.strerror, _STORAGE))})")
 
 
-def of_storage(error: Exception) -> str | None:
+def of_storage(error: Exception, unnamed: str = "") -> str | None:
     """What a disk that is full, read-only or gone has to say to people, None of other errors.
 
     Beam's and TensorFlow's errors have the file and the system's number or words in their text
     only, in Python's form and in that of TensorFlow's file systems.
+
+    Args:
+      unnamed: what was written where the error does not say, as Beam's of an open file.
     """
     if isinstance(error, OSError) and error.filename is not None:
         name = error.filename2 or error.filename
@@ -113,7 +116,7 @@ def of_storage(error: Exception) -> str | None:
     said = _PYTHON_SAYS.search(str(error))
     if said and (said[2] or int(said[1]) in _STORAGE):
         number, first, second = said.groups()  # the second was to be written
-        return _of_disk(second or first, int(number), os.strerror(int(number)))
+        return _of_disk(second or first or unnamed, int(number), os.strerror(int(number)))
     if said := _TENSORFLOW_SAYS.search(str(error)):
         numbers = {os.strerror(number): number for number in _STORAGE}
         return _of_disk(said[1], numbers[said[2]], said[2])

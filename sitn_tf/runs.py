@@ -318,11 +318,14 @@ def check_finished(run_dir: pathlib.Path, stage: str) -> None:
     number = stage.removeprefix("stage")
     remedy = f"train one with python -m sitn_tf.train --stage={number}"
     if not (run_dir / RUN_FILE).is_file():
-        raise InputError(f"{run_dir} holds no run of stage {number}", remedy)
+        raise InputError(
+            f"{run_dir} holds no run of stage {number}", f"{remedy}, or bring its {RUN_FILE} back"
+        )
     trained = read_info(run_dir).stage
     if trained != stage:
         raise InputError(f"{run_dir} holds a run of {trained}, not of {stage}", remedy)
     if not is_finished(run_dir):
         raise InputError(
-            f"{run_dir} holds an unfinished run", "give its command again to finish it"
+            f"{run_dir} holds an unfinished run",
+            f"give its command again to finish it (it has no {METRICS_FILE})",
         )

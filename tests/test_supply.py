@@ -3,6 +3,7 @@
 import pathlib
 import re
 import runpy
+import subprocess
 
 import pytest
 import setuptools
@@ -74,3 +75,22 @@ def test_the_lock_pins_with_hashes_and_names_no_place(locked):
     assert len(names) == len(locked)
     assert not re.search(r"://|--(?!hash=)| @ ", "\n".join(lines))
     assert not re.search(r"https?:|index", lock())
+
+
+@pytest.mark.parametrize(("status", "told"), [(0, False), (1, True)])
+def test_an_audit_that_fails_says_what_can_be_done(tmp_path, status, told):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "pip-audit"
+    program.write_text(f'#!/bin/sh\necho "asked with $*" >&2\nexit {status}\n')
+    program.chmod(0o755)
+    (tmp_path / ".installed").touch()
+    done = subprocess.run(
+        ["make", "audit", f"SUPPLY={tmp_path}", "AUDIT=--vulnerability-service=osv"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "--strict" in done.stderr
+    assert "--requirement=requirements.lock --vulnerability-service=osv" in done.stderr
+    assert (done.returncode != 0, "where pypi.org itself answers" in done.stderr) == (told, told)

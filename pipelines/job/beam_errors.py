@@ -1,7 +1,6 @@
-"""Errors that come out of Beam to one line in plain words."""
+"""Errors of Beam's engines to one line in plain words."""
 
 import contextlib
-import logging
 import re
 import textwrap
 from collections.abc import Iterator
@@ -12,43 +11,9 @@ from pipelines.logs import files
 from sitn_tf import beam_runner
 from sitn_tf.errors import InputError
 
-_LOGGERS = (
-    "apache_beam.runners.common",
-    "apache_beam.runners.worker.sdk_worker",
-    "apache_beam.runners.portability.fn_api_runner.fn_runner",
-    "apache_beam.runners.portability.local_job_service",
-)
 _FAILED = re.compile(r"Pipeline \S+ failed in state")
 """How Beam begins to say that a job failed on an engine that it reaches by its job server."""
 _SHOWN = 300
-_NO_NEWS = ("InputError", "semi_persistent_dir", "direct_running_mode")
-
-
-@contextlib.contextmanager
-def of_workers() -> Iterator[None]:
-    """An InputError raised in a worker reaches the user as one line, not as a traceback."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    for logger in loggers:
-        logger.addFilter(_is_news)
-    try:
-        yield
-    except Exception as error:
-        text = str(error) if not isinstance(error, InputError) else f"InputError: {error}"
-        told = re.search(r"InputError: (.*?)(?: \[while running|\\n|\n|$)", text)
-        if told:
-            raise InputError(told.group(1)) from error
-        raise
-    finally:
-        for logger in loggers:
-            logger.removeFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for what Beam logs of an error that the user is told in one line, and for chatter."""
-    kind = (record.exc_info[0] if record.exc_info else None) or type(None)
-    text = record.getMessage()
-    told = issubclass(kind, InputError | OSError)
-    return not told and not any(known in text for known in _NO_NEWS)
 
 
 @contextlib.contextmanager

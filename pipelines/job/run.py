@@ -25,7 +25,7 @@ from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.manifest_entries import LOG
 from pipelines.options import Job
-from sitn_tf import beam_runner, schema
+from sitn_tf import beam_runner, beam_workers, schema
 from sitn_tf.errors import InputError
 
 
@@ -83,7 +83,7 @@ def _build(
         files.make_folder(work.folder)
         blocks = sum(entry.kind == LOG for entry in to_read)
         progressing = progress.printed(work.folder, blocks, job.shards)
-        with beam_errors.of_runner(runner), beam_errors.of_workers(), progressing:
+        with beam_errors.of_runner(runner), beam_workers.errors_in_one_line(), progressing:
             add_to(pipeline, work, to_read)
             pipeline.run().wait_until_finish()
         manifest = assembly.assemble(work, root, to_read)

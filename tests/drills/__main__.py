@@ -3,10 +3,12 @@
     python -m tests.drills [--short] [--only=kills,damage] [--folder=FOLDER]
 
 The status is 1 where something was lost; below the table it is named, each with the command that
-repeats it. The whole takes an hour or more, --short a minute.
+repeats it. The whole takes an hour or more, --short a minute. In FOLDER stays `said.log`: how each
+command ended, and what it said on standard error.
 """
 
 import importlib
+import logging
 import pathlib
 import tempfile
 import time
@@ -18,6 +20,7 @@ from sitn_tf import cli
 from sitn_tf.errors import InputError
 from sitn_tf.pages import markdown
 from sitn_tf.pages.page import Section, Table
+from tests.drills import programs
 from tests.drills.outcome import Outcome
 
 FLAGS = flags.FlagValues()
@@ -40,6 +43,7 @@ DRILLS: dict[str, str] = {
 """By name, the module whose `outcomes(folder, short)` yields the rows of its part."""
 
 LOST = 1
+_SAID_FILE = "said.log"
 
 
 def main(_: list[str]) -> int:
@@ -50,10 +54,20 @@ def main(_: list[str]) -> int:
             raise InputError(f"only={name} is not one of: {', '.join(DRILLS)}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="drills_") as temporary:
-        folder = pathlib.Path(_FOLDER.value or temporary)
-        found = list(run(chosen, folder.resolve(), _SHORT.value))
+        folder = pathlib.Path(_FOLDER.value or temporary).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        _keep_what_is_said(folder / _SAID_FILE)
+        found = list(run(chosen, folder, _SHORT.value))
     print(report(found, time.monotonic() - began))
     return LOST if any(outcome.lost for outcome in found) else 0
+
+
+def _keep_what_is_said(path: pathlib.Path) -> None:
+    """Has what `programs` logs of the commands appended to a file."""
+    log = logging.getLogger(programs.__name__)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(logging.FileHandler(path))
 
 
 def run(names: Sequence[str], folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
@@ -64,7 +78,7 @@ def run(names: Sequence[str], folder: pathlib.Path, short: bool) -> Iterator[Out
     for name in names:
         for outcome in _carried_out(name, folder / name, short):
             told = outcome.skipped or f"{outcome.survived} of {outcome.tried} survived"
-            print(f"{name}: {outcome.fault}: {told}", flush=True)
+            print(f"{name}: {outcome.fault}: {told}", *outcome.lost, sep="\n  lost: ", flush=True)
             yield outcome
 
 

@@ -1,8 +1,10 @@
 """A file that a command reads is altered, cut or missing.
 
-    python -m tests.drills.damage [--step=evaluate] [--files=config] [--show]
+    python -m tests.drills.damage [--step=evaluate] [--files=config] [--every=1] [--show]
 
-What a command reads is seen by the files' access times, so no kind of file can be forgotten.
+What a command reads is seen by the files' access times, so no kind of file can be forgotten. Alone
+this tries each damage to each file; as a part of all drills it does so where a command takes little
+time, and one damage a file, another for the next file, where it takes much.
 Survived: it ends with status 2 and a line or two that name the file, or in what it makes of files
 that are whole. Commands that judge have to find everything.
 """
@@ -23,6 +25,9 @@ from tests.drills.outcome import Outcome
 FLAGS = flags.FlagValues()
 _STEP = flags.DEFINE_string("step", None, "One command.", flag_values=FLAGS)
 _FILES = flags.DEFINE_string("files", "", "Only files with this in their name.", flag_values=FLAGS)
+_EVERY = flags.DEFINE_integer(
+    "every", 1, "Of files and damages each so manieth pair.", 1, flag_values=FLAGS
+)
 _SHOW = flags.DEFINE_boolean("show", False, "Print what commands say.", flag_values=FLAGS)
 
 
@@ -43,6 +48,8 @@ def _emptied(path: pathlib.Path) -> None:
 
 _SAMPLED = 13
 """Of the pairs of a file and a damage the short drill tries each so manieth."""
+_ROTATED = 5
+"""And the whole one of commands that take long: one more than there are damages."""
 _KIND = re.compile(rf"\d+|{'|'.join(schema.DOMAINS)}")
 """Files whose names differ in this only are of one kind."""
 DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
@@ -59,12 +66,14 @@ JUDGES = (
         "export.versions",
         lambda whole, _: [f"--servable={whole}/servable", "--check"],
         line.nothing,
+        takes_long=True,
     ),
     Step(
         "export.verify",
         "export.verify",
         lambda whole, _: [f"--servable={whole}/servable/1"],
         line.nothing,
+        takes_long=True,
     ),
 )
 READERS = (
@@ -81,6 +90,7 @@ READERS = (
         lambda whole, own: [f"--run_dir={whole}/run/stage2", f"--output={own}/servable"],
         line.exported,
         changes=("servable",),
+        takes_long=True,
     ),
     Step(
         "interests",
@@ -103,7 +113,8 @@ def main(_: list[str]) -> int:
     steps = [s for s in (*JUDGES, *READERS) if _STEP.value in (None, s.name)]
     with tempfile.TemporaryDirectory(prefix="damage_") as folder:
         own = pathlib.Path(folder) / "damage"
-        for outcome in damage_each(steps, own, _FILES.value, _SHOW.value):
+        damaged = damage_each(steps, own, _FILES.value, _SHOW.value, every=_EVERY.value)
+        for outcome in damaged:
             print(f"{outcome.fault}: {outcome.survived} of {outcome.tried} survived", flush=True)
             print(*outcome.lost, sep="\n", end="\n" if outcome.lost else "")
             lost += len(outcome.lost)
@@ -113,8 +124,10 @@ def main(_: list[str]) -> int:
 def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
     """A row a command; the short drill has a sample of `pipelines.verify`'s."""
     if short:
-        return damage_each(JUDGES[:1], folder, every=_SAMPLED)
-    return damage_each((*JUDGES, *READERS), folder)
+        yield from damage_each(JUDGES[:1], folder, every=_SAMPLED)
+        return
+    for step in (*JUDGES, *READERS):
+        yield from damage_each([step], folder, every=_ROTATED if step.takes_long else 1)
 
 
 def damage_each(

@@ -26,8 +26,11 @@ _GONE_AFTER = (0.3, 0.6, 0.9)
 
 def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
     """Three rows a command that writes; the short drill removes the folder of a build."""
-    steps = [step for step in line.STEPS if step.name in (_WRITERS[:1] if short else _WRITERS)]
-    return disturb_each(steps, folder, () if short else _SHARES)
+    for step in (step for step in line.STEPS if step.name in _WRITERS):
+        if short:
+            yield from disturb_each([step], folder, ())
+            return
+        yield from disturb_each([step], folder, _SHARES[1:2] if step.takes_long else _SHARES)
 
 
 def disturb_each(
@@ -81,8 +84,8 @@ def _mount(*words: str | pathlib.Path) -> None:
 
 def _room(folder: pathlib.Path) -> int:
     """Bytes that the files below a folder take in a file system of blocks."""
-    sizes = (path.stat().st_size for path in folder.rglob("*"))
-    return sum(max(1, math.ceil(size / _BLOCK)) * _BLOCK for size in sizes)
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(math.ceil(size / _BLOCK) * _BLOCK for size in sizes)
 
 
 def _full(step: Step, whole: pathlib.Path, own: pathlib.Path, shares: Sequence[float]) -> Outcome:
@@ -94,8 +97,11 @@ def _full(step: Step, whole: pathlib.Path, own: pathlib.Path, shares: Sequence[f
         needed = max(0, _room(own) - before)
     lost = []
     for share in shares:
-        with _disk(own, before + _BLOCK + int(share * needed)):
+        left = int(share * needed) // _BLOCK * _BLOCK
+        with _disk(own, before + needed + _BLOCK):
             step.prepare(whole, own)
+            # A disk of no size would have no bound.
+            (own / "filler").write_bytes(bytes(needed + _BLOCK - left))
             lost.append(_then_again(step, whole, own, f"size={_ROOMY}", f"room for {share:.0%}"))
     return Outcome(f"full disk: {step.name}", len(shares), tuple(filter(None, lost)))
 

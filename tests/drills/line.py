@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sitn_tf import runs, schema, whole_files
+from sitn_tf import quiet, runs, schema, whole_files
 from tests.drills import programs
 from tests.drills.programs import Command
 
@@ -56,6 +56,7 @@ class Step:
       flags: given the folder of the line before it, and the folder to write into.
       result: of the folder written into; None where nothing there passes for finished.
       changes: what it changes, which has to be there before.
+      takes_long: tens of seconds on two busy cores; it is tried less often.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Step:
     flags: Callable[[pathlib.Path, pathlib.Path], Iterable[str]]
     result: Callable[[pathlib.Path], Result | None]
     changes: tuple[str, ...] = ()
+    takes_long: bool = False
 
     def command(self, whole: pathlib.Path, own: pathlib.Path) -> Command:
         """What makes its part of the line in `own` from the rest of it in `whole`."""
@@ -224,8 +226,14 @@ def was_read(path: pathlib.Path) -> bool:
 STEPS = (
     Step("build", "pipelines.build_dataset", _build, dataset),
     Step("verify", "pipelines.verify", lambda whole, _: [f"--data_dir={whole}/data"], nothing),
-    Step("stage 1", "sitn_tf.train", _stage(1), _run(schema.STAGE1)),
-    Step("stage 2", "sitn_tf.train", _stage(2, "run/stage1"), _run(schema.STAGE2)),
+    Step("stage 1", "sitn_tf.train", _stage(1), _run(schema.STAGE1), takes_long=True),
+    Step(
+        "stage 2",
+        "sitn_tf.train",
+        _stage(2, "run/stage1"),
+        _run(schema.STAGE2),
+        takes_long=True,
+    ),
     Step(
         "evaluate",
         "sitn_tf.evaluate",
@@ -238,6 +246,7 @@ STEPS = (
         "export.export_model",
         lambda whole, own: [f"--run_dir={whole}/run/stage2", f"--output={own}/servable"],
         exported,
+        takes_long=True,
     ),
     Step(
         "versions --keep",
@@ -252,6 +261,7 @@ STEPS = (
         lambda _, own: [f"--servable={own}/servable", "--prune"],
         _thinned((1, 3)),
         changes=("servable",),
+        takes_long=True,
     ),
     Step(
         "vectors",
@@ -274,6 +284,7 @@ STEPS = (
 
 def make(whole: pathlib.Path, last: str = STEPS[-1].name) -> dict[str, float]:
     """Makes the line undisturbed, up to a step, as far as it is not there; seconds by step."""
+    quiet.import_tensorflow()  # what reads the results needs it
     told = whole / "seconds.json"
     seconds: dict[str, float] = runs.read_json(told, {})
     if not seconds:

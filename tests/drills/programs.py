@@ -5,9 +5,11 @@ take some eight seconds for it, in which there is nothing to lose.
 """
 
 import dataclasses
+import logging
 import multiprocessing
 import os
 import pathlib
+import re
 import runpy
 import shutil
 import subprocess
@@ -16,8 +18,13 @@ import tempfile
 import time
 import warnings
 
-_LONGEST = 600.0
+_log = logging.getLogger(__name__)
+"""Hears how each command ended and what it said on standard error, but for progress."""
+
+_LONGEST = 1800.0
+"""Seconds after which a command is taken for one that hangs."""
 _SAID = ("out", "err")
+_BAR = re.compile(r"\d+%\|")
 
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(["tests.drills.imported"])
@@ -58,6 +65,7 @@ class Program:
     """
 
     def __init__(self, command: Command, folder: pathlib.Path) -> None:
+        self._command = command
         self._own = pathlib.Path(tempfile.mkdtemp(prefix=".program-", dir=folder))
         self._process = _forking.Process(target=_run, args=(command, str(self._own)))
         self._began = time.monotonic()
@@ -76,7 +84,7 @@ class Program:
         self._process.kill()
 
     def end(self) -> Ended:
-        """Waits for its end; kills what takes ten minutes."""
+        """Waits for its end; kills what hangs."""
         if not self.wait(_LONGEST):
             self.kill()
             self._process.join()
@@ -86,7 +94,7 @@ class Program:
         shutil.rmtree(self._own)
         status = self._process.exitcode
         assert status is not None
-        return Ended(status, out, err, seconds)
+        return _logged(self._command, Ended(status, out, err, seconds))
 
 
 def _run(command: Command, own: str) -> None:
@@ -113,4 +121,11 @@ def run_fresh(command: Command, **environment: str) -> Ended:
     words = [sys.executable, "-m", command.module, *command.flags]
     surroundings = os.environ | environment
     done = subprocess.run(words, capture_output=True, text=True, timeout=_LONGEST, env=surroundings)
-    return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+    ended = Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+    return _logged(command, ended)
+
+
+def _logged(command: Command, ended: Ended) -> Ended:
+    said = [words for words in ended.err.splitlines() if not _BAR.search(words) and words.strip()]
+    _log.info("%s", "\n".join((f"{command.module}: status {ended.status}", *said)))
+    return ended

@@ -20,6 +20,8 @@ _PAIRS = ("build", "stage 1", "stage 2", "export", "vectors")
 _SAID_TWICE = ("stage 1", "stage 2", "export")
 """Steps that end well, and write nothing, where all is there already."""
 _TOLD = ("is being written by process", "is being written by somebody who", "exists", "is there")
+_ROLLED_BACK_AFTER = (0.0, 0.5, 0.95)
+"""Of the time that an export takes."""
 _CLOCKED = ("build", "stage 1", "export")
 _CLOCK = pathlib.Path(__file__).with_name("clock.c")
 
@@ -28,14 +30,16 @@ def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
     """Pairs, an export beside a rollback, a clock; the short drill starts two builds."""
     pairs = _PAIRS[:1] if short else _PAIRS
     whole = folder.parent / "line"
-    line.make(whole, last=pairs[-1])
+    seconds = line.make(whole, last=pairs[-1])
     for name in pairs:
         step = _step(name)
-        lost = [_pair(step, whole, folder / "pair") for _ in range(1 if short else 3)]
+        times = 1 if short or step.takes_long else 3
+        lost = [_pair(step, whole, folder / "pair") for _ in range(times)]
         yield Outcome(f"two at once: {name}", len(lost), tuple(filter(None, lost)))
     if short:
         return
-    lost = [_beside_a_rollback(whole, folder / "beside", wait) for wait in (0.0, 0.5, 1.0, 2.0)]
+    waits = [share * seconds["export"] for share in _ROLLED_BACK_AFTER]
+    lost = [_beside_a_rollback(whole, folder / "beside", wait) for wait in waits]
     yield Outcome("export beside a rollback", len(lost), tuple(filter(None, lost)))
     yield from _clocked(whole, folder)
 
@@ -83,11 +87,11 @@ def _beside_a_rollback(whole: pathlib.Path, own: pathlib.Path, wait: float) -> s
     flaws = [version_files.flaw(servable / str(n)) for n in version_files.present(servable)]
     shutil.rmtree(own)
     if what := "; ".join(filter(None, map(_untold, ended))):
-        return f"after {wait} s: {what}"
+        return f"after {wait:.1f} s: {what}"
     if any(flaws):
-        return f"after {wait} s: a version is damaged: {flaws}"
+        return f"after {wait:.1f} s: a version is damaged: {flaws}"
     expected = {1, 3} if ended[1].status else {1, 3, 4}
-    return "" if there == expected else f"after {wait} s: there are the versions {there}"
+    return "" if there == expected else f"after {wait:.1f} s: there are the versions {there}"
 
 
 def _clocked(whole: pathlib.Path, folder: pathlib.Path) -> Iterator[Outcome]:

@@ -141,3 +141,12 @@ def test_what_a_stopped_job_leaves_is_removed(servable, monkeypatch, tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         score_batch.score_records(str(servable / "1"), f"{tmp_path}/empty", f"{tmp_path}/out")
     assert sorted(path.name for path in tmp_path.iterdir()) == [others, "empty"]
+
+    def full(*_):
+        raise OSError("[Errno 28] No space left on device [while running 'WriteScores']")
+
+    monkeypatch.setattr(score_batch, "build", full)
+    with pytest.raises(
+        InputError, match=rf"^{tmp_path}/out-\*\.parquet: No space left on device: f"
+    ):
+        score_batch.score_records(str(servable / "1"), f"{tmp_path}/empty", f"{tmp_path}/out")

@@ -219,10 +219,21 @@ def damaged(version, how):
         (version / version_files.CHECKSUMS_FILE).write_bytes(b"\xff")
 
 
+def test_checksums_that_are_cut_are_named(servable, tmp_path):
+    version = shutil.copytree(servable / "1", tmp_path / "1")
+    path = version / version_files.CHECKSUMS_FILE
+    whole = path.read_text()
+    for size in (0, 70, len(whole) // 2):
+        path.write_text(whole[:size])
+        assert version_files.flaw(version) == "assets.extra/checksums.sha256 is cut off"
+
+
 FLAWS = {
     "cut": "variables/variables.data-00000-of-00001 is not as exported",
     "missing": "assets/source.item.txt is missing",
-    "added": "assets/more.txt was not exported with it",
+    "added": (
+        "assets/more.txt was not exported with it: assets.extra/checksums.sha256 does not have it"
+    ),
     "without checksums": "assets.extra/checksums.sha256 is missing",
     "checksums altered": "assets.extra/checksums.sha256 cannot be read",
     "without metadata": "is damaged, assets.extra/metadata.json cannot be read",

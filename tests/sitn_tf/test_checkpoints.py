@@ -101,6 +101,10 @@ def test_where_nothing_names_the_best_checkpoint_the_file_that_should_is_named(t
     variable, kept = _checkpoints(tmp_path / "checkpoints" / "best")
     _save(variable, kept, 1)
     named = tmp_path / "checkpoints" / "best" / "checkpoint"
-    _truncate(named)
-    with pytest.raises(InputError, match=rf"holds no checkpoint that {named} names: bring the"):
+    index = named.with_name("ckpt-1.index")
+    index.rename(tmp_path / "index")
+    with pytest.raises(InputError, match=rf"^{index}, which {named} names, is missing: bring the"):
+        restore_best(tmp_path, tf.train.Checkpoint(variable=variable))
+    named.write_text(named.read_text()[:30])
+    with pytest.raises(InputError, match=rf"^{named} names no checkpoint: bring the files back"):
         restore_best(tmp_path, tf.train.Checkpoint(variable=variable))

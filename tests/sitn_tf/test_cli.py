@@ -105,6 +105,14 @@ def test_tensorflows_errors_of_a_disk_are_known_by_their_type():
     assert cli.of_storage(error).startswith(f"/run/ckpt_temp/part: {NO_ROOM}")
 
 
+def test_what_was_written_is_told_where_an_error_does_not():
+    full, named = (
+        f"[Errno 28] No space left on device{of} [while running 'W']" for of in ("", ": 'x'")
+    )
+    assert cli.of_storage(OSError(full), "scores-*").startswith(f"scores-*: {NO_ROOM}")
+    assert cli.of_storage(OSError(named), "scores-*").startswith(f"x: {NO_ROOM}")
+
+
 def test_an_array_is_as_numpy_saves_it_and_a_full_disk_is_known(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.save(tmp_path / "numpy.npy", array)

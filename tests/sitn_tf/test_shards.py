@@ -98,6 +98,8 @@ def test_training_names_the_shard(sharded, tmp_path, how, said):
 
 def test_training_counts_what_it_does_without(sharded, tmp_path, capsys):
     _spoil(shutil.copytree(sharded, tmp_path / "data"), "altered")
+    with pytest.raises(InputError, match=r"are lost, --skip_corrupt=2 allows 2: .* damaged"):
+        _train(tmp_path, "--skip_corrupt=2")
     _train(tmp_path, "--skip_corrupt=20")
     run_dir = tmp_path / "run" / "stage2"
     told = json.loads((run_dir / runs.SKIPPED_FILE).read_text())

@@ -4,6 +4,7 @@ import grpc
 import pytest
 
 from pipelines.job import beam_errors
+from sitn_tf import beam_workers
 from sitn_tf.errors import InputError
 
 
@@ -51,6 +52,6 @@ def test_what_a_worker_found_comes_before_that_the_job_failed():
     with (
         pytest.raises(InputError, match=r"^check the log$"),
         beam_errors.of_runner("FlinkRunner"),
-        beam_errors.of_workers(),
+        beam_workers.errors_in_one_line(),
     ):
         raise RuntimeError(text)
