@@ -22,6 +22,7 @@ _OPENED = [
 ]  # fmt: skip
 """What Flink's own scripts open to it."""
 _ENTRY = "org.apache.flink.runtime"
+_JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 _LOG = """rootLogger.level = INFO
 rootLogger.appenderRef.console.ref = console
 appender.console.name = console
@@ -42,6 +43,7 @@ class Cluster:
 
     def __init__(self, jars: list[pathlib.Path], stack: contextlib.ExitStack) -> None:
         self._stack, self._jars = stack, jars
+        self.processes: list[subprocess.Popen] = []
         self.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.port = free_port()
         settings = {
@@ -76,8 +78,12 @@ class Cluster:
             f"-Dlog4j.configurationFile=file:{self.folder}/log4j.properties",
             "-cp", ":".join(map(str, self._jars)), main, "--configDir", str(self.folder), *more,
         ]  # fmt: skip
-        log = self.folder / "cluster.log"
-        return self._stack.enter_context(processes.running(command, self.folder, log, {}))
+        return self._run(command, "cluster.log")
+
+    def _run(self, command: list[str], log: str) -> subprocess.Popen:
+        running = processes.running(command, self.folder, self.folder / log, {})
+        self.processes.append(self._stack.enter_context(running))
+        return self.processes[-1]
 
     def start_worker(self) -> subprocess.Popen:
         """Another task manager."""
@@ -96,19 +102,19 @@ class Cluster:
             time.sleep(0.5)
         raise AssertionError((self.folder / "cluster.log").read_text()[-3000:])
 
-    def serve_jobs(self, jar: pathlib.Path) -> int:
-        """Starts Beam's job server for this cluster; its port."""
+    def job_flags(self, jars: list[pathlib.Path]) -> list[str]:
+        """Starts Beam's job server for this cluster; the flags that send a job to it.
+
+        It sends its class path to the cluster with every job.
+        """
         port = free_port()
         command = [
-            "java", *_OPENED, "-jar", str(jar), f"--flink-master=http://localhost:{self.port}",
-            f"--artifacts-dir={self.folder}/artifacts", f"--job-port={port}",
-            "--artifact-port=0", "--expansion-port=0",
+            "java", *_OPENED, "-Xmx512m", "-cp", ":".join(map(str, jars)), _JOB_SERVER,
+            f"--flink-master=localhost:{self.port}", f"--artifacts-dir={self.folder}/artifacts",
+            f"--job-port={port}", "--artifact-port=0", "--expansion-port=-1",
         ]  # fmt: skip
-        server = self._stack.enter_context(
-            processes.running(command, self.folder, self.folder / "job_server.log", {})
-        )
-        processes.wait_for(port, server)
-        return port
+        processes.wait_for(port, self._run(command, "job_server.log"))
+        return ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--parallelism=2"]
 
 
 @contextlib.contextmanager

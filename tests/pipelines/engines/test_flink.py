@@ -21,10 +21,10 @@ def cluster(engine):
         yield started
 
 
-def test_the_cluster_stands(cluster):
+def test_the_cluster_stands(cluster, engine):
     told = cluster.asked("overview")
     assert (told["taskmanagers"], told["slots-total"]) == (2, 2)
-    assert told["flink-version"].startswith(programs.FLINK)
+    assert told["flink-version"].startswith(f"{engine(programs.job_server).flink}.")
 
 
 class Flink(NamedTuple):
@@ -37,15 +37,12 @@ class Flink(NamedTuple):
 
 @pytest.fixture
 def beam_on_flink(engine, pool):
-    jar = engine(programs.job_server)
+    server = engine(programs.job_server)
     with flink.cluster(engine(programs.flink), workers=0) as started:
         workers = [started.start_worker(), started.start_worker()]
         started.wait_for_workers(2)
-        yield Flink(started, workers, [
-            "--runner=PortableRunner", f"--job_endpoint=localhost:{started.serve_jobs(jar)}",
-            "--environment_type=EXTERNAL", f"--environment_config=localhost:{pool.port}",
-            "--parallelism=2",
-        ])  # fmt: skip
+        told = [*started.job_flags(server.jars), *pool.flags()]
+        yield Flink(started, workers, told)
 
 
 @pytest.mark.parametrize("shuffle", ["beam", "files"])
