@@ -44,6 +44,7 @@ class Cluster:
     def __init__(self, jars: list[pathlib.Path], stack: contextlib.ExitStack) -> None:
         self._stack, self._jars = stack, jars
         self.processes: list[subprocess.Popen] = []
+        self._workers: list[subprocess.Popen] = []
         self.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.port = free_port()
         settings = {
@@ -85,9 +86,16 @@ class Cluster:
         self.processes.append(self._stack.enter_context(running))
         return self.processes[-1]
 
-    def start_worker(self) -> subprocess.Popen:
+    def start_worker(self) -> None:
         """Another task manager."""
-        return self._start(f"{_ENTRY}.taskexecutor.TaskManagerRunner", "384m")
+        self._workers.append(self._start(f"{_ENTRY}.taskexecutor.TaskManagerRunner", "384m"))
+
+    def replace_worker(self) -> int:
+        """Kills the oldest task manager and starts another; the id of the one killed."""
+        killed = self._workers.pop(0)
+        killed.kill()
+        self.start_worker()
+        return killed.pid
 
     def asked(self, what: str) -> dict:
         """What the job manager answers over REST."""
