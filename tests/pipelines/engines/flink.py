@@ -32,7 +32,7 @@ appender.console.layout.pattern = %d %p %c{1} %m%n
 """
 _MB_OF_TASK_MANAGER = {
     "task.heap.size": 192, "framework.heap.size": 128, "managed.size": 192,
-    "network.min": 64, "network.max": 64, "task.off-heap.size": 64,
+    "network.min": 256, "network.max": 256, "task.off-heap.size": 64,
     "framework.off-heap.size": 128, "jvm-metaspace.size": 192,
     "jvm-overhead.min": 128, "jvm-overhead.max": 128,
 }  # fmt: skip
@@ -58,6 +58,8 @@ class Cluster:
             "taskmanager.bind-host": "localhost",
             "taskmanager.numberOfTaskSlots": 1,
             "taskmanager.cpu.cores": 1.0,
+            # 16 MiB of each step's output by default, of all steps that run at once
+            "taskmanager.network.sort-shuffle.min-buffers": 64,
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": 5,
             "restart-strategy.fixed-delay.delay": "1 s",
