@@ -64,7 +64,7 @@ class Cluster:
             "restart-strategy.fixed-delay.attempts": 5,
             "restart-strategy.fixed-delay.delay": "1 s",
             "heartbeat.interval": 1000,
-            "heartbeat.timeout": 5000,
+            "heartbeat.timeout": 60_000,  # one that is gone misses two heartbeats
             "io.tmp.dirs": str(self.folder),
             **{f"taskmanager.memory.{k}": f"{mb}mb" for k, mb in _MB_OF_TASK_MANAGER.items()},
         }
