@@ -23,6 +23,11 @@ _OPENED = [
 """What Flink's own scripts open to it."""
 _ENTRY = "org.apache.flink.runtime"
 _JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_WORKERS_KEPT_MS = 600_000
+"""Longer than a job: without it each task manager ends its SDK workers where it has no step to do.
+Task managers call their workers alike (1-1, 2-1), so in a pool that both use one would end the
+other's, which then waits for it.
+"""
 _LOG = """rootLogger.level = INFO
 rootLogger.appenderRef.console.ref = console
 appender.console.name = console
@@ -124,7 +129,10 @@ class Cluster:
             f"--job-port={port}", "--artifact-port=0", "--expansion-port=-1",
         ]  # fmt: skip
         processes.wait_for(port, self._run(command, "job_server.log"))
-        return ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--parallelism=2"]
+        return [
+            "--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--parallelism=2",
+            f"--environment_cache_millis={_WORKERS_KEPT_MS}",
+        ]  # fmt: skip
 
 
 @contextlib.contextmanager
