@@ -23,10 +23,10 @@ _OPENED = [
 """What Flink's own scripts open to it."""
 _ENTRY = "org.apache.flink.runtime"
 _JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-_WORKERS_KEPT_MS = 600_000
-"""Longer than a job: without it each task manager ends its SDK workers where it has no step to do.
-Task managers call their workers alike (1-1, 2-1), so in a pool that both use one would end the
-other's, which then waits for it.
+_WORKERS_KEPT_MS = 3_600_000
+"""Longer than a cluster's jobs: without it a task manager ends its SDK workers where it has no step
+to do. All task managers call theirs alike (1-1, 2-1), so that one would end another's in the pool
+that they share, and a step would wait for it for ever.
 """
 _LOG = """rootLogger.level = INFO
 rootLogger.appenderRef.console.ref = console
