@@ -115,7 +115,7 @@ drills: $(STAMP)
 	$(RUN) tests.drills
 
 # Brings what is missing of Prism, Flink and apache-beam[gcp] into .engines (1.5 GB). A job server
-# of Beam's for Flink that is here already: FLINK_JOB_SERVER=JAR
+# of Beam's for Flink that is here already, a jar or a folder of jars: FLINK_JOB_SERVER=PATH
 test-engines: $(STAMP)
 	$(RUN) tests.pipelines.engines.programs .engines
 	SITN_ENGINES=$(CURDIR)/.engines .engines/environment/bin/python -m pytest \
@@ -126,6 +126,7 @@ bench-pipelines: $(STAMP)
 	$(RUN) tests.benchmarks.pipelines same
 	$(RUN) tests.benchmarks.pipelines throughput
 	$(RUN) tests.benchmarks.pipelines memory
+	$(RUN) tests.benchmarks.pipelines_flink --engines=.engines
 
 bench-serving: $(STAMP)
 	$(RUN) tests.benchmarks.serving

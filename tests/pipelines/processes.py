@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from tests.ports import free_port
 
+ROOT = pathlib.Path(__file__).parents[2]
+
 
 def wait_for(port: int, process: subprocess.Popen) -> None:
     """Until something listens; the process is the one that should."""
@@ -73,11 +75,31 @@ def environment(home: pathlib.Path, seen: Iterable[str]) -> pathlib.Path:
     return own
 
 
+def project_environment(home: pathlib.Path) -> None:
+    """An environment that has this one's packages, and the project as --setup_file packs it."""
+    packed = home.with_name(f"{home.name}-packed")
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "sdist", f"--dist-dir={packed}"],
+        cwd=ROOT, check=True,
+    )  # fmt: skip
+    own = environment(home, packages())
+    [archive] = packed.iterdir()
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+         "--disable-pip-version-check", f"--target={own}", archive],
+        check=True,
+    )  # fmt: skip
+
+
 class WorkerPool(NamedTuple):
     """Beam's worker pool: what runs, and where it listens."""
 
     process: subprocess.Popen
     port: int
+
+    def flags(self) -> list[str]:
+        """What has a portable runner start its workers here."""
+        return ["--environment_type=EXTERNAL", f"--environment_config=localhost:{self.port}"]
 
     def children(self) -> list[int]:
         """Ids of the workers that it has started."""

@@ -2,16 +2,12 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from pipelines import build_dataset
 from tests.pipelines import processes, runner_logs
 from tests.pipelines.engines import programs
-
-ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -44,17 +40,6 @@ def engine():
 def pool(tmp_path_factory):
     """A worker pool whose environment has the project as --setup_file packs it."""
     path = tmp_path_factory.mktemp("workers")
-    packed = path / "packed"
-    subprocess.run(
-        [sys.executable, "setup.py", "--quiet", "sdist", f"--dist-dir={packed}"],
-        cwd=ROOT, check=True,
-    )  # fmt: skip
-    packages = processes.environment(path / "environment", processes.packages())
-    [archive] = packed.iterdir()
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
-         "--disable-pip-version-check", f"--target={packages}", archive],
-        check=True,
-    )  # fmt: skip
+    processes.project_environment(path / "environment")
     with processes.worker_pool(path / "environment", path) as started:
         yield started

@@ -22,6 +22,12 @@ _OPENED = [
 ]  # fmt: skip
 """What Flink's own scripts open to it."""
 _ENTRY = "org.apache.flink.runtime"
+_JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_WORKERS_KEPT_MS = 3_600_000
+"""Longer than a cluster's jobs: without it a task manager ends its SDK workers where it has no step
+to do. All task managers call theirs alike (1-1, 2-1), so that one would end another's in the pool
+that they share, and a step would wait for it for ever.
+"""
 _LOG = """rootLogger.level = INFO
 rootLogger.appenderRef.console.ref = console
 appender.console.name = console
@@ -31,7 +37,7 @@ appender.console.layout.pattern = %d %p %c{1} %m%n
 """
 _MB_OF_TASK_MANAGER = {
     "task.heap.size": 192, "framework.heap.size": 128, "managed.size": 192,
-    "network.min": 64, "network.max": 64, "task.off-heap.size": 64,
+    "network.min": 256, "network.max": 256, "task.off-heap.size": 64,
     "framework.off-heap.size": 128, "jvm-metaspace.size": 192,
     "jvm-overhead.min": 128, "jvm-overhead.max": 128,
 }  # fmt: skip
@@ -42,6 +48,8 @@ class Cluster:
 
     def __init__(self, jars: list[pathlib.Path], stack: contextlib.ExitStack) -> None:
         self._stack, self._jars = stack, jars
+        self.processes: list[subprocess.Popen] = []
+        self._workers: list[subprocess.Popen] = []
         self.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.port = free_port()
         settings = {
@@ -55,11 +63,13 @@ class Cluster:
             "taskmanager.bind-host": "localhost",
             "taskmanager.numberOfTaskSlots": 1,
             "taskmanager.cpu.cores": 1.0,
+            # 16 MiB of each step's output by default, of all steps that run at once
+            "taskmanager.network.sort-shuffle.min-buffers": 64,
             "restart-strategy.type": "fixed-delay",
             "restart-strategy.fixed-delay.attempts": 5,
             "restart-strategy.fixed-delay.delay": "1 s",
             "heartbeat.interval": 1000,
-            "heartbeat.timeout": 5000,
+            "heartbeat.timeout": 60_000,  # one that is gone misses two heartbeats
             "io.tmp.dirs": str(self.folder),
             **{f"taskmanager.memory.{k}": f"{mb}mb" for k, mb in _MB_OF_TASK_MANAGER.items()},
         }
@@ -76,12 +86,23 @@ class Cluster:
             f"-Dlog4j.configurationFile=file:{self.folder}/log4j.properties",
             "-cp", ":".join(map(str, self._jars)), main, "--configDir", str(self.folder), *more,
         ]  # fmt: skip
-        log = self.folder / "cluster.log"
-        return self._stack.enter_context(processes.running(command, self.folder, log, {}))
+        return self._run(command, "cluster.log")
 
-    def start_worker(self) -> subprocess.Popen:
+    def _run(self, command: list[str], log: str) -> subprocess.Popen:
+        running = processes.running(command, self.folder, self.folder / log, {})
+        self.processes.append(self._stack.enter_context(running))
+        return self.processes[-1]
+
+    def start_worker(self) -> None:
         """Another task manager."""
-        return self._start(f"{_ENTRY}.taskexecutor.TaskManagerRunner", "384m")
+        self._workers.append(self._start(f"{_ENTRY}.taskexecutor.TaskManagerRunner", "384m"))
+
+    def replace_worker(self) -> int:
+        """Kills the oldest task manager and starts another; the id of the one killed."""
+        killed = self._workers.pop(0)
+        killed.kill()
+        self.start_worker()
+        return killed.pid
 
     def asked(self, what: str) -> dict:
         """What the job manager answers over REST."""
@@ -96,19 +117,22 @@ class Cluster:
             time.sleep(0.5)
         raise AssertionError((self.folder / "cluster.log").read_text()[-3000:])
 
-    def serve_jobs(self, jar: pathlib.Path) -> int:
-        """Starts Beam's job server for this cluster; its port."""
+    def job_flags(self, jars: list[pathlib.Path]) -> list[str]:
+        """Starts Beam's job server for this cluster; the flags that send a job to it.
+
+        It sends its class path to the cluster with every job.
+        """
         port = free_port()
         command = [
-            "java", *_OPENED, "-jar", str(jar), f"--flink-master=http://localhost:{self.port}",
-            f"--artifacts-dir={self.folder}/artifacts", f"--job-port={port}",
-            "--artifact-port=0", "--expansion-port=0",
+            "java", *_OPENED, "-Xmx512m", "-cp", ":".join(map(str, jars)), _JOB_SERVER,
+            f"--flink-master=localhost:{self.port}", f"--artifacts-dir={self.folder}/artifacts",
+            f"--job-port={port}", "--artifact-port=0", "--expansion-port=-1",
         ]  # fmt: skip
-        server = self._stack.enter_context(
-            processes.running(command, self.folder, self.folder / "job_server.log", {})
-        )
-        processes.wait_for(port, server)
-        return port
+        processes.wait_for(port, self._run(command, "job_server.log"))
+        return [
+            "--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--parallelism=2",
+            f"--environment_cache_millis={_WORKERS_KEPT_MS}",
+        ]  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -2,29 +2,57 @@
 
     python -m tests.pipelines.engines.programs FOLDER
 
-Prism is built by Go, Flink comes from its Python package and Beam's job server for Flink from
-Maven. A Python environment in the folder has apache-beam[gcp] above all that this one has. What
-can't be had is told and left out: the tests that want it are skipped for the same reason.
+Prism is built by Go. Beam's job server for Flink comes from Maven as the jars of a class path
+(`job_server.xml`), the Flink that it is made for from its Python package. A Python environment in
+the folder has apache-beam[gcp] above all that this one has. What can't be had is told and left out:
+the tests that want it are skipped for the same reason.
 """
 
 import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tests.pipelines import processes
 
 FOLDER = "SITN_ENGINES"
 """Environment variable: the folder, absolute."""
 JOB_SERVER = "FLINK_JOB_SERVER"
-"""Environment variable: a jar to take instead of Maven's."""
+"""Environment variable: a jar, or a folder of jars, to take instead of Maven's."""
 BEAM = importlib.metadata.version("apache-beam")
-FLINK = "1.20"
-_JOB_SERVER = f"beam-runners-flink-{FLINK}-job-server"
+_CLASS_PATH = pathlib.Path(__file__).with_name("job_server.xml")
+
+
+class _Versions(NamedTuple):
+    """What `job_server.xml` is resolved with."""
+
+    beam: str
+    job_service: str
+    flink: str
+
+
+_JOB_SERVERS = (_Versions(BEAM, BEAM, "1.20"), _Versions("2.70.0", "2.65.0", "1.19"))
+"""This environment's version of Beam, then what mirrors have that serve part of Maven Central."""
+
+
+class JobServer(NamedTuple):
+    """Beam's job server for Flink.
+
+    Attributes:
+      jars: its class path.
+      beam: the version of Beam's Flink runner.
+      flink: the minor version of Flink that it is made for, such as 1.20.
+    """
+
+    jars: list[pathlib.Path]
+    beam: str
+    flink: str
 
 
 class MissingProgramError(Exception):
@@ -40,13 +68,56 @@ def prism(folder: pathlib.Path) -> pathlib.Path:
     return program
 
 
-def flink(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The jars of a Flink cluster."""
+def job_server(folder: pathlib.Path) -> JobServer:
+    """Beam's job server for Flink: what FLINK_JOB_SERVER names, or the first that Maven has."""
     _of_java("java")
-    home = folder / "flink"
+    if given := os.environ.get(JOB_SERVER):
+        return _job_server_of(pathlib.Path(given))
+    home = folder / "job_server"
     if not home.exists():
-        _pip("download", "--no-deps", f"--dest={folder}", f"apache-flink-libraries=={FLINK}.*")
-        [packed] = folder.glob("apache_flink_libraries-*.tar.gz")
+        _resolve_job_server(home)
+    return _job_server_of(home)
+
+
+def _resolve_job_server(home: pathlib.Path) -> None:
+    copied = home.with_suffix(".tmp")
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
+    refused = []
+    for versions in _JOB_SERVERS:
+        shutil.rmtree(copied, ignore_errors=True)
+        wanted = [f"-D{name}={version}" for name, version in versions._asdict().items()]
+        try:
+            _run("mvn", "--batch-mode", "--quiet", f"--file={_CLASS_PATH}", goal,
+                 f"-DoutputDirectory={copied}", "-DincludeScope=runtime", *wanted)  # fmt: skip
+        except MissingProgramError as error:
+            refused.append(str(error))
+        else:
+            copied.rename(home)
+            return
+    raise MissingProgramError("; ".join(refused))
+
+
+def _job_server_of(path: pathlib.Path) -> JobServer:
+    """Tells Flink's version by the runner's jar; raises MissingProgramError where there is none."""
+    jars = sorted(path.glob("*.jar")) if path.is_dir() else [path]
+    for jar in jars:
+        if found := re.fullmatch(
+            r"beam-runners-flink-([\d.]+)(?:-job-server)?-(\d.*)\.jar", jar.name
+        ):
+            return JobServer(jars, flink=found[1], beam=found[2])
+    raise MissingProgramError(
+        f"{path}: no jar of Beam's Flink runner, beam-runners-flink-FLINK-BEAM.jar or "
+        "beam-runners-flink-FLINK-job-server-BEAM.jar"
+    )
+
+
+def flink(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The jars of a cluster of the Flink that the job server is made for."""
+    version = job_server(folder).flink
+    home = folder / f"flink-{version}"
+    if not home.exists():
+        _pip("download", "--no-deps", f"--dest={folder}", f"apache-flink-libraries=={version}.*")
+        [packed] = folder.glob(f"apache[_-]flink[_-]libraries-{version}.*.tar.gz")
         unpacked = folder / "flink.tmp"
         with tarfile.open(packed) as archive:
             archive.extractall(unpacked, filter="data")
@@ -54,21 +125,6 @@ def flink(folder: pathlib.Path) -> list[pathlib.Path]:
         shutil.rmtree(unpacked)
         packed.unlink()
     return sorted((home / "lib").glob("*.jar"))
-
-
-def job_server(folder: pathlib.Path) -> pathlib.Path:
-    """The jar of Beam's job server for Flink."""
-    _of_java("java")
-    if given := os.environ.get(JOB_SERVER):
-        return pathlib.Path(given)
-    jar = folder / f"{_JOB_SERVER}-{BEAM}.jar"
-    if not jar.exists():
-        _of_java("mvn")
-        artifact = f"org.apache.beam:{_JOB_SERVER}:{BEAM}"
-        goal = "org.apache.maven.plugins:maven-dependency-plugin:copy"
-        where = (f"-Dartifact={artifact}", f"-DoutputDirectory={folder}")
-        _run("mvn", "--batch-mode", "--quiet", goal, *where)
-    return jar
 
 
 def environment(folder: pathlib.Path) -> pathlib.Path:
@@ -116,7 +172,7 @@ def _telling(said: list[str]) -> str:
 def main() -> None:
     folder = pathlib.Path(sys.argv[1]).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    programs: tuple[Callable[[pathlib.Path], object], ...] = (prism, flink, job_server, environment)
+    programs: tuple[Callable[[pathlib.Path], object], ...] = (prism, job_server, flink, environment)
     for program in programs:
         try:
             program(folder)

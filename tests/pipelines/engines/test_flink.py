@@ -14,38 +14,31 @@ from tests.pipelines.runner_logs import flags
 pytestmark = pytest.mark.engines
 
 
-@pytest.fixture(scope="module")
-def cluster(engine):
-    """A job manager and two task managers."""
-    with flink.cluster(engine(programs.flink)) as started:
-        yield started
-
-
-def test_the_cluster_stands(cluster):
-    told = cluster.asked("overview")
-    assert (told["taskmanagers"], told["slots-total"]) == (2, 2)
-    assert told["flink-version"].startswith(programs.FLINK)
-
-
 class Flink(NamedTuple):
-    """A cluster with task managers of this test's, and the flags that send a job to it."""
+    """A cluster of two task managers, and the flags that send a job to it."""
 
     cluster: flink.Cluster
-    workers: list
     flags: list[str]
 
 
+@pytest.fixture(scope="module")
+def started(engine, pool):
+    server = engine(programs.job_server)
+    with flink.cluster(engine(programs.flink)) as made:
+        yield Flink(made, [*made.job_flags(server.jars), *pool.flags()])
+
+
 @pytest.fixture
-def beam_on_flink(engine, pool):
-    jar = engine(programs.job_server)
-    with flink.cluster(engine(programs.flink), workers=0) as started:
-        workers = [started.start_worker(), started.start_worker()]
-        started.wait_for_workers(2)
-        yield Flink(started, workers, [
-            "--runner=PortableRunner", f"--job_endpoint=localhost:{started.serve_jobs(jar)}",
-            "--environment_type=EXTERNAL", f"--environment_config=localhost:{pool.port}",
-            "--parallelism=2",
-        ])  # fmt: skip
+def beam_on_flink(started):
+    """One cluster for all tests, whole again where a test killed part of it."""
+    started.cluster.wait_for_workers(2)
+    return started
+
+
+def test_the_cluster_stands(beam_on_flink, engine):
+    told = beam_on_flink.cluster.asked("overview")
+    assert (told["taskmanagers"], told["slots-total"]) == (2, 2)
+    assert told["flink-version"].startswith(f"{engine(programs.job_server).flink}.")
 
 
 @pytest.mark.parametrize("shuffle", ["beam", "files"])
@@ -63,9 +56,7 @@ def test_killed_in_the_middle(folder, local, beam_on_flink, pool, tmp_path, what
 
     def kill():
         if what == "task manager":
-            ended.append(beam_on_flink.workers[0].pid)
-            beam_on_flink.workers[0].kill()
-            beam_on_flink.cluster.start_worker()
+            ended.append(beam_on_flink.cluster.replace_worker())
         for worker in pool.children() if what == "SDK worker" else []:
             ended.append(worker)
             os.kill(worker, signal.SIGKILL)

@@ -32,10 +32,8 @@ def prism(engine, pool, tmp_path):
     command = [engine(programs.prism), f"-job_port={port}", "-serve_http=false"]
     with processes.running(command, tmp_path, tmp_path / "prism.log", {}) as process:
         processes.wait_for(port, process)
-        yield Prism(process, [
-            "--runner=PortableRunner", f"--job_endpoint=localhost:{port}",
-            "--environment_type=EXTERNAL", f"--environment_config=localhost:{pool.port}",
-        ])  # fmt: skip
+        endpoint = f"--job_endpoint=localhost:{port}"
+        yield Prism(process, ["--runner=PortableRunner", endpoint, *pool.flags()])
 
 
 @pytest.mark.parametrize("shuffle", ["beam", "files"])

@@ -138,10 +138,7 @@ def portable(tmp_path):
         processes.worker_pool(home, tmp_path) as pool,
     ):
         processes.wait_for(port, process)
-        yield [
-            "--runner=PortableRunner", f"--job_endpoint=localhost:{port}",
-            "--environment_type=EXTERNAL", f"--environment_config=localhost:{pool.port}",
-        ]  # fmt: skip
+        yield ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", *pool.flags()]
 
 
 @SHUFFLES
