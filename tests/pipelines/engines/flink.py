@@ -23,11 +23,6 @@ _OPENED = [
 """What Flink's own scripts open to it."""
 _ENTRY = "org.apache.flink.runtime"
 _JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
-_WORKERS_KEPT_MS = 3_600_000
-"""Longer than a cluster's jobs: without it a task manager ends its SDK workers where it has no step
-to do. All task managers call theirs alike (1-1, 2-1), so that one would end another's in the pool
-that they share, and a step would wait for it for ever.
-"""
 _LOG = """rootLogger.level = INFO
 rootLogger.appenderRef.console.ref = console
 appender.console.name = console
@@ -129,10 +124,7 @@ class Cluster:
             f"--job-port={port}", "--artifact-port=0", "--expansion-port=-1",
         ]  # fmt: skip
         processes.wait_for(port, self._run(command, "job_server.log"))
-        return [
-            "--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--parallelism=2",
-            f"--environment_cache_millis={_WORKERS_KEPT_MS}",
-        ]  # fmt: skip
+        return ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--parallelism=2"]
 
 
 @contextlib.contextmanager
