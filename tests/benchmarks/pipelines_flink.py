@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from sitn_tf import schema
 from tests.benchmarks import pipelines
 from tests.pipelines import processes
-from tests.pipelines.engines import flink, programs
+from tests.pipelines.engines import flink, programs, shared_worker_pool
 
 LOCAL = {
     "local, one process": (),
@@ -53,7 +53,8 @@ def engine(folder: pathlib.Path) -> Iterator[tuple[list[str], list[int]]]:
     with contextlib.ExitStack() as stack:
         home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         processes.project_environment(home / "environment")
-        pool = stack.enter_context(processes.worker_pool(home / "environment", home))
+        pool_of_all = [shared_worker_pool.__file__]
+        pool = stack.enter_context(processes.worker_pool(home / "environment", home, pool_of_all))
         cluster = stack.enter_context(flink.cluster(jars))
         told = [*cluster.job_flags(server.jars), *pool.flags()]
         yield told, [pool.process.pid, *(each.pid for each in cluster.processes)]

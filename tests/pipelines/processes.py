@@ -107,14 +107,22 @@ class WorkerPool(NamedTuple):
         return [int(child) for path in told for child in path.read_text().split()]
 
 
+BEAMS_POOL = ("-m", "apache_beam.runners.worker.worker_pool_main")
+
+
 @contextlib.contextmanager
-def worker_pool(home: pathlib.Path, folder: pathlib.Path) -> Iterator[WorkerPool]:
-    """Beam's worker pool in an environment."""
+def worker_pool(
+    home: pathlib.Path, folder: pathlib.Path, program: Sequence[str] = BEAMS_POOL
+) -> Iterator[WorkerPool]:
+    """A worker pool in an environment.
+
+    Args:
+      home: the environment.
+      folder: where it runs, and `workers.log` tells what it says.
+      program: what Python is given to run it.
+    """
     port = free_port()
-    command = [
-        str(home / "bin" / "python"), "-m", "apache_beam.runners.worker.worker_pool_main",
-        f"--service_port={port}",
-    ]  # fmt: skip
+    command = [str(home / "bin" / "python"), *program, f"--service_port={port}"]
     # the pool starts whatever "python" is on its path
     around = {"PATH": f"{home}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
     with running(command, folder, folder / "workers.log", around) as process:

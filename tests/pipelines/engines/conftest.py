@@ -7,7 +7,7 @@ import pytest
 
 from pipelines import build_dataset
 from tests.pipelines import processes, runner_logs
-from tests.pipelines.engines import programs
+from tests.pipelines.engines import programs, shared_worker_pool
 
 
 @pytest.fixture(scope="session")
@@ -41,5 +41,6 @@ def pool(tmp_path_factory):
     """A worker pool whose environment has the project as --setup_file packs it."""
     path = tmp_path_factory.mktemp("workers")
     processes.project_environment(path / "environment")
-    with processes.worker_pool(path / "environment", path) as started:
+    program = [shared_worker_pool.__file__]
+    with processes.worker_pool(path / "environment", path, program) as started:
         yield started
