@@ -112,6 +112,7 @@ def _export(
             },
             "drift": _drift(answer, newest, options),
             "measured": _measure(run, traced, data_dir, calibration, options, made),
+            "not_measured": data_dir.message if isinstance(data_dir, InputError) else None,
         }
         whole_files.write_json(made / version_files.METADATA_FILE, described)
         if version is None and not options.force:
@@ -125,7 +126,7 @@ def _export(
         return version_files.publish(made, servable, version), described
 
 
-def _fit(run: Run, data_dir: pathlib.Path | None, options: ExportOptions) -> Calibration:
+def _fit(run: Run, data_dir: pathlib.Path | InputError, options: ExportOptions) -> Calibration:
     shift = 0.0
     if options.undo_sampling:
         try:
@@ -134,10 +135,9 @@ def _fit(run: Run, data_dir: pathlib.Path | None, options: ExportOptions) -> Cal
             raise InputError(f"{run.run_dir}: {error}", "give undo_sampling=False") from error
     if options.calibrate == "none":
         return Calibration(shift=shift)
-    if data_dir is None:
+    if isinstance(data_dir, InputError):
         raise InputError(
-            f"calibrate={options.calibrate} needs the data set of the run, which is not at "
-            f"{run.data_dir}",
+            f"calibrate={options.calibrate} needs the data set of the run: {data_dir.message}",
             "give data_dir=DATASET",
         )
     scored = measure.trained(run.scorer, data_dir, schema.VALIDATION)
@@ -182,13 +182,13 @@ def _drift(
 def _measure(
     run: Run,
     traced: Mapping[str, Any],
-    data_dir: pathlib.Path | None,
+    data_dir: pathlib.Path | InputError,
     calibration: Calibration,
     options: ExportOptions,
     version: pathlib.Path,
 ) -> dict[str, Any] | None:
     """AUC and calibration on the test split, of the trained model and of the graph."""
-    if data_dir is None:
+    if isinstance(data_dir, InputError):
         return None
     trained = measure.trained(run.scorer, data_dir, schema.TEST)
     served = measure.served(traced, data_dir, schema.TEST)
@@ -311,13 +311,13 @@ def _check_vocabulary(run: Run, domain: str, path: pathlib.Path, tokens: int) ->
         )
 
 
-def _data_set(run: Run, options: ExportOptions) -> pathlib.Path | None:
-    """The data set of the run, or None where it is gone."""
+def _data_set(run: Run, options: ExportOptions) -> pathlib.Path | InputError:
+    """The data set of the run, or why an export has to do without: it is gone, say."""
     if options.data_dir is not None:
         runs.read_its_manifest(run.run_dir, options.data_dir)
         return options.data_dir
     try:
         runs.read_its_manifest(run.run_dir, run.data_dir)
-    except InputError:
-        return None  # gone, or built anew: an export can do without it
+    except InputError as error:
+        return error
     return run.data_dir

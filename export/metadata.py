@@ -72,7 +72,7 @@ def summary(metadata: dict[str, Any]) -> str:
     ]
     measured = metadata["measured"]
     if measured is None:
-        lines.append("the data set of the run is not there: AUC and calibration not measured")
+        lines.append(f"AUC and calibration not measured: {metadata['not_measured']}")
     else:
         cost = measured["auc_trained"] - measured["auc_served"]
         lines.append(

@@ -228,7 +228,9 @@ def test_a_bad_sampling_rate_and_a_missing_data_set(sampled_run, tmp_path):
     _, metadata = export(run_dir, tmp_path / "servable", options)
     assert metadata["calibration"]["shift"] == 0.0
     assert metadata["measured"] is None
-    assert "AUC and calibration not measured" in summary(metadata)
+    assert "AUC and calibration not measured: data_dir=" in summary(metadata)
+    with pytest.raises(InputError, match=r"^calibrate=platt needs the data set of the run: data_"):
+        export(run_dir, tmp_path / "servable", dataclasses.replace(options, calibrate="platt"))
 
 
 def test_the_error_is_that_of_evaluation():
