@@ -46,7 +46,7 @@ WALK = {
     "--jobs=2": f"{STUDY} --trials=1 --jobs=2",
     "sitn_tf.experiments --study=table2": f"{STUDY} --trials=1",
     "sitn_tf.experiments --study=table2 --split=test": f"{STUDY} --trials=1 --split=test",
-    "sitn_tf.report": "--run_dir=run/stage2",
+    "sitn_tf.report": "--run_dir=run/stage2 --run_dir=study/fm/0/stage2",
     "sitn_tf.report --run_dir=RUN/stage2 --run_dir=OTHER/stage2": (
         "--run_dir=run/stage2 --run_dir=study/fm/0/stage2"
     ),
