@@ -212,6 +212,7 @@ def test_the_softmax_loss_is_a_mean_over_requests_with_a_click(small, two_cpus):
     np.testing.assert_allclose(strategy.reduce("SUM", shares, axis=None), whole, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("op_by_op")
 def test_a_replica_without_rows_changes_nothing(small, two_cpus):
     chosen = config.override(config.tiny(), [*SMALL, *ONE])
     batch = read_batches(small, schema.STAGE2)[0]

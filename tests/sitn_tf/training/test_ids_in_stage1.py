@@ -58,6 +58,7 @@ def test_sparing_ids_changes_no_vector(some_described, change):
         np.testing.assert_array_equal(items(ids), trained.items[domain](ids))
 
 
+@pytest.mark.usefixtures("op_by_op")
 @pytest.mark.parametrize(("optimizer", "devices"), [(RowSparseAdam, 2), (RowWiseAdagrad, 1)])
 def test_a_step_leaves_the_ids_of_described_items(some_described, two_cpus, optimizer, devices):
     """Their decay and slots too; a replica may have no other items."""
