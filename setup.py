@@ -64,7 +64,7 @@ setuptools.setup(
             "mypy>=1.13,<3",
             "onnx>=1.17,<2",  # writes the tests' small title model
             "pytest>=8,<10",
-            "pytest-xdist>=3.6,<4",
+            "pytest-xdist>=3.8,<4",
             "pyyaml>=6,<7",  # reads envoy.yaml and the compose files in the tests
             "ruff>=0.9,<1",
             "setuptools>=68,<85",  # installs this project without another of its own

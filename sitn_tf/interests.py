@@ -49,20 +49,12 @@ def main(_: list[str]) -> None:
     folder.mkdir(exist_ok=True)
     described = [dataclasses.asdict(space) for space in interests.granularities]
     whole_files.write_json(folder / "clusters.json", described)
-    command = cli.shell("sitn_tf.interests", f"--run_dir={run_dir}")
+    command = cli.command(FLAGS, "sitn_tf.interests")
     documents.write(cluster_sections.content(run, interests, command), folder / "clusters")
-    users = interests.users.ids
+    print(f"clusters of {len(interests.users.ids):,} users")
     for space in interests.granularities:
-        print(
-            f"K = {space.clusters}: {space.same_pair:.1%} of {len(users)} users within one "
-            f"pair (chance {space.same_pair_chance:.1%}); the domains' means lie "
-            f"{space.apart:.2f} times the spread apart, their clusters' "
-            f"{space.clusters_apart:.2f}. {interest_clusters.near(space.proximity)}"
-        )
-    print(
-        f"wrote {folder}/clusters.html, clusters.md and clusters.json\n"
-        f"next: {cli.shell('sitn_tf.interests', f'--run_dir={run_dir}', '--user=ID')}"
-    )
+        print(f"K = {space.clusters}: {cluster_sections.answer(space)}")
+    print(f"wrote {folder}/clusters.html, clusters.md and clusters.json\nnext: {command} --user=ID")
 
 
 if __name__ == "__main__":

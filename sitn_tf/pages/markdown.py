@@ -41,6 +41,9 @@ def _code(lines: Sequence[str]) -> str:
 def _table(table: Table) -> str:
     """Columns of numbers are aligned to the right, as on the page."""
     rules = ["---:" if kind == "number" else "---" for kind in table.kinds]
-    cells = [[cell.replace("|", r"\|") for cell in row] for row in (table.head, *table.rows)]
+    cells = [
+        [" ".join(cell.splitlines()).replace("|", r"\|") for cell in row]
+        for row in (table.head, *table.rows)
+    ]
     head, *rows = cells
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rules, *rows))

@@ -91,7 +91,7 @@ def _graph(
     """A step as a graph for batches of any size, with the features of this one.
 
     No statement of a model depends on a tensor's value, so AutoGraph has nothing to convert, and
-    looking for it would take a third of the tracing.
+    looking for it takes long.
     """
     specs = {name: _of_any_size(tf.type_spec_from_value(x)) for name, x in batch.items()}
     return tf.function(step, input_signature=[specs], autograph=False)

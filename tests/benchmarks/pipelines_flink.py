@@ -1,11 +1,11 @@
 """The data set job on a Flink cluster of this machine, beside Beam's local runner.
 
-    python -m tests.benchmarks.pipelines_flink --engines=.engines --sizes='[10000, 1000000]'
+    python -m tests.benchmarks.pipelines_flink --engines=.engines --sizes='[10000]'
 
 Both read the same synthetic logs, one after the other. The cluster is a job manager, two task
-managers of one slot each and Beam's job server; each task manager has an SDK worker in an
-environment of its own, so what is compared is the local runner with two processes. Of the small
-log most is what any job on the cluster costs. Programs that are missing are brought as
+managers of one slot each and Beam's job server; the task managers' SDK workers come from one
+pool in an environment of its own, so what is compared is the local runner with two processes. Of a
+small log most is what any job on the cluster costs. Programs that are missing are brought as
 `make test-engines` brings them; where they can't be had, the reason is printed and nothing is
 measured.
 """
@@ -93,7 +93,7 @@ def compare(lines: int, told: list[str], sessions: list[int]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engines", type=pathlib.Path, default=pathlib.Path(".engines"))
-    parser.add_argument("--sizes", type=json.loads, default=[10_000, 1_000_000])
+    parser.add_argument("--sizes", type=json.loads, default=[10_000])
     arguments = parser.parse_args()
     folder = arguments.engines.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@
 
 The status is 1 where something was lost; below the table it is named, each with the command that
 repeats it. The whole takes an hour or more, --short a minute. In FOLDER stays `said.log`: how each
-command ended, and what it said on standard error.
+command ended, and what it said on standard error; of a cluster in `servers/*/`.
 """
 
 import importlib

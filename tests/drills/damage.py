@@ -4,7 +4,7 @@
 
 What a command reads is seen by the files' access times, so no kind of file can be forgotten. Alone
 this tries each damage to each file; as a part of all drills it does so where a command takes little
-time, and one damage a file, another for the next file, where it takes much.
+time, and one damage to each of four files in five, another for the next file, where it takes much.
 Survived: it ends with status 2 and a line or two that name the file, or in what it makes of files
 that are whole. Commands that judge have to find everything.
 """

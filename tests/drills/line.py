@@ -25,7 +25,7 @@ from tests.drills.programs import Command
 
 _USERS = 60
 _VERSIONS = 3
-_OF_THE_MOMENT = ("created", "drift")
+_OF_THE_MOMENT = ("created", "drift", "not_measured")
 """Of a version's metadata."""
 
 Result = dict[str, Any]

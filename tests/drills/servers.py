@@ -10,6 +10,7 @@ on; what came of it is evaluated, exported and verified.
 
 import pathlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 
@@ -24,7 +25,7 @@ from tests.sitn_tf.distributed.processes import Cluster
 FLAGS = flags.FlagValues()
 _USERS = flags.DEFINE_integer("users", 4000, "Of the logs.", 1, flag_values=FLAGS)
 _FOLDER = flags.DEFINE_string(
-    "folder", None, "To keep; what it has is not made again.", flag_values=FLAGS
+    "folder", None, "To keep; its data set is not made again.", flag_values=FLAGS
 )
 
 TRAIN = "tests.sitn_tf.distributed.small_shards"
@@ -59,6 +60,8 @@ def lose(folder: pathlib.Path, users: int) -> Iterator[Outcome]:
     data_dir = folder / "data"
     if not (data_dir / schema.MANIFEST_FILE).is_file():
         _make(folder, users)
+    for name in ("run", "servable", "stage1", "stage2", "stage2-again"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     one, two = (
         (TRAIN, f"--stage={n}", f"--data_dir={data_dir}", f"--workdir={folder}/run", *SETTINGS)
         for n in (1, 2)

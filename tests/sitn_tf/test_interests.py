@@ -125,7 +125,7 @@ def test_the_command_writes_and_tells(run_dir, capsys):
     assert f"python -m sitn_tf.interests --run_dir={run_dir}" in written
     said = capsys.readouterr().out
     assert "wrote" in said
-    assert "times the spread apart" in said
+    assert "times their spread apart" in said
     assert said.count("times what it would with the domains shuffled") == 2
     run_main(interests, f"--run_dir={run_dir}", "--user=u3")
     told = capsys.readouterr().out

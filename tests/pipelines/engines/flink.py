@@ -21,6 +21,7 @@ _OPENED = [
     )
 ]  # fmt: skip
 """What Flink's own scripts open to it."""
+TASK_MANAGERS = 2
 _ENTRY = "org.apache.flink.runtime"
 _JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 _LOG = """rootLogger.level = INFO
@@ -128,11 +129,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(jars: list[pathlib.Path], workers: int = 2) -> Iterator[Cluster]:
-    """A cluster of some task managers, ended afterwards."""
+def cluster(jars: list[pathlib.Path]) -> Iterator[Cluster]:
+    """A cluster of two task managers, ended afterwards."""
     with contextlib.ExitStack() as stack:
         made = Cluster(jars, stack)
-        for _ in range(workers):
+        for _ in range(TASK_MANAGERS):
             made.start_worker()
-        made.wait_for_workers(workers)
+        made.wait_for_workers(TASK_MANAGERS)
         yield made
