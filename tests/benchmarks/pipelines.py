@@ -14,7 +14,6 @@ logs with the same --shards and with ones that grow.
 import argparse
 import collections
 import json
-import os
 import pathlib
 import resource
 import subprocess
@@ -29,6 +28,7 @@ import pyarrow.compute as pc
 
 from sitn_tf import schema
 from tests.benchmarks import pipelines_baselines as baselines
+from tests.benchmarks import process_trees
 
 EVENTS_PER_USER = 40
 WEEK = 7 * 86400
@@ -78,7 +78,7 @@ def measure(command: list[str]) -> dict[str, float]:
 
     def watch() -> None:
         while not done.wait(0.1):
-            peak[0] = max(peak[0], _tree_memory(process.pid))
+            peak[0] = max(peak[0], process_trees.resident_megabytes(process.pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -92,25 +92,6 @@ def measure(command: list[str]) -> dict[str, float]:
         raise SystemExit(f"failed with status {status}: {' '.join(command)}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"seconds": seconds, "cpu": cpu, "peak_mb": peak[0]}
-
-
-def _tree_memory(root: int) -> float:
-    """Resident memory of a process and all below it, in MB."""
-    parents, resident = {}, {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                fields = pathlib.Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            parents[int(entry)] = int(fields[1])
-            resident[int(entry)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    total, todo = 0.0, [root]
-    while todo:
-        process = todo.pop()
-        total += resident.get(process, 0.0)
-        todo += [child for child, parent in parents.items() if parent == process]
-    return total
 
 
 def job_command(folder: pathlib.Path, output: pathlib.Path, *flags: str) -> list[str]:

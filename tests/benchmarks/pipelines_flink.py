@@ -13,13 +13,12 @@ measured.
 import argparse
 import contextlib
 import json
-import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from sitn_tf import schema
-from tests.benchmarks import pipelines
+from tests.benchmarks import pipelines, process_trees
 from tests.pipelines import processes
 from tests.pipelines.engines import flink, programs, shared_worker_pool
 
@@ -32,23 +31,9 @@ LOCAL = {
 FLINK = "Flink, two task managers"
 
 
-def cpu_seconds(sessions: Iterable[int]) -> float:
-    """What all processes of some sessions have used, those that ended and were waited for too."""
-    wanted, ticks = set(sessions), 0
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                fields = pathlib.Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if int(fields[3]) in wanted:
-                ticks += sum(map(int, fields[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 @contextlib.contextmanager
 def engine(folder: pathlib.Path) -> Iterator[tuple[list[str], list[int]]]:
-    """The flags that send a job to a cluster, and the sessions that its processes are in."""
+    """The flags that send a job to a cluster, and the processes that all of its are below."""
     server, jars = programs.job_server(folder), programs.flink(folder)
     with contextlib.ExitStack() as stack:
         home = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -60,7 +45,7 @@ def engine(folder: pathlib.Path) -> Iterator[tuple[list[str], list[int]]]:
         yield told, [pool.process.pid, *(each.pid for each in cluster.processes)]
 
 
-def compare(lines: int, told: list[str], sessions: list[int]) -> None:
+def compare(lines: int, told: list[str], roots: list[int]) -> None:
     """Prints a row of each program; exits with an error where the records differ."""
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -68,9 +53,9 @@ def compare(lines: int, told: list[str], sessions: list[int]) -> None:
         hashes, rates = set(), {}
         for title, flags in {**LOCAL, FLINK: told}.items():
             out = folder / "out"
-            began = cpu_seconds(sessions)
+            began = sum(map(process_trees.cpu_seconds, roots))
             found = pipelines.measure(pipelines.job_command(folder, out, *flags))
-            cpu = found["cpu"] + cpu_seconds(sessions) - began
+            cpu = found["cpu"] + sum(map(process_trees.cpu_seconds, roots)) - began
             hashes.add(schema.read_manifest(out).dataset_hash)
             rates[title] = lines / found["seconds"], lines / cpu
             print(
@@ -98,13 +83,13 @@ def main() -> None:
     folder = arguments.engines.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with engine(folder) as (told, sessions):
+        with engine(folder) as (told, roots):
             print(
                 f"{'program':26}{'lines':>12}{'seconds':>10}{'CPU s':>10}{'lines/s':>12}"
                 f"{'lines/CPU s':>13}"
             )
             for lines in arguments.sizes:
-                compare(lines, told, sessions)
+                compare(lines, told, roots)
     except programs.MissingProgramError as error:
         print(f"Flink was not measured: {error}")
 

@@ -26,12 +26,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from sitn_tf import schema
+from tests.benchmarks.process_trees import cpu_seconds
 from tests.benchmarks.training import (
     ALONE,
     BASELINES,
     DEFAULT,
     UNIT,
-    cpu_seconds,
     make_environment,
 )
 from tests.benchmarks.training_data import write_rows

@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator
 
 from sitn_tf import config, schema
+from tests.benchmarks.process_trees import cpu_seconds, peak_megabytes
 from tests.benchmarks.training_data import CANDIDATES, write_real, write_rows, write_synthetic
 
 BASELINES = pathlib.Path(__file__).with_name("training_baselines.py")
@@ -199,34 +200,6 @@ class Worker:
             self.log.seek(0)
             raise RuntimeError(f"{self.name} ended:\n{self.log.read()[-3000:]}")
         return json.loads(line)
-
-
-def descendants(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for process in found:
-        for task in pathlib.Path(f"/proc/{process}/task").glob("*/children"):
-            found += [int(child) for child in task.read_text().split()]
-    return found
-
-
-def cpu_seconds(pid: int) -> float:
-    """Of a process tree, its ended children included."""
-    ticks = 0
-    for process in descendants(pid):
-        fields = pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += sum(int(field) for field in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def peak_megabytes(pid: int) -> float:
-    """Peaks of resident memory of a process tree, added up."""
-    total = 0
-    for process in descendants(pid):
-        for line in pathlib.Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                total += int(line.split()[1])
-    return total / 1024
 
 
 def compare(data_dir: pathlib.Path, options: argparse.Namespace) -> dict[str, dict]:
