@@ -24,6 +24,11 @@ def named_pairs(described: Granularity) -> list[Pair]:
     return lived_in[:NAMED]
 
 
+def shown(space: Clusters, described: Granularity) -> list[Picture | Table]:
+    """What a page has of a space: its picture, and the titles of the numbered pairs."""
+    return [picture(space, described), titles(described)]
+
+
 def picture(space: Clusters, described: Granularity) -> Picture:
     """`picture_at` where t-SNE places the clusters."""
     return picture_at(places(space), described)

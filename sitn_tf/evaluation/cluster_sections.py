@@ -1,7 +1,7 @@
 """The interests of a stage-1 run (`interest_clusters.py`) → the sections of their page."""
 
 from sitn_tf import schema
-from sitn_tf.evaluation import cluster_pictures, interest_clusters
+from sitn_tf.evaluation import cluster_pictures
 from sitn_tf.evaluation.interest_clusters import Granularity, Interests
 from sitn_tf.pages.page import Content, MadeBy, Section, Table
 from sitn_tf.trained_models import PretrainedRun
@@ -18,11 +18,7 @@ def content(run: PretrainedRun, interests: Interests, command: str) -> Content:
         Section(
             f"K = {described.clusters}",
             answer(described),
-            [
-                cluster_pictures.picture(space, described),
-                cluster_pictures.titles(described),
-                pairs(described),
-            ],
+            [*cluster_pictures.shown(space, described), pairs(described)],
         )
         for space, described in spaces
     ]
@@ -42,11 +38,14 @@ def content(run: PretrainedRun, interests: Interests, command: str) -> Content:
 
 def answer(space: Granularity) -> str:
     """What is measured of one interest space, in sentences."""
+    near = space.proximity
     return (
         f"{space.same_pair:.1%} of the users have their first choices of both domains in one "
         f"pair; {space.same_pair_chance:.1%} would by chance. The domains' mean instances are "
         f"{space.apart:.2f} times their spread apart, the clusters' means "
-        f"{space.clusters_apart:.2f}. {interest_clusters.near(space.proximity)}."
+        f"{space.clusters_apart:.2f}. A cluster lies {near.distance:.3f} from the nearest of the "
+        f"other domain, {near.ratio:.2f} times what it would with the domains shuffled "
+        f"(p = {near.p:.3f})."
     )
 
 

@@ -195,14 +195,6 @@ def describe(
     )
 
 
-def near(found: Proximity) -> str:
-    """A proximity as a sentence without its end."""
-    return (
-        f"A cluster lies {found.distance:.3f} from the nearest of the other domain, "
-        f"{found.ratio:.2f} times what it would with the domains shuffled (p = {found.p:.3f})"
-    )
-
-
 def places(space: Clusters) -> np.ndarray:
     """t-SNE of both domains' clusters together: `[2K, 2]`, the source's first."""
     from sklearn.manifold import TSNE

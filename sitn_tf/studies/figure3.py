@@ -50,7 +50,7 @@ def write(study: Study) -> Section:
         found = interest_clusters.find_interests(trained, USERS, TITLES)
         if not measured:
             for clusters, space in zip(found.spaces, found.granularities, strict=True):
-                shown += [cluster_pictures.picture(clusters, space), cluster_pictures.titles(space)]
+                shown += cluster_pictures.shown(clusters, space)
         for space in found.granularities:
             described = dataclasses.asdict(space)
             del described["pairs"]

@@ -8,7 +8,6 @@ stage 2. Given again it goes on where it was: what is trained stays in FOLDER/<s
 Without a race stage 2 starts from stage 1 at once.
 """
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from sitn_tf import cli, runs, schema, whole_files
 from sitn_tf.pages import markdown
 from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies import significance
-from tests.sitn_tf.distributed.processes import Cluster
+from tests.sitn_tf.distributed.processes import TRAIN, Cluster
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
@@ -33,7 +32,6 @@ _SET = flags.DEFINE_multi_string(
     "set", ["stage2.race_steps=0"], "section.field=value of both.", flag_values=FLAGS
 )
 
-TRAIN = "tests.sitn_tf.distributed.small_shards"
 ALONE = 0
 """The number of workers of a run that needs none."""
 
@@ -69,15 +67,14 @@ def trained(data_dir: pathlib.Path, output: pathlib.Path, seed: int, workers: in
     if schema.TEST not in metrics:
         _alone(("sitn_tf.evaluate", f"--run_dir={run_dir}"))
         metrics = runs.read_json(run_dir / runs.METRICS_FILE, {})
-    history = json.loads((run_dir / runs.HISTORY_FILE).read_text())
-    rank_gain = runs.read_json(workdir / schema.STAGE1 / runs.METRICS_FILE, {})["validation"]
+    rank_gain = runs.read_json(workdir / schema.STAGE1 / runs.METRICS_FILE, {})[schema.VALIDATION]
     return {
         "auc": metrics[schema.TEST]["auc"],
         "log_loss": metrics[schema.TEST]["log_loss"],
-        "validation": metrics["validation"]["auc"],
+        "validation": metrics[schema.VALIDATION]["auc"],
         "rank_gain": rank_gain["rank_gain"],
-        "epoch": metrics["validation"]["epoch"],
-        "epochs": len(history),
+        "epoch": metrics[schema.VALIDATION]["epoch"],
+        "epochs": len(runs.read_history(run_dir)),
     }
 
 

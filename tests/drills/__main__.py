@@ -7,6 +7,7 @@ repeats it. The whole takes an hour or more, --short a minute. In FOLDER stays `
 command ended, and what it said on standard error; of a cluster in `servers/*/`.
 """
 
+import contextlib
 import importlib
 import logging
 import pathlib
@@ -56,18 +57,24 @@ def main(_: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="drills_") as temporary:
         folder = pathlib.Path(_FOLDER.value or temporary).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        _keep_what_is_said(folder / _SAID_FILE)
-        found = list(run(chosen, folder, _SHORT.value))
+        with _what_is_said_in(folder / _SAID_FILE):
+            found = list(run(chosen, folder, _SHORT.value))
     print(report(found, time.monotonic() - began))
     return LOST if any(outcome.lost for outcome in found) else 0
 
 
-def _keep_what_is_said(path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _what_is_said_in(path: pathlib.Path) -> Iterator[None]:
     """Has what `programs` logs of the commands appended to a file."""
     log = logging.getLogger(programs.__name__)
     log.setLevel(logging.INFO)
     log.propagate = False
-    log.addHandler(logging.FileHandler(path))
+    with contextlib.closing(logging.FileHandler(path)) as handler:
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
 
 
 def run(names: Sequence[str], folder: pathlib.Path, short: bool) -> Iterator[Outcome]:

@@ -20,7 +20,7 @@ from sitn_tf import cli, runs, schema
 from tests.drills import programs
 from tests.drills.outcome import Outcome
 from tests.drills.programs import Command
-from tests.sitn_tf.distributed.processes import Cluster
+from tests.sitn_tf.distributed.processes import TRAIN, Cluster
 
 FLAGS = flags.FlagValues()
 _USERS = flags.DEFINE_integer("users", 4000, "Of the logs.", 1, flag_values=FLAGS)
@@ -28,7 +28,6 @@ _FOLDER = flags.DEFINE_string(
     "folder", None, "To keep; its data set is not made again.", flag_values=FLAGS
 )
 
-TRAIN = "tests.sitn_tf.distributed.small_shards"
 # A worker that is started again comes back before the chief has ended.
 SETTINGS = ("--set=stage1.epochs=12", "--set=stage2.epochs=6", "--set=stage2.race_steps=0")
 LONGEST = 3600.0

@@ -13,7 +13,7 @@ from apache_beam.runners.worker import worker_pool_main
 class SharedWorkerPool(worker_pool_main.BeamFnExternalWorkerPoolServicer):
     """Leaves workers alone."""
 
-    def StopWorker(self, stop_worker_request, unused_context):  # noqa: N802
+    def StopWorker(self, stop_worker_request, unused_context):  # noqa: N802 (gRPC calls it so)
         return beam_fn_api_pb2.StopWorkerResponse()
 
 

@@ -31,7 +31,7 @@ def started(engine, pool):
 @pytest.fixture
 def beam_on_flink(started):
     """One cluster for all tests, whole again where a test killed part of it."""
-    started.cluster.wait_for_workers(2)
+    started.cluster.wait_for_workers(flink.TASK_MANAGERS)
     return started
 
 

@@ -10,6 +10,9 @@ import time
 
 from tests.ports import free_ports
 
+TRAIN = "tests.sitn_tf.distributed.small_shards"
+"""`sitn_tf.train` that cuts even tiny tables, which it leaves whole."""
+
 
 class Cluster:
     """Addresses of some tasks of each type, and the processes that were started at them.

@@ -13,7 +13,7 @@ import tensorflow as tf
 from sitn_tf import runs, schema, trained_models
 from sitn_tf.models.registry import SCORERS
 from tests.sitn_tf.distributed import steps_on_servers, ten_steps
-from tests.sitn_tf.distributed.processes import Cluster
+from tests.sitn_tf.distributed.processes import TRAIN, Cluster
 from tests.small_dataset import write_small_dataset
 
 pytestmark = pytest.mark.slow
@@ -27,10 +27,8 @@ def small(tmp_path):
 
 
 def command(small, workdir, stage, *more):
-    """Cuts even tiny tables, which sitn_tf.train leaves whole."""
     where = f"--data_dir={small}", f"--workdir={workdir}"
-    module = "tests.sitn_tf.distributed.small_shards"
-    return (module, f"--stage={stage}", *where, "--preset=tiny", *BATCH, *more)
+    return (TRAIN, f"--stage={stage}", *where, "--preset=tiny", *BATCH, *more)
 
 
 def alone(*arguments, status=0):
