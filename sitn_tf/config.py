@@ -170,7 +170,7 @@ def paper() -> Config:
         model=sections.ModelConfig(popularity=False, request_features=()),
         mlp=sections.MlpConfig(products=False),
         encoder=sections.EncoderConfig(shared=False, residual=False, positions=False, ages=False),
-        sitn=sections.SitnConfig(match="none", source_gate=False),
+        sitn=sections.SitnConfig(match="none", source_gate=False, sequence_means=False),
         contrast=sections.ContrastConfig(
             similarity="dot",
             reduction="sum",

@@ -24,16 +24,9 @@ says they differ in:
 - How u_d, p_d and v come together is a reading: one MLP over all, with products of Eq. 8's kind.
 """
 
-import tensorflow as tf
-
 from sitn_tf.config import Config
-from sitn_tf.layers.embedding import masked_mean
-from sitn_tf.layers.mlp import beside
-from sitn_tf.models.scorer import Encoded
 from sitn_tf.models.sitn import Sitn
 from sitn_tf.sections import SitnConfig
-
-SEQUENCE = "sequence"
 
 
 class Semi(Sitn):
@@ -41,15 +34,7 @@ class Semi(Sitn):
 
     @staticmethod
     def options_of(config: Config) -> SitnConfig:
-        """None of SITN's, whatever their defaults."""
-        return SitnConfig(target_attention="multi_head", match="none", source_gate=False)
-
-    def parts(self, domain: str, encoded: tf.Tensor, mask: tf.Tensor, training: bool) -> Encoded:
-        """As SITN's, and the mean of the encoded sequence, `[B, D]`."""
-        parts = super().parts(domain, encoded, mask, training)
-        return parts | {SEQUENCE: masked_mean(encoded, mask)}
-
-    def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
-        """Sequences p_d, the same for each candidate, then what it selects, `[B, C, D]` each."""
-        means = [encoded[f"{domain}_{SEQUENCE}"][:, None] for domain in self.attentions]
-        return [*beside(means, candidates), *super().users(encoded, candidates)]
+        """None of SITN's but the means, whatever their defaults."""
+        return SitnConfig(
+            target_attention="multi_head", match="none", source_gate=False, sequence_means=True
+        )

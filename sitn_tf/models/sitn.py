@@ -10,14 +10,16 @@ from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys, MultiHeadAttention
 from sitn_tf.layers.contrast import InstanceToInstance, gather_instances
+from sitn_tf.layers.embedding import masked_mean
 from sitn_tf.layers.encoder import make_encoders, pool
 from sitn_tf.layers.match import match
-from sitn_tf.layers.mlp import make_mlp
+from sitn_tf.layers.mlp import beside, make_mlp
 from sitn_tf.models.scorer import Encoded, Histories, History, Scorer
 from sitn_tf.sections import SitnConfig
 
 INSTANCE = "instance"
 CONTRASTED = "contrasted"
+SEQUENCE = "sequence"
 
 KEPT = "i2i"
 """Name of the loss of stage 1 that is kept beside the click loss."""
@@ -79,10 +81,13 @@ class Sitn(Scorer):
     def parts(self, domain: str, encoded: tf.Tensor, mask: tf.Tensor, training: bool) -> Encoded:
         """An encoded sequence, projected to the keys and values of attention.
 
-        For a match also its instance (Eq. 2), `[B, D]` of length 1, zeros of an empty history; and
-        in training that of the contrast, which is not of length 1 if sim is the dot product.
+        With `sitn.sequence_means` also its mean, `[B, D]`. For a match also its instance (Eq. 2),
+        `[B, D]` of length 1, zeros of an empty history; and in training that of the contrast, which
+        is not of length 1 if sim is the dot product.
         """
         parts: Encoded = self.attentions[domain].project(encoded, mask)._asdict()
+        if self.options.sequence_means:
+            parts[SEQUENCE] = masked_mean(encoded, mask)
         matched, contrasted = self.options.match != "none", training and self.contrast_weight
         if not matched and not contrasted:
             return parts
@@ -114,7 +119,8 @@ class Sitn(Scorer):
     def users(self, encoded: Encoded, candidates: tf.Tensor) -> list[tf.Tensor]:
         """What the candidates see of the histories, u_f of each domain: `[B, C, D]` each.
 
-        With a gate, the source's is multiplied by sigmoid(w concat(u_f^s, u_f^t, v) + b).
+        With a gate, the source's is multiplied by sigmoid(w concat(u_f^s, u_f^t, v) + b). Means of
+        the sequences, the same for each candidate, come before.
         """
         seen = [
             attention.attend(
@@ -122,10 +128,13 @@ class Sitn(Scorer):
             )
             for domain, attention in self.attentions.items()
         ]
-        if self.gate is None:
+        if self.gate is not None:
+            source, *others = seen
+            seen = [source * self.gate(tf.concat([*seen, candidates], axis=-1)), *others]
+        if not self.options.sequence_means:
             return seen
-        source, *others = seen
-        return [source * self.gate(tf.concat([*seen, candidates], axis=-1)), *others]
+        means = [encoded[f"{domain}_{SEQUENCE}"][:, None] for domain in self.attentions]
+        return [*beside(means, candidates), *seen]
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Eq. 8 without the sigmoid; the match is a further part of its input, or added."""

@@ -63,6 +63,7 @@ _TRIED = {
     "match_inputs": ("sitn.match=inputs",),
     "match_logit": ("sitn.match=logit",),
     "source_gate": ("sitn.source_gate=true",),
+    "sequence_means": ("sitn.sequence_means=true",),
     "lengths_and_idle": ("model.request_features=source_length,target_length,idle",),
     "ages": ("encoder.ages=true",),
     "hour_and_weekday": ("model.request_features=hour,weekday",),
