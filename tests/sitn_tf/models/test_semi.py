@@ -55,6 +55,28 @@ def test_a_logit_is_that_of_the_equations(small):
         np.testing.assert_allclose(logit, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_sitn_with_the_means_scores_as_semi(small):
+    request = {f"{domain}_history": tf.constant([[4, 9, 3]], tf.int64) for domain in schema.DOMAINS}
+    request["candidates"] = tf.constant([[3, 7, 2]], tf.int64)
+    semi, with_means, without = (
+        _made(make_scorer, small, *changes)
+        for changes in (
+            (),
+            ("model.name=sitn", "sitn.sequence_means=true"),
+            ("model.name=sitn", "sitn.sequence_means=false"),
+        )
+    )
+    expected = semi(request)
+    with_means(request)
+    with_means.set_weights(semi.get_weights())
+    np.testing.assert_allclose(with_means(request), expected, rtol=1e-6, atol=1e-6)
+    without(request)
+    # Two means of 8 numbers, and each times the candidate.
+    widths = [scorer.mlp.layers[0].kernel.shape[0] for scorer in (with_means, without)]
+    assert widths == [9 * 8, 5 * 8]
+    assert not config.paper().sitn.sequence_means
+
+
 def test_stage_1_is_the_contrast_of_instances_alone(small, tmp_path, two_cpus):
     model = _made(make_pretrainer, small)
     batch = next(iter(data.read_split(small, schema.STAGE1, schema.TRAIN, 12)))
