@@ -26,7 +26,7 @@ _TITLES = 8192
 def write_summary(told: list[Fact], path: str) -> None:
     """Writes all that the assembly needs to know, whole or not at all."""
     attempt = files.attempt_path(*path.rsplit("/", 1))
-    files.write_json(attempt, facts.to_json(Summary.of(told)))
+    files.write_text(attempt, json.dumps(facts.to_json(Summary.of(told))))
     files.rename(attempt, path)
 
 

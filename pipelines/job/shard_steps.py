@@ -7,6 +7,7 @@ trainers want however many shards there are.
 import contextlib
 import dataclasses
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -152,7 +153,7 @@ class WriteRecords(beam.DoFn):
                 for domain, asked in shard.plan.asked.items():
                     requests[domain] += len(asked.requests.user)
         path = self._work.place(f"statistics-{group}")
-        files.write_json(path, facts.to_json(statistics))
+        files.write_text(path, json.dumps(facts.to_json(statistics)))
         kept = tuple(members) if job.keep_events else ()
         yield GroupFacts(
             group, groups, kept, filtered, writers.written(), path, requests, requests_filtered
