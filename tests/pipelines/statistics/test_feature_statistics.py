@@ -23,11 +23,6 @@ from sitn_tf.pages.pictures import Line
 from tests.pipelines import two_logs as logs
 
 
-@pytest.fixture(scope="module", autouse=True)
-def pictures_left_out():
-    """Here they are drawn."""
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("built")
