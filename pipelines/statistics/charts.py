@@ -20,7 +20,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 8, 10, 42
 """Pixels of a plot's margins, where its labels are."""
 _SIGN = 6.2
 """Pixels that a sign of a label takes at most, as far as can be known without its font."""
-_APART = 8
+_APART = 5
 """Pixels between two labels."""
 _LABEL, _LEGEND_LINE = 10, 18
 
