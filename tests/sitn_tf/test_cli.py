@@ -118,11 +118,15 @@ def test_an_array_is_as_numpy_saves_it_and_a_full_disk_is_known(tmp_path):
     np.save(tmp_path / "numpy.npy", array)
     whole_files.write_array(tmp_path / "ours.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    whole_files.write_rows(tmp_path / "rows.npy", (array[n : n + 1] for n in range(2)), 2)
+    assert (tmp_path / "rows.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     full = pathlib.Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
     with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
         whole_files.write_array(full, array)
+    with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
+        whole_files.write_rows(full, [array], 2)
 
 
 def test_a_file_that_is_open_is_named(tmp_path):
