@@ -7,10 +7,11 @@ The same SavedModel as TF Serving's, so the same scores. Writes SCORES-*.parquet
 request_time, item (raw ids), ctr; one row a request. Flags that are not listed go to Beam.
 """
 
+import contextlib
 import glob
 import pathlib
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -205,11 +206,15 @@ def score_records(
     options = options or PipelineOptions([])
     beam_runner.local_by_default(options)
     try:
-        with beam_workers.errors_in_one_line(), beam.Pipeline(options=options) as pipeline:
+        with (
+            _all_or_none(output),
+            beam_workers.errors_in_one_line(),
+            beam.Pipeline(options=options) as pipeline,
+        ):
             build(pipeline, version, source, output, batch)
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         if told := cli.of_storage(error, unnamed=f"{output}-*.parquet"):
             raise InputError(told) from error
         damage = _of_damage(files)
@@ -218,6 +223,25 @@ def score_records(
         raise damage from error
     finally:
         remove_unfinished(output)
+
+
+@contextlib.contextmanager
+def _all_or_none(output: str) -> Iterator[None]:
+    """Removes the files that a job which fails has put in place; earlier ones stay."""
+    before = _put_in_place(output)
+    try:
+        yield
+    except BaseException:
+        for path, _ in _put_in_place(output) - before:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _put_in_place(output: str) -> set[tuple[pathlib.Path, int]]:
+    """The Parquet files of an output on this machine, each with its number in the file system."""
+    prefix = pathlib.Path(output)
+    named = prefix.parent.glob(f"{glob.escape(prefix.name)}-*-of-*.parquet")
+    return {(path, path.stat().st_ino) for path in named}
 
 
 def _of_damage(files: Sequence[str]) -> InputError | None:

@@ -43,6 +43,9 @@ _INDEX = flags.DEFINE_enum(
 
 INFO_FILE = "vectors.json"
 
+ROWS_A_GROUP = 1 << 16
+"""Of the items' Parquet files; bounds what lies in memory."""
+
 Search = Callable[[np.ndarray], tuple[np.ndarray, list[list[str]]]]
 """Queries `[Q, D]` → scores `[Q, top]` and names of items, best first."""
 
@@ -89,7 +92,8 @@ def write_vectors(
     run = trained_models.load_pretrainer(run_dir, data_dir)
     with whole_files.directory(output) as unfinished:
         for domain, table in run.tables.items():
-            _write_items(unfinished, instances.item_instances(run.model, domain, table.size), table)
+            parts = instances.parts_of_item_instances(run.model, domain, table.size)
+            _write_items(unfinished, parts, table)
         users = [
             instances.read_users(run.model, run.data_dir, split) for split in schema.STAGE1_SPLITS
         ]
@@ -113,14 +117,18 @@ def write_vectors(
     return described
 
 
-def _write_items(folder: pathlib.Path, vectors: np.ndarray, table: "ItemTable") -> None:
-    whole_files.write_array(folder / f"items.{table.domain}.npy", vectors)
-    columns = {
-        "item": pa.array(table.ids[schema.FIRST_ID :]),
-        "title": pa.array(table.titles[schema.FIRST_ID :]),
-        "vector": _lists(vectors),
-    }
-    pq.write_table(pa.table(columns), folder / f"items.{table.domain}.parquet")
+def _write_items(folder: pathlib.Path, parts: Iterable[np.ndarray], table: "ItemTable") -> None:
+    """Both files of a domain's items; their vectors are never in memory all at once."""
+    path = folder / f"items.{table.domain}.npy"
+    whole_files.write_rows(path, parts, table.size - schema.FIRST_ID)
+    vectors = np.load(path, mmap_mode="r")
+    names = {"item": pa.string(), "title": pa.string(), "vector": _lists(vectors[:1]).type}
+    with pq.ParquetWriter(path.with_suffix(".parquet"), pa.schema(names.items())) as writer:
+        for first in range(0, len(vectors), ROWS_A_GROUP):
+            part = vectors[first : first + ROWS_A_GROUP]
+            rows = slice(schema.FIRST_ID + first, schema.FIRST_ID + first + len(part))
+            columns = [pa.array(table.ids[rows]), pa.array(table.titles[rows]), _lists(part)]
+            writer.write_table(pa.table(columns, names=list(names)))
 
 
 def _write_users(folder: pathlib.Path, ids: list[str], vectors: dict[str, np.ndarray]) -> None:

@@ -88,7 +88,8 @@ def prune(servable: pathlib.Path) -> list[str]:
     doomed += [
         f"{version_files.WITHDRAWN}{version}" for version in version_files.withdrawn(servable)
     ]
-    whole_files.write_text(servable / version_files.HIGHEST_FILE, f"{highest}\n")
+    if highest not in (version for version, wrong in flaws.items() if not wrong):
+        whole_files.write_text(servable / version_files.HIGHEST_FILE, f"{highest}\n")
     for name in doomed:
         version_files.remove(servable / name)
     return doomed

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -42,10 +43,13 @@ def from_json(kind: type[T], value: Any) -> T:
     return typing.cast(T, _from_json(kind, value))
 
 
+_fields = functools.cache(typing.get_type_hints)
+
+
 def _from_json(kind: Any, value: Any) -> Any:
     origin, of = typing.get_origin(kind) or kind, typing.get_args(kind)
     if dataclasses.is_dataclass(origin):
-        of_field = typing.get_type_hints(origin)
+        of_field = _fields(origin)
         entries = {name: _from_json(of_field[name], entry) for name, entry in value.items()}
         return typing.cast(type, origin)(**entries)
     if origin is types.UnionType:

@@ -5,15 +5,22 @@ import logging
 import re
 from collections.abc import Iterator
 
+from sitn_tf import cli
 from sitn_tf.errors import InputError
 
 _LOGGERS = (
+    "apache_beam.io.filebasedsink",
     "apache_beam.runners.common",
     "apache_beam.runners.worker.sdk_worker",
     "apache_beam.runners.portability.fn_api_runner.fn_runner",
     "apache_beam.runners.portability.local_job_service",
 )
-_NO_NEWS = ("InputError", "semi_persistent_dir", "direct_running_mode")
+_NO_NEWS = (
+    "InputError",
+    "Exception in _rename_batch",
+    "semi_persistent_dir",
+    "direct_running_mode",
+)
 
 
 @contextlib.contextmanager
@@ -40,7 +47,9 @@ def errors_in_one_line() -> Iterator[None]:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """False for what Beam logs of an error that the user is told in one line, and for chatter."""
-    kind = (record.exc_info[0] if record.exc_info else None) or type(None)
+    error = record.exc_info[1] if record.exc_info else None
     text = record.getMessage()
-    told = issubclass(kind, InputError | OSError)
+    told = isinstance(error, InputError | OSError) or (
+        isinstance(error, Exception) and cli.of_storage(error) is not None
+    )
     return not told and not any(known in text for known in _NO_NEWS)

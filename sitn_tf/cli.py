@@ -96,6 +96,9 @@ _STORAGE = {
 
 
 _PYTHON_SAYS = re.compile(r"\[Errno (\d+)\] [^:\]]*(?:: '([^']+)'(?: -> '([^']+)')?)?")
+_BEAM_SAYS = re.compile(r"Encountered exceptions in finalize_write: .*?Error\((\d+), '")
+"""A plain Exception, where finished files are given their names."""
+_BEAM_MISSES = re.compile(r"src and dst files do not exist\. src: \S+, dst: (.*?) with exceptions")
 _TENSORFLOW_SAYS = re.compile(rf"(/[^\s;]+); ({'|'.join(map(os.strerror, _STORAGE))})")
 
 
@@ -111,8 +114,12 @@ def of_storage(error: Exception, unnamed: str = "") -> str | None:
     if isinstance(error, OSError) and error.filename is not None:
         name = error.filename2 or error.filename
         return _of_disk(str(name), error.errno or 0, error.strerror or "")
+    if said := _BEAM_SAYS.search(str(error)):
+        return _of_disk(unnamed, int(said[1]), os.strerror(int(said[1])))
     if not (isinstance(error, OSError | RuntimeError) or _is_of_tensorflow(error)):
         return None
+    if said := _BEAM_MISSES.search(str(error)):
+        return _of_disk(unnamed or said[1], errno.ENOENT, os.strerror(errno.ENOENT))
     said = _PYTHON_SAYS.search(str(error))
     if said and (said[2] or int(said[1]) in _STORAGE):
         number, first, second = said.groups()  # the second was to be written

@@ -2,6 +2,8 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator, Sequence
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,37 @@ import pyarrow.parquet as pq
 
 from sitn_tf import schema
 from sitn_tf.errors import InputError
+
+ROWS_AT_A_TIME = 1 << 16
+"""That are read: bounds what lies in memory beside the table."""
+
+
+class Strings(Sequence[str]):
+    """Strings that Arrow holds: as Python objects those of 68 M items would be 11 GiB.
+
+    Args:
+      parts: arrays of strings, one behind the other.
+    """
+
+    def __init__(self, parts: Sequence[pa.Array]) -> None:
+        self._column = pa.chunked_array(parts, pa.string())
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        found = self._column[place]
+        return found.to_pylist() if isinstance(place, slice) else found.as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        for part in self._column.iterchunks():
+            yield from part.to_pylist()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +60,8 @@ class ItemTable:
     """
 
     domain: str
-    ids: list[str]
-    titles: list[str]
+    ids: Sequence[str]
+    titles: Sequence[str]
     count: np.ndarray
     features: dict[str, np.ndarray]
     vocabulary_sizes: dict[str, int]
@@ -70,35 +103,71 @@ def read_item_table(
       InputError: the table is missing or damaged.
     """
     path = pathlib.Path(data_dir) / schema.item_table_path(domain)
+    sizes = {
+        name: size
+        for name in side_features
+        if (size := manifest.vocabulary_size(domain, name)) > schema.FIRST_ID
+    }
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            return _read(file, domain, sizes, title_words, schema.VECTOR in side_features)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{path} can't be read ({error})",
             "build the data set again, or train again if it is a run directory's",
         ) from error
-    features, sizes = {}, {}
-    for name in side_features:
-        size = manifest.vocabulary_size(domain, name)
-        if size <= schema.FIRST_ID:
-            continue
-        column = table.column(name).combine_chunks()
-        if name == schema.TITLE_WORDS:
-            flat = column.values.to_numpy(zero_copy_only=False).astype(np.int32)
-            features[name] = pad_lists(flat, column.offsets.to_numpy(), title_words)
-        else:
-            features[name] = column.to_numpy(zero_copy_only=False).astype(np.int32)
-        sizes[name] = size
-    has_vectors = schema.VECTOR in side_features and schema.VECTOR in table.column_names
+
+
+def _read(
+    file: pq.ParquetFile, domain: str, sizes: dict[str, int], title_words: int, with_vectors: bool
+) -> ItemTable:
+    """The table, read some rows at a time: beside what is kept there is never a second whole.
+
+    Args:
+      sizes: of the vocabularies of the side features that are read.
+      title_words: see `read_item_table`.
+      with_vectors: whether the items' vectors are read, if they have some.
+    """
+    items, known = file.metadata.num_rows, file.schema_arrow
+    shapes = {name: (items, title_words) if name == schema.TITLE_WORDS else items for name in sizes}
+    features = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
+    count, vectors = np.zeros(items, np.int64), None
+    if with_vectors and schema.VECTOR in known.names:
+        width = known.field(schema.VECTOR).type.list_size
+        vectors = np.zeros((items, width), np.float16)
+    read = [schema.ITEM, schema.TITLE, schema.COUNT, *features]
+    read += [] if vectors is None else [schema.VECTOR]
+    strings: dict[str, list[pa.Array]] = {schema.ITEM: [], schema.TITLE: []}
+    first = 0
+    for batch in file.iter_batches(ROWS_AT_A_TIME, columns=read):
+        rows = slice(first, first + len(batch))
+        for name, parts in strings.items():
+            parts.append(batch.column(name))
+        count[rows] = batch.column(schema.COUNT).to_numpy()
+        for name, ids in features.items():
+            ids[rows] = _ids(batch.column(name), title_words)
+        if vectors is not None:
+            vectors[rows] = _vectors(batch.column(schema.VECTOR))
+        first = rows.stop
+    # Arrow would keep the memory of what was read on the way.
+    pa.default_memory_pool().release_unused()
     return ItemTable(
         domain=domain,
-        ids=table.column(schema.ITEM).to_pylist(),
-        titles=table.column(schema.TITLE).to_pylist(),
-        count=table.column(schema.COUNT).to_numpy(),
+        ids=Strings(strings[schema.ITEM]),
+        titles=Strings(strings[schema.TITLE]),
+        count=count,
         features=features,
         vocabulary_sizes=sizes,
-        vectors=vectors_of(table) if has_vectors else None,
+        vectors=vectors,
     )
+
+
+def _ids(column: pa.Array, title_words: int) -> np.ndarray:
+    """A side feature's ids: `[N]` int32, of lists of title words `[N, title_words]`."""
+    if not isinstance(column, pa.ListArray):
+        return column.to_numpy(zero_copy_only=False)
+    flat = column.values.to_numpy(zero_copy_only=False).astype(np.int32)
+    return pad_lists(flat, column.offsets.to_numpy(), title_words)
 
 
 def share_features(
@@ -155,9 +224,12 @@ def _read_tokens(data_dir: str | pathlib.Path, table: ItemTable, feature: str) -
 
 def vectors_of(table: pa.Table) -> np.ndarray:
     """The items' vectors of a Parquet item table that has some: `[V, P]` float16."""
-    column = table.column(schema.VECTOR).combine_chunks()
+    return _vectors(table.column(schema.VECTOR).combine_chunks())
+
+
+def _vectors(column: pa.FixedSizeListArray) -> np.ndarray:
     flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float16)
-    return flat.reshape(len(table), column.type.list_size)
+    return flat.reshape(len(column), column.type.list_size)
 
 
 def pad_lists(flat: np.ndarray, offsets: np.ndarray, width: int) -> np.ndarray:

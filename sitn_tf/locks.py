@@ -34,6 +34,8 @@ def held(path: pathlib.Path, of: str) -> Iterator[None]:
     Args:
       of: what it locks, as an error names it: "output=DIR".
 
+    A full disk has room for an empty lock file, so that commands which free room run there.
+
     Raises:
       InputError: somebody else holds it.
       OSError: it can't be made.
@@ -42,8 +44,6 @@ def held(path: pathlib.Path, of: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _acquire(path, of)
     try:
-        os.truncate(descriptor, 0)
-        os.write(descriptor, json.dumps(_self()).encode())
         yield
     finally:
         # Removed while it is held, so that it is nobody else's.
@@ -66,6 +66,8 @@ def _acquire(path: pathlib.Path, of: str) -> int:
             raise (_in_use(of, path) if isinstance(error, BlockingIOError) else error) from None
         # Who held it may have removed the file between the two calls.
         if _is_at(descriptor, path):
+            with contextlib.suppress(OSError):  # it holds without its holder's name
+                _sign(descriptor)
             return descriptor
         os.close(descriptor)
 
@@ -85,9 +87,23 @@ def _create(path: pathlib.Path, of: str) -> int:
         raise _in_use(of, path)
     path.unlink(missing_ok=True)
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         raise _in_use(of, path) from None
+    try:
+        _sign(descriptor)
+    except OSError as error:
+        # Without its holder's name it would be no lock.
+        path.unlink()
+        os.close(descriptor)
+        error.filename = str(path)
+        raise
+    return descriptor
+
+
+def _sign(descriptor: int) -> None:
+    os.truncate(descriptor, 0)
+    os.write(descriptor, json.dumps(_self()).encode())
 
 
 def _is_dead(pid: int) -> bool:

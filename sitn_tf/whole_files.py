@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,22 @@ def write_array(path: pathlib.Path, array: np.ndarray) -> None:
     with naming(path), path.open("wb") as file:
         # Not the file itself: NumPy writes into files by a function of C's that loses the number.
         np.lib.format.write_array(types.SimpleNamespace(write=file.write), array)
+
+
+def write_rows(path: pathlib.Path, parts: Iterable[np.ndarray], rows: int) -> None:
+    """The file that `write_array` makes of all parts as one array, which is never made.
+
+    Args:
+      parts: one at least, `[., ...]` of the same dtype and shape but for the number of rows.
+      rows: of all parts together.
+    """
+    with naming(path), path.open("wb") as file:
+        for number, part in enumerate(parts):
+            if not number:
+                kept = np.lib.format.header_data_from_array_1_0(part)
+                shape = (rows, *part.shape[1:])
+                np.lib.format.write_array_header_1_0(file, kept | {"shape": shape})
+            file.write(np.ascontiguousarray(part).tobytes())
 
 
 @contextlib.contextmanager

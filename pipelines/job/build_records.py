@@ -14,7 +14,9 @@ from pipelines.job.summary import CutoffFacts, Fact, LineFacts, Summary
 from pipelines.job.workspace import Work
 from pipelines.logs import files
 from pipelines.logs.line_blocks import Unit, units_of
+from pipelines.logs.line_counts import TimeHistogram
 from pipelines.manifest_entries import ITEMS, LOG
+from pipelines.records.request_rules import Cutoffs
 from pipelines.records.shards import group_of
 from sitn_tf import schema
 
@@ -23,10 +25,10 @@ _TITLES = 8192
 """Vectors of titles in a file."""
 
 
-def write_summary(told: list[Fact], path: str) -> None:
+def write_summary(decided: tuple[Cutoffs, TimeHistogram], told: Iterable[Fact], path: str) -> None:
     """Writes all that the assembly needs to know, whole or not at all."""
     attempt = files.attempt_path(*path.rsplit("/", 1))
-    files.write_json(attempt, facts.to_json(Summary.of(told)))
+    files.write_text(attempt, json.dumps(facts.to_json(Summary.of([CutoffFacts(*decided), *told]))))
     files.rename(attempt, path)
 
 
@@ -61,12 +63,12 @@ class BuildRecords(beam.PTransform):
         )
         decided = (
             pipeline
-            | "Carried" >> beam.Create([work.carried.times])
+            | "Carried" >> beam.Create([work.carried.times], reshuffle=False)
             | "Decide"
             >> beam.Map(preconditions.decide_cutoffs, beam.pvalue.AsDict(log_counts), work.job)
         )
         cutoffs = decided | "Cutoffs" >> beam.Map(lambda both: both[0])
-        raw_items = pipeline | "CarriedItems" >> beam.Create(work.carried.items)
+        raw_items = pipeline | "CarriedItems" >> beam.Create(work.carried.items, reshuffle=False)
         sorted_events = (
             parsed["events"]
             | "Shuffle" >> shuffle.ByShard(work)
@@ -76,44 +78,31 @@ class BuildRecords(beam.PTransform):
             ).with_outputs(shard_steps.COUNTS, main="shards")
         )
         in_order, counts = sorted_events["shards"], sorted_events[shard_steps.COUNTS]
-        shared = (
-            in_order
-            | "SharedUsers" >> beam.Map(lambda s: s.shared_users)
-            | "SumShared" >> beam.CombineGlobally(sum)
-            | "CheckShared"
-            >> beam.Map(preconditions.check_shared_users, beam.pvalue.AsSingleton(cutoffs))
-        )
         counted = (
             counts
             | "ByBucket" >> beam.GroupByKey()
             | "MergeCounts" >> beam.Map(item_steps.merge_counts, work)
         )
         all_items = (described["files"], raw_items) | "AllItems" >> beam.Flatten()
-        vocabularies = (
-            {"counts": counted, "raw": all_items}
-            | "ByDomain" >> beam.CoGroupByKey()
-            | "Vocabulary" >> beam.Map(item_steps.build_vocabulary, work)
+        items = (
+            counted
+            | "ByDomain" >> beam.GroupByKey()
+            | "Vocabulary"
+            >> beam.Map(item_steps.build_vocabulary, beam.pvalue.AsIter(all_items), work)
         )
-        with_items = {
-            "vocabulary": vocabularies,
-            "raw": all_items,
-        } | "WithItems" >> beam.CoGroupByKey()
-        titles = beam.pvalue.AsList(self._titles(pipeline, with_items))
-        vectors = (
-            with_items
-            | "Moments" >> beam.FlatMap(item_steps.vector_moments, work, titles)
-            | "BothMoments" >> beam.combiners.ToList()
-            | "Basis"
-            >> beam.FlatMap(item_steps.fit_vectors, work, titles, beam.pvalue.AsSingleton(cutoffs))
+        vocabularies = items | "Vocabularies" >> beam.Map(lambda i: (i.domain, i.vocabulary))
+        titles = beam.pvalue.AsList(self._titles(pipeline, items))
+        moments = items | "Moments" >> beam.FlatMap(item_steps.vector_moments, work, titles)
+        vectors = cutoffs | "Basis" >> beam.FlatMap(
+            item_steps.fit_vectors, beam.pvalue.AsList(moments), work, titles
         )
-        item_tables = with_items | "ItemTable" >> beam.Map(
+        item_tables = items | "ItemTable" >> beam.Map(
             item_steps.write_item_table, work, beam.pvalue.AsList(vectors), titles
         )
+        sizes = in_order | "Sizes" >> beam.Map(lambda s: (s.shared_users, s.record_bytes))
         groups = beam.pvalue.AsSingleton(
-            in_order
-            | "RecordBytes" >> beam.Map(lambda s: s.record_bytes)
-            | "SumBytes" >> beam.CombineGlobally(sum)
-            | "Groups" >> beam.Map(shard_steps.count_groups, work.job)
+            cutoffs
+            | "Groups" >> beam.Map(shard_steps.settle_groups, beam.pvalue.AsIter(sizes), work.job)
         )
         written = (
             in_order
@@ -126,33 +115,29 @@ class BuildRecords(beam.PTransform):
                 groups,
                 beam.pvalue.AsDict(vocabularies),
                 beam.pvalue.AsSingleton(cutoffs),
-                beam.pvalue.AsSingleton(shared),
             )
         )
         told = (
             log_counts | "LogFacts" >> beam.MapTuple(LineFacts),
             item_counts | "ItemFacts" >> beam.MapTuple(LineFacts),
-            decided | "CutoffFacts" >> beam.MapTuple(CutoffFacts),
             vectors,
             item_tables,
             written,
         )
-        return (
-            told
-            | "Facts" >> beam.Flatten()
-            | "Gather" >> beam.combiners.ToList()
-            | "Summary" >> beam.Map(write_summary, files.join(work.folder, SUMMARY_FILE))
+        facts_told = beam.pvalue.AsIter(told | "Facts" >> beam.Flatten())
+        return decided | "Summary" >> beam.Map(
+            write_summary, facts_told, files.join(work.folder, SUMMARY_FILE)
         )
 
-    def _titles(self, pipeline: beam.Pipeline, with_items: Any) -> Any:
+    def _titles(self, pipeline: beam.Pipeline, items: Any) -> Any:
         """Files of titles with their vectors, where a model makes these."""
         work = self.work
         carried = [work.carried.titles] if work.carried.titles else []
-        known = pipeline | "CarriedTitles" >> beam.Create(carried)
+        known = pipeline | "CarriedTitles" >> beam.Create(carried, reshuffle=False)
         if work.title_model is None:
             return known
         new = (
-            with_items
+            items
             | "NewTitles" >> beam.FlatMap(item_steps.new_titles, work)
             | "EachTitle" >> beam.Distinct()
             | "Embed" >> beam.ptransform_fn(title_model.embed)(work.title_model)
@@ -172,7 +157,7 @@ class BuildRecords(beam.PTransform):
         ]
         return (
             pipeline
-            | name >> beam.Create(files)
+            | name >> beam.Create(files, reshuffle=False)
             | f"UnitsOf{name}" >> beam.FlatMap(_units_of_file, self.work.job.block_bytes)
             | f"Spread{name}" >> beam.Reshuffle()
         )

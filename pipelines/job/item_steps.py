@@ -26,8 +26,14 @@ from pipelines.statistics import feature_statistics
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
-Element = tuple[str, dict[str, Iterable[str]]]
-"""A domain, files of its item counts or of its vocabulary, and those of its raw items."""
+
+@dataclasses.dataclass(frozen=True)
+class DomainItems:
+    """A domain's items: the file of those with ids, in order of these, and files of raw items."""
+
+    domain: str
+    vocabulary: str
+    raw: tuple[str, ...]
 
 
 def merge_counts(
@@ -40,13 +46,20 @@ def merge_counts(
     return domain, path
 
 
-def build_vocabulary(element: Element, work: Work) -> tuple[str, str]:
-    """A domain's item counts, in a few files, to (domain, file of the items in order of ids)."""
+def build_vocabulary(
+    element: tuple[str, Iterable[str]], raw_items: Iterable[tuple[str, str]], work: Work
+) -> DomainItems:
+    """A domain's item counts, in a few files, to its items with ids.
+
+    Args:
+      raw_items: (domain, file) of the items that are described.
+    """
     domain, paths = element
-    counts: Iterable[pa.Table] = files.ahead(files.read_table_batches, sorted(paths["counts"]))
+    raw = tuple(sorted(path for of, path in raw_items if of == domain))
+    counts: Iterable[pa.Table] = files.ahead(files.read_table_batches, sorted(paths))
     if not work.job.min_item_count:
-        raw = files.ahead(files.read_table_batches, sorted(paths["raw"]))
-        described = (vocabulary.without_events(table[schema.ITEM]) for table in raw)
+        read = files.ahead(files.read_table_batches, raw)
+        described = (vocabulary.without_events(table[schema.ITEM]) for table in read)
         counts = itertools.chain(counts, described)
     ordered = vocabulary.ordered(
         vocabulary.merged(counts),
@@ -55,19 +68,17 @@ def build_vocabulary(element: Element, work: Work) -> tuple[str, str]:
     )
     path = work.place(f"items-{domain}")
     files.write_table(path, ordered)
-    return domain, path
+    return DomainItems(domain, path, raw)
 
 
-def _read(element: Element) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
-    _, paths = element
-    [vocabulary_path] = paths["vocabulary"]
-    known = vocabulary.Vocabulary.of(files.read_table_batches(vocabulary_path))
-    return known, list(files.ahead(files.read_table_batches, sorted(paths["raw"])))
+def _read(items: DomainItems) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
+    known = vocabulary.Vocabulary.of(files.read_table_batches(items.vocabulary))
+    return known, list(files.ahead(files.read_table_batches, items.raw))
 
 
-def new_titles(element: Element, work: Work) -> Iterator[str]:
+def new_titles(items: DomainItems, work: Work) -> Iterator[str]:
     """The titles of a domain's items that no model has made vectors of yet, each once."""
-    known, everything = _read(element)
+    known, everything = _read(items)
     raw, _ = item_files.select(everything, known.items)
     titles = pc.unique(raw[schema.TITLE])
     done = pa.array([""], pa.string())
@@ -93,7 +104,7 @@ def _raw_vectors(raw: pa.Table, work: Work, titles: list[str]) -> np.ndarray:
 
 
 def vector_moments(
-    element: Element, work: Work, titles: list[str]
+    items: DomainItems, work: Work, titles: list[str]
 ) -> Iterator[item_vectors.Moments]:
     """Moments of the vectors of a domain's items; none where no item has a vector.
 
@@ -102,18 +113,18 @@ def vector_moments(
     """
     if not (titles or work.vector_width):
         return
-    known, everything = _read(element)
+    known, everything = _read(items)
     raw, _ = item_files.select(everything, known.items)
     vectors = _raw_vectors(raw, work, titles)
     if vectors.any():
-        yield item_vectors.Moments.of(element[0], vectors)
+        yield item_vectors.Moments.of(items.domain, vectors)
 
 
 def fit_vectors(
+    checked: request_rules.Cutoffs,
     moments: list[item_vectors.Moments],
     work: Work,
     titles: list[str],
-    checked: request_rules.Cutoffs,
 ) -> Iterator[VectorFacts]:
     """Both domains' moments to the file of what makes their items' vectors.
 
@@ -153,17 +164,16 @@ def fit_vectors(
 
 
 def write_item_table(
-    element: Element, work: Work, vectors: list[VectorFacts], titles: list[str]
+    items: DomainItems, work: Work, vectors: list[VectorFacts], titles: list[str]
 ) -> TableFacts:
-    """(domain, its vocabulary and raw items) to the files of its item table.
+    """A domain's items to the files of its item table.
 
     Args:
       titles: as of `vector_moments`.
       vectors: one entry, or none where no item of either domain has a vector.
     """
-    domain, _ = element
-    job = work.job
-    known, everything = _read(element)
+    domain, job = items.domain, work.job
+    known, everything = _read(items)
     raw, described = item_files.select(everything, known.items)
     in_files = sum(map(len, everything))
     if in_files and not (described & (known.impressions > 0)).any():

@@ -58,11 +58,8 @@ def check_items(element: tuple[str, LineCounts], job: Job) -> tuple[str, LineCou
     return element
 
 
-def check_shared_users(shared: int, checked: request_rules.Cutoffs) -> int:
-    """Passes on how many users both logs share.
-
-    `checked` is only waited for: of logs whose lines were all rejected, that is what to say.
-
+def check_shared_users(shared: int) -> None:
+    """
     Raises:
       InputError: no user has clicks in both logs.
     """
@@ -71,7 +68,6 @@ def check_shared_users(shared: int, checked: request_rules.Cutoffs) -> int:
             "no user has clicks in both logs: check that formats.source.user and "
             "formats.target.user name the same users"
         )
-    return shared
 
 
 YEARS_APART = 5

@@ -7,6 +7,7 @@ trainers want however many shards there are.
 import contextlib
 import dataclasses
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -16,7 +17,7 @@ import numpy as np
 from apache_beam.utils import shared
 
 from pipelines import facts
-from pipelines.job import shuffle
+from pipelines.job import preconditions, shuffle
 from pipelines.job.summary import GroupFacts, SortedShard, WrittenFile
 from pipelines.job.workspace import Work
 from pipelines.logs import files
@@ -95,6 +96,26 @@ def count_groups(record_bytes: int, job: Job) -> int:
     return min(job.shards, wanted)
 
 
+def settle_groups(
+    checked: request_rules.Cutoffs, sizes: Iterable[tuple[int, int]], job: Job
+) -> int:
+    """`count_groups` of all shards, once it is sure that there is anything to write.
+
+    Args:
+      checked: only waited for: of logs whose lines were all rejected, that is what to say.
+      sizes: (shared users, record bytes) of each shard.
+
+    Raises:
+      InputError: no user has clicks in both logs.
+    """
+    shared_users = record_bytes = 0
+    for users, expected in sizes:
+        shared_users += users
+        record_bytes += expected
+    preconditions.check_shared_users(shared_users)
+    return count_groups(record_bytes, job)
+
+
 class _Known:
     """What all shards need: the items that have ids, and the popularity that draws negatives."""
 
@@ -124,9 +145,8 @@ class WriteRecords(beam.DoFn):
         groups: int,
         vocabularies: dict[str, str],
         cutoffs: request_rules.Cutoffs,
-        shared_users: int,
     ) -> Iterator[GroupFacts]:
-        """The facts of a group. `shared_users` is only waited for: it has been checked."""
+        """The facts of a group."""
         job, (group, members) = self._work.job, element
         # one in memory for all threads of a worker
         known = self._shared.acquire(lambda: _Known(vocabularies, job), tag=str(vocabularies))
@@ -152,7 +172,7 @@ class WriteRecords(beam.DoFn):
                 for domain, asked in shard.plan.asked.items():
                     requests[domain] += len(asked.requests.user)
         path = self._work.place(f"statistics-{group}")
-        files.write_json(path, facts.to_json(statistics))
+        files.write_text(path, json.dumps(facts.to_json(statistics)))
         kept = tuple(members) if job.keep_events else ()
         yield GroupFacts(
             group, groups, kept, filtered, writers.written(), path, requests, requests_filtered

@@ -70,7 +70,9 @@ class ByShard(beam.PTransform):
     def expand(self, events: Any) -> Any:
         """The way that the job says, then GroupByKey."""
         through: Any = {FILES: ThroughFiles, BEAM: ThroughBeam}[self._work.job.shuffle]
-        carried = events.pipeline | "CarriedEvents" >> beam.Create(self._work.carried.events)
+        carried = events.pipeline | "CarriedEvents" >> beam.Create(
+            self._work.carried.events, reshuffle=False
+        )
         return (
             (events | "Divide" >> through(self._work), carried)
             | "AllEvents" >> beam.Flatten()

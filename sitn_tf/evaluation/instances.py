@@ -62,7 +62,11 @@ def item_instances(model: Pretrainer, domain: str, items: int) -> np.ndarray:
     Returns:
       `[R - 2, D]` float32; row r is of the item with id r + 2.
     """
-    parts = []
+    return np.concatenate(list(parts_of_item_instances(model, domain, items)))
+
+
+def parts_of_item_instances(model: Pretrainer, domain: str, items: int) -> Iterator[np.ndarray]:
+    """The rows of `item_instances`, `[BATCH, D]` at a time."""
     for first in range(schema.FIRST_ID, items, BATCH):
         alone = tf.range(first, min(first + BATCH, items), dtype=tf.int64)[:, None]
         histories = {
@@ -72,8 +76,7 @@ def item_instances(model: Pretrainer, domain: str, items: int) -> np.ndarray:
         # Whenever it was, the only click is the newest.
         histories |= {f.name: tf.ones_like(alone) for f in schema.TIMES_OF_DOMAIN.values()}
         encoded = dict(zip(schema.DOMAINS, model(histories), strict=True))
-        parts.append(unit(encoded[domain].numpy()))
-    return np.concatenate(parts)
+        yield unit(encoded[domain].numpy())
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -150,3 +150,24 @@ def test_what_a_stopped_job_leaves_is_removed(servable, monkeypatch, tmp_path):
         InputError, match=rf"^{tmp_path}/out-\*\.parquet: No space left on device: f"
     ):
         score_batch.score_records(str(servable / "1"), f"{tmp_path}/empty", f"{tmp_path}/out")
+
+
+def test_a_job_that_fails_leaves_none_of_its_files_and_those_of_an_earlier_one(
+    servable, monkeypatch, tmp_path
+):
+    earlier = tmp_path / "out-00000-of-00002.parquet"
+
+    def renamed_one_of_two(*_):
+        (tmp_path / "out-00001-of-00002.parquet").touch()
+        raise Exception(
+            "Encountered exceptions in finalize_write: [OSError(OSError(28, 'No space left'))]"
+        )
+
+    for path in (earlier, tmp_path / "empty"):
+        path.touch()
+    monkeypatch.setattr(score_batch, "build", renamed_one_of_two)
+    with pytest.raises(
+        InputError, match=rf"^{tmp_path}/out-\*\.parquet: No space left on device: f"
+    ):
+        score_batch.score_records(str(servable / "1"), f"{tmp_path}/empty", f"{tmp_path}/out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", earlier.name]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from export import vectors
 from sitn_tf import config, runs, schema, whole_files
 from sitn_tf.errors import InputError
+from sitn_tf.evaluation import instances
 from sitn_tf.models.registry import make_pretrainer
 from tests.small_dataset import SOURCE_ITEMS, TARGET_ITEMS, write_small_dataset
 
@@ -62,6 +63,24 @@ def test_parquet_and_numpy_agree(written):
     assert set(zip(clusters["domain"], clusters["granularity"], strict=True)) == {
         (domain, k) for domain in schema.DOMAINS for k in (4, 8)
     }
+
+
+def test_items_in_parts_are_those_in_one(written, stage1, tmp_path, monkeypatch):
+    monkeypatch.setattr(instances, "BATCH", 9)
+    monkeypatch.setattr(vectors, "ROWS_A_GROUP", 5)
+    vectors.write_vectors(stage1[0], tmp_path / "parts")
+    for domain in schema.DOMAINS:
+        name = f"items.{domain}"
+        whole, parts = (
+            np.load(folder / f"{name}.npy") for folder in (written[0], tmp_path / "parts")
+        )
+        np.testing.assert_allclose(parts, whole, atol=1e-6)
+        file = pq.ParquetFile(tmp_path / "parts" / f"{name}.parquet")
+        assert file.num_row_groups == -(-len(whole) // 5)
+        expected = pq.read_table(written[0] / f"{name}.parquet")
+        assert file.read().drop(["vector"]).equals(expected.drop(["vector"]))
+        rows = np.array(file.read().column("vector").to_pylist(), np.float32)
+        np.testing.assert_array_equal(rows, parts)
 
 
 def test_an_item_is_the_instance_of_a_history_of_itself(written, stage1):

@@ -273,6 +273,18 @@ def test_a_highest_number_that_cannot_be_read_is_named(folder):
         version_files.next_version(folder)
 
 
+def test_prune_writes_nothing_but_to_keep_the_highest_number(folder, monkeypatch):
+    """So that it runs on a full disk."""
+    flaws = {1: "broken", 2: None, 3: None}
+    monkeypatch.setattr(versions, "check", lambda _: flaws)
+    assert versions.prune(folder) == ["1"]
+    assert not (folder / version_files.HIGHEST_FILE).exists()
+    flaws[3] = "broken"
+    del flaws[1]
+    assert versions.prune(folder) == ["3"]
+    assert (folder / version_files.HIGHEST_FILE).read_text() == "3\n"
+
+
 def test_prune_keeps_the_last_version(other_servable, tmp_path, capsys):
     folder = shutil.copytree(other_servable, tmp_path / "servable")
     shutil.copytree(folder / "1", folder / "withdrawn.2")

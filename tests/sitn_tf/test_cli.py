@@ -113,16 +113,38 @@ def test_what_was_written_is_told_where_an_error_does_not():
     assert cli.of_storage(OSError(named), "scores-*").startswith(f"x: {NO_ROOM}")
 
 
+GONE = "No such file or directory: if it was removed meanwhile, give the command again"
+
+
+def test_what_beam_says_of_files_it_renames_is_known():
+    missing = OSError(
+        "src and dst files do not exist. src: /o/beam-temp-S-1/a.S.parquet, dst: /o/S-00000-of-"
+        "00001.parquet with exceptions None [while running 'W'] with exceptions None"
+    )
+    renamed = Exception(
+        "Encountered exceptions in finalize_write: [OSError(FileNotFoundError(2, 'No such file or "
+        "directory'))] [while running 'W']"
+    )
+    assert cli.of_storage(missing) == f"/o/S-00000-of-00001.parquet: {GONE}"
+    assert (
+        cli.of_storage(missing, "/o/S-*") == cli.of_storage(renamed, "/o/S-*") == f"/o/S-*: {GONE}"
+    )
+
+
 def test_an_array_is_as_numpy_saves_it_and_a_full_disk_is_known(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.save(tmp_path / "numpy.npy", array)
     whole_files.write_array(tmp_path / "ours.npy", array)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    whole_files.write_rows(tmp_path / "rows.npy", (array[n : n + 1] for n in range(2)), 2)
+    assert (tmp_path / "rows.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     full = pathlib.Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
     with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
         whole_files.write_array(full, array)
+    with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
+        whole_files.write_rows(full, [array], 2)
 
 
 def test_a_file_that_is_open_is_named(tmp_path):

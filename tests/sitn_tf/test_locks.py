@@ -81,3 +81,24 @@ def test_without_flock_the_file_is_the_lock_and_a_dead_holder_is_no_obstacle(tmp
     lock.write_text(json.dumps(locks._self() | {"pid": dead.pid, "host": "elsewhere"}))
     with pytest.raises(InputError, match="on elsewhere since"), locks.held(lock, "x"):
         pass
+
+
+def test_a_full_disk_is_no_obstacle_but_where_the_file_is_the_lock(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(locks.errno.ENOSPC, "No space left on device")
+
+    def none(*_):
+        raise OSError(locks.errno.EOPNOTSUPP, "no locks here")
+
+    monkeypatch.setattr(os, "write", full)
+    lock = tmp_path / "lock"
+    with (
+        locks.held(lock, "x"),
+        pytest.raises(InputError, match="x is being written by somebody who has just begun"),
+        locks.held(lock, "x"),
+    ):
+        pass
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(OSError, match=f"No space left on device: '{lock}'"), locks.held(lock, "x"):
+        pass
+    assert not lock.exists()

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export import native, requests, signatures
+from export import item_vectors, native, requests, signatures
 from export.exporting import export
-from export.item_vectors import fold
 from export.options import ExportOptions
 from export.requests import Request
 from sitn_tf import config, data, schema, trained_models
@@ -164,11 +163,16 @@ def test_stage_2_starts_from_the_projection_of_stage_1(with_vectors, tmp_path, t
         np.testing.assert_array_equal(items.projection.kernel, trained)
 
 
-def test_an_export_folds_them_away(with_vectors, tmp_path):
+def test_an_export_folds_them_away(with_vectors, tmp_path, monkeypatch):
+    """Some rows at a time: nothing gathers the table."""
+    monkeypatch.setattr(item_vectors, "FOLD_ROWS", 8)
     run_dir = write_small_run(tmp_path, dataset=with_vectors)
     scorer = trained_models.load_scorer(run_dir).scorer
-    for domain, parts in fold(scorer).items():
-        folded = np.concatenate(list(parts))
+    for domain, folding in item_vectors.fold(scorer).items():
+        parts = list(folding)
+        assert [len(part) for part in parts[:-1]] == [8] * (len(parts) - 1)
+        assert 0 < len(parts[-1]) <= 8
+        folded = np.concatenate(parts)
         items = scorer.items[domain]
         expected = np.sum([part.numpy() for part in items.fields(_ids(domain))], axis=0)
         np.testing.assert_allclose(folded[1:], expected[1:], atol=1e-6)
