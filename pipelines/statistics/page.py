@@ -3,13 +3,13 @@
 import datetime
 from collections import Counter
 
-from pipelines.statistics.charts import bars, day_name, parts, share_curves, shares
+from pipelines.statistics.charts import bars, day_name, parts, shares
 from pipelines.statistics.feature_statistics import DAY, FeatureStatistics, Statistics
 from sitn_tf import schema
 from sitn_tf.pages import figures
 from sitn_tf.pages.figures import Picture
 from sitn_tf.pages.page import Section, Table, page
-from sitn_tf.pages.pictures import Line
+from sitn_tf.pages.pictures import Line, curves
 
 _COLOURS = dict(zip(schema.DOMAINS, figures.SERIES, strict=False))
 _RECORDS_HEAD = ["stage and split", "records", "of (UTC)"]
@@ -40,13 +40,13 @@ def render(statistics: Statistics, manifest: schema.Manifest) -> str:
             ]),
             Section("Popularity in the training period", body=[
                 "Share of all clicks that the most popular items have together.",
-                share_curves(
+                curves(
                     "both domains",
                     [
                         Line(domain, [rank for rank, _, _ in points], [s for _, _, s in points])
                         for domain, points in statistics.popularity.items()
                     ],
-                    "items, the most popular first", "share of clicks",
+                    "items, the most popular first", "share of clicks", log_x=True, share=True,
                 ),
             ]),
             _lengths(statistics, manifest),

@@ -53,14 +53,36 @@ class Picture(NamedTuple):
     svg: str
 
 
+class Margins(NamedTuple):
+    """Pixels around a figure's axes, for their labels."""
+
+    left: float
+    right: float
+    top: float
+    bottom: float
+
+
 @contextlib.contextmanager
-def figure(width: float, height: float) -> Iterator["Figure"]:
-    """An empty figure of so many pixels; to be drawn and saved within the block."""
+def figure(width: float, height: float, margins: Margins | None = None) -> Iterator["Figure"]:
+    """An empty figure of so many pixels; to be drawn and saved within the block.
+
+    Args:
+      margins: as wide as the labels that are to come if None, which takes as long as to draw them.
+    """
     import matplotlib.style
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(["default", _STYLE]):
-        yield Figure((width / 72, height / 72), layout="constrained")
+        layout = "constrained" if margins is None else "none"
+        empty = Figure((width / 72, height / 72), layout=layout)
+        if margins is not None:
+            empty.subplots_adjust(
+                margins.left / width,
+                margins.bottom / height,
+                1 - margins.right / width,
+                1 - margins.top / height,
+            )
+        yield empty
 
 
 def svg(figure: "Figure", title: str, *, alone: bool = False) -> str:

@@ -199,7 +199,7 @@ def curves(
                     point.set_gid(f"{line.name}, {_whole(x)}: {said}")
         places = sorted({x for line in finite for x in line.x})
         if log_x:
-            _logarithmic(axes, places)
+            logarithmic(axes, 10, places)
         else:
             whole = all(float(place).is_integer() for place in places)
             axes.locator_params("x", nbins=6, integer=whole, min_n_ticks=1)
@@ -284,14 +284,14 @@ def clusters(
         return Picture(title, figures.svg(figure, title))
 
 
-def _logarithmic(axes: "Axes", places: Sequence[float]) -> None:
+def logarithmic(axes: "Axes", base: int, places: Sequence[float] = ()) -> None:
     """Makes the axis of x logarithmic, its labels short.
 
     Args:
-      places: ascending; a few of them are labelled themselves, for many the powers of ten.
+      places: ascending; a few of them are labelled themselves, for none or many the base's powers.
     """
-    axes.set_xscale("log", base=10)
-    if len(places) <= 8:
+    axes.set_xscale("log", base=base)
+    if 0 < len(places) <= 8:
         near = (places[-1] / places[0]) ** (1 / 7)
         kept = [places[-1]]
         for place in reversed(places[:-1]):

@@ -19,8 +19,12 @@ from pipelines.job import assembly, build_records
 from pipelines.statistics import charts, feature_statistics
 from pipelines.statistics.feature_statistics import Numbers
 from sitn_tf import schema
-from sitn_tf.pages.pictures import Line
 from tests.pipelines import two_logs as logs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_left_out():
+    """Here they are drawn."""
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +180,7 @@ def test_labels_neither_overlap_nor_leave_the_picture(kind, places):
     values = [(max(1, place), 7.0) for place in places]
     picture = charts.bars("title", values, "#000", "below", "beside", kind)
     svg = ET.fromstring(picture.svg)
-    texts = [t for t in svg.iter("text") if t.get("text-anchor") == "middle"]
+    texts = [t for t in svg.iter("text") if "middle" in t.get("style")]
     height, width = float(svg.get("height")), float(svg.get("width"))
     labels = [t for t in texts if height - 50 < float(t.get("y")) < height - 15]
     assert labels
@@ -201,34 +205,5 @@ def test_a_picture_is_the_same_each_time_and_takes_the_colour_of_the_page():
     assert [t.text for t in svg.iter("title")] == ["1: 2", "3: 4"]
 
 
-def test_heights_and_widths_are_as_the_numbers():
-    svg = ET.fromstring(charts.bars("t", [(1, 2.0), (3, 4.0)], "#123456", "x", "y").svg)
-    tall = [float(bar.get("height")) for bar in svg.iter("rect")]
-    assert tall[1] == pytest.approx(2 * tall[0], abs=0.01)
-    rows = [("a < b", 1.0, "#123456"), ("b", 3.0, "#654321")]
-    wide = [float(bar.get("width")) for bar in ET.fromstring(charts.parts("t", rows).svg)
-            if bar.get("height") == "40"]  # fmt: skip
-    assert wide == [charts.WIDTH * 0.25, charts.WIDTH * 0.75]
-    halves = ET.fromstring(charts.shares("t", [("a", 0.5, "#123456")]).svg)
-    whole, half = (float(bar.get("width")) for bar in halves.iter("rect"))
-    assert whole == pytest.approx(2 * half, abs=0.01)
-
-
-def test_shares_by_rank_are_points_on_a_logarithmic_axis():
-    lines = [Line("a & b", [1, 10, 100], [0.0, 0.5, 1.0]), Line("none", [], [])]
-    picture = charts.share_curves("t", lines, "rank", "share")
-    circles = list(ET.fromstring(picture.svg).iter("circle"))
-    left, middle, right = ((float(c.get("cx")), float(c.get("cy"))) for c in circles)
-    assert (middle[0], middle[1]) == pytest.approx(
-        ((left[0] + right[0]) / 2, (left[1] + right[1]) / 2), abs=0.01
-    )
-    assert [c.find("title").text for c in circles] == [
-        "a & b, 1: 0.0%", "a & b, 10: 50.0%", "a & b, 100: 100.0%"
-    ]  # fmt: skip
-
-
 def test_nothing_to_show():
     assert charts.bars("title", [], "#000", "below", "beside") == ("title", "")
-    for draw in (charts.shares, charts.parts):
-        assert draw("title", []) == ("title", "")
-    assert charts.share_curves("title", [], "x", "y") == ("title", "")
