@@ -43,15 +43,18 @@ def from_json(kind: type[T], value: Any) -> T:
     return typing.cast(T, _from_json(kind, value))
 
 
-_fields = functools.cache(typing.get_type_hints)
+@functools.cache
+def _fields(kind: type) -> dict[str, Any]:
+    """Types by name: the statistics of a shard are thousands of values of few kinds."""
+    return typing.get_type_hints(kind)
 
 
 def _from_json(kind: Any, value: Any) -> Any:
     origin, of = typing.get_origin(kind) or kind, typing.get_args(kind)
     if dataclasses.is_dataclass(origin):
-        of_field = _fields(origin)
-        entries = {name: _from_json(of_field[name], entry) for name, entry in value.items()}
-        return typing.cast(type, origin)(**entries)
+        kind_of = typing.cast(type, origin)
+        of_field = _fields(kind_of)
+        return kind_of(**{name: _from_json(of_field[name], entry) for name, entry in value.items()})
     if origin is types.UnionType:
         return None if value is None else _from_json(of[0], value)
     if origin is np.ndarray:

@@ -18,6 +18,8 @@ from pipelines.records.stage_records import Chunk, Shard
 from sitn_tf import schema
 
 DAY = 86_400
+_SORTED_FROM = 1 << 16
+"""Width of the range of buckets that are not counted in an array of it: sorting takes longer."""
 STATISTICS_JSON = "statistics.json"
 STATISTICS_PROTO = "statistics.pb"
 
@@ -56,22 +58,27 @@ class Numbers:
     @classmethod
     def of(cls, name: str, values: np.ndarray, weights: np.ndarray | None = None) -> "Numbers":
         """Of values [n], each counted `weights` [n] times (once by default)."""
-        weights = np.ones(len(values), np.int64) if weights is None else weights
-        values, weights = values[weights > 0], weights[weights > 0]
+        if weights is not None:
+            values, weights = values[weights > 0], weights[weights > 0]
         if not len(values):
             return cls()
         exact = values.astype(np.float64)
-        buckets, place = np.unique(_buckets(name, values), return_inverse=True)
-        counts = np.bincount(place, weights).astype(np.int64)
+
+        def counted(which: np.ndarray) -> int:
+            return int((which if weights is None else weights[which]).sum())
+
+        def summed(numbers: np.ndarray) -> float:
+            return float((numbers if weights is None else numbers * weights).sum())
+
         return cls(
-            int(weights.sum()),
-            float((exact * weights).sum()),
-            float((exact**2 * weights).sum()),
-            int(weights[values == 0].sum()),
-            int(weights[values == schema.OOV_ID].sum()) if name in _IDS else 0,
+            len(values) if weights is None else int(weights.sum()),
+            summed(exact),
+            summed(exact**2),
+            counted(values == 0),
+            counted(values == schema.OOV_ID) if name in _IDS else 0,
             float(values.min()),
             float(values.max()),
-            Counter(dict(zip(buckets.tolist(), counts.tolist(), strict=True))),
+            _counts(_buckets(name, values), weights),
         )
 
     def merge(self, other: "Numbers") -> "Numbers":
@@ -114,6 +121,21 @@ def _buckets(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "f":
         return np.floor(values * 100).astype(np.int64)
     return values
+
+
+def _counts(buckets: np.ndarray, weights: np.ndarray | None = None) -> Counter[int]:
+    """How often each bucket is there: whole numbers [n], counted `weights` [n] times or once."""
+    if not len(buckets):
+        return Counter()
+    first = int(buckets.min())
+    if int(buckets.max()) - first < _SORTED_FROM:
+        counts = np.bincount(buckets - first, weights)
+        found = np.flatnonzero(counts)
+        distinct, counts = found + first, counts[found]
+    else:
+        distinct, place = np.unique(buckets, return_inverse=True)
+        counts = np.bincount(place, weights)
+    return Counter(dict(zip(distinct.tolist(), counts.astype(np.int64).tolist(), strict=True)))
 
 
 def bucket_bounds(name: str, bucket: int) -> tuple[float, float]:
@@ -233,21 +255,16 @@ class ShardStatistics:
         both = np.intersect1d(active[schema.SOURCE], active[schema.TARGET])
         return dataclasses.replace(
             self._statistics,
-            clicks_by_day={d: _counted(c.time // DAY) for d, c in clicks.items()},
+            clicks_by_day={d: _counts(c.time // DAY) for d, c in clicks.items()},
             users=Counter({**{d: len(users) for d, users in active.items()}, "both": len(both)}),
             clicks_per_user={d: _activity(c.user) for d, c in clicks.items()},
         )
 
 
-def _counted(values: np.ndarray) -> Counter[int]:
-    distinct, counts = np.unique(values, return_counts=True)
-    return Counter(dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
-
-
 def _activity(user: np.ndarray) -> Counter[int]:
     """Users by how many clicks they have, in powers of two."""
     clicks = np.bincount(user)
-    return _counted(np.frexp(clicks[clicks > 0])[1])
+    return _counts(np.frexp(clicks[clicks > 0])[1])
 
 
 def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:

@@ -73,8 +73,7 @@ def figure(width: float, height: float, margins: Margins | None = None) -> Itera
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(["default", _STYLE]):
-        layout = "constrained" if margins is None else "none"
-        empty = Figure((width / 72, height / 72), layout=layout)
+        empty = Figure((width / 72, height / 72), layout=None if margins else "constrained")
         if margins is not None:
             empty.subplots_adjust(
                 margins.left / width,

@@ -207,3 +207,15 @@ def test_a_picture_is_the_same_each_time_and_takes_the_colour_of_the_page():
 
 def test_nothing_to_show():
     assert charts.bars("title", [], "#000", "below", "beside") == ("title", "")
+
+
+@pytest.mark.parametrize("far", [0, 1 << 40])  # counted in an array, and by sorting
+def test_numbers_are_those_of_a_loop(far):
+    values, weights = np.array([5, 3, 5, 0, 2, 5 + far]), np.array([1, 2, 0, 4, 1, 1])
+    for counted in (None, weights):
+        times = np.ones(len(values), int) if counted is None else counted
+        each = [v for v, n in zip(values.tolist(), times.tolist(), strict=True) for _ in range(n)]
+        found = Numbers.of("labels", values, counted)
+        assert found.buckets == Counter(each)
+        assert (found.count, found.total, found.zeros) == (len(each), sum(each), each.count(0))
+        assert (found.low, found.high) == (min(each), max(each))
