@@ -22,7 +22,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from export import requests, version_files
-from sitn_tf import beam_runner, beam_workers, cli, quiet, schema
+from sitn_tf import beam_runner, beam_workers, cli, quiet, schema, storage_errors
 from sitn_tf.errors import InputError, first_line
 
 FLAGS = flags.FlagValues()
@@ -215,7 +215,7 @@ def score_records(
     except InputError:
         raise
     except Exception as error:
-        if told := cli.of_storage(error, unnamed=f"{output}-*.parquet"):
+        if told := storage_errors.in_one_line(error, unnamed=f"{output}-*.parquet"):
             raise InputError(told) from error
         damage = _of_damage(files)
         if damage is None:

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 
-from sitn_tf import cli
+from sitn_tf import storage_errors
 from sitn_tf.errors import InputError
 
 _LOGGERS = (
@@ -27,7 +27,7 @@ _NO_NEWS = (
 def errors_in_one_line() -> Iterator[None]:
     """An InputError raised in a worker reaches the user as one line, not as a traceback.
 
-    Nor has a disk's error (`cli.of_storage`) Beam's traceback before it.
+    Nor has a disk's error (`storage_errors.in_one_line`) Beam's traceback before it.
     """
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
@@ -50,6 +50,6 @@ def _is_news(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     text = record.getMessage()
     told = isinstance(error, InputError | OSError) or (
-        isinstance(error, Exception) and cli.of_storage(error) is not None
+        isinstance(error, Exception) and storage_errors.in_one_line(error) is not None
     )
     return not told and not any(known in text for known in _NO_NEWS)

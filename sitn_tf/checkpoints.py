@@ -8,6 +8,7 @@ index was written to the end. Which numbers there are is read from the files and
 `checkpoint`, which may be damaged too.
 """
 
+import logging
 import pathlib
 import re
 import shutil
@@ -23,6 +24,12 @@ UNREADABLE = (tf.errors.OpError, ValueError, LookupError, RuntimeError)
 
 _ENDED = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 """Of a parameter server that ended: nothing is wrong with the files."""
+
+_NO_NEWS = (
+    "Detecting that an object or model or tf.train.Checkpoint is being deleted with unrestored",
+    "Value in checkpoint could not be found in the restored object",
+    "An attribute in the restored object could not be found in the checkpoint",
+)
 
 _MARK = re.compile(r'^model_checkpoint_path: "(ckpt-\d+)"$', re.MULTILINE)
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
@@ -87,6 +94,7 @@ class Checkpoints:
             except _ENDED:
                 raise
             except (*UNREADABLE, AssertionError) as error:
+                _hush_what_was_not_restored()
                 reasons.append(f"{path} ({first_line(error)})")
                 self._damaged.add(number)
                 continue
@@ -141,6 +149,19 @@ def _marked(directory: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def _hush_what_was_not_restored() -> None:
+    """Keeps TensorFlow from telling each value of a checkpoint that was refused.
+
+    It would, without the checkpoint's name, when what it read is freed, which is whenever the
+    model is.
+    """
+    logging.getLogger("tensorflow").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_NO_NEWS)
+
+
 def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackable) -> None:
     """Puts the best checkpoint's weights into a model, or parts of it, with all variables made.
 
@@ -154,6 +175,7 @@ def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackabl
     except _ENDED:
         raise
     except (*UNREADABLE, AssertionError) as error:
+        _hush_what_was_not_restored()
         raise InputError(
             f"{path} does not load ({first_line(error)[:200]}): it is damaged, or of "
             f"another model than {run_dir / runs.CONFIG_FILE} describes",

@@ -3,16 +3,18 @@
     python -m tests.drills.damage [--step=evaluate] [--files=config] [--every=1] [--show]
 
 What a command reads is seen by the files' access times, so no kind of file can be forgotten. Alone
-this tries each damage to each file; as a part of all drills it does so where a command takes little
-time, and one damage to each of four files in five, another for the next file, where it takes much.
-Survived: it ends with status 2 and a line or two that name the file, or in what it makes of files
-that are whole. Commands that judge have to find everything.
+this tries each damage to each file; as a part of all drills each command has its share of the time,
+and where that is short it has one damage to each so manieth file, another for the next. Survived:
+it ends with status 2 and a line or two that name the file, or in what it makes of files that are
+whole. Commands that judge have to find everything.
 """
 
+import math
 import pathlib
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
@@ -48,8 +50,8 @@ def _emptied(path: pathlib.Path) -> None:
 
 _SAMPLED = 13
 """Of the pairs of a file and a damage the short drill tries each so manieth."""
-_ROTATED = 5
-"""And the whole one of commands that take long: one more than there are damages."""
+_SECONDS = 660.0
+"""Of all drills' hour, shared evenly by the commands."""
 _KIND = re.compile(rf"\d+|{'|'.join(schema.DOMAINS)}")
 """Files whose names differ in this only are of one kind."""
 DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
@@ -59,6 +61,14 @@ DAMAGES: dict[str, Callable[[pathlib.Path], None]] = {
     "missing": pathlib.Path.unlink,
 }
 
+
+def _clusters(own: pathlib.Path) -> line.Result | None:
+    from sitn_tf import interests
+
+    told = own / "run" / schema.STAGE1 / interests.FOLDER / "clusters.json"
+    return {"clusters": told.read_bytes()} if told.exists() else None
+
+
 JUDGES = (
     Step("verify", "pipelines.verify", lambda whole, _: [f"--data_dir={whole}/data"], line.nothing),
     Step(
@@ -66,14 +76,12 @@ JUDGES = (
         "export.versions",
         lambda whole, _: [f"--servable={whole}/servable", "--check"],
         line.nothing,
-        takes_long=True,
     ),
     Step(
         "export.verify",
         "export.verify",
         lambda whole, _: [f"--servable={whole}/servable/1"],
         line.nothing,
-        takes_long=True,
     ),
 )
 READERS = (
@@ -90,13 +98,13 @@ READERS = (
         lambda whole, own: [f"--run_dir={whole}/run/stage2", f"--output={own}/servable"],
         line.exported,
         changes=("servable",),
-        takes_long=True,
     ),
     Step(
         "interests",
         "sitn_tf.interests",
-        lambda whole, own: [f"--run_dir={whole}/run/stage1", f"--output={own}/interests"],
-        line.nothing,
+        lambda _, own: [f"--run_dir={own}/run/stage1"],
+        _clusters,
+        changes=("run",),
     ),
     Step(
         "vectors --user",
@@ -126,8 +134,9 @@ def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
     if short:
         yield from damage_each(JUDGES[:1], folder, every=_SAMPLED)
         return
-    for step in (*JUDGES, *READERS):
-        yield from damage_each([step], folder, every=_ROTATED if step.takes_long else 1)
+    steps = (*JUDGES, *READERS)
+    for step in steps:
+        yield from damage_each([step], folder, seconds=_SECONDS / len(steps))
 
 
 def damage_each(
@@ -136,6 +145,7 @@ def damage_each(
     files: str = "",
     show: bool = False,
     every: int = 1,
+    seconds: float = math.inf,
 ) -> Iterator[Outcome]:
     """Makes the line, then damages what each of some steps reads.
 
@@ -143,12 +153,15 @@ def damage_each(
       files: part of the names of the files to damage.
       show: whether to print what commands say.
       every: of files and damages only each so manieth pair.
+      seconds: that all tries of a step may take, were each undisturbed; more pairs are left out.
     """
     whole = folder.parent / "line"
     line.make(whole, last="build" if tuple(steps) == JUDGES[:1] else line.STEPS[-1].name)
     for step in steps:
         lost = []
+        began = time.monotonic()
         undisturbed, read = _undisturbed(step, whole, folder / "undisturbed")
+        took = time.monotonic() - began
         pairs = [
             (path, name)
             for path in read
@@ -156,6 +169,7 @@ def damage_each(
             # There is nothing to alter or cut in an empty file.
             for name in (DAMAGES if path.stat().st_size else ("missing",))
         ][::every]
+        pairs = pairs[:: _rotating(len(pairs) * took / seconds, len(pairs))]
         for path, name in pairs:
             what, said = _try(step, whole, folder / "own", path, DAMAGES[name], undisturbed)
             told = f"{path.relative_to(whole)} {name}"
@@ -165,6 +179,12 @@ def damage_each(
                 again = f"python -m tests.drills.damage --step='{step.name}' --files={path.name}"
                 lost.append(f"{told}: {what} ({again})")
         yield Outcome(f"damaged file: {step.name}", len(pairs), tuple(lost))
+
+
+def _rotating(least: float, pairs: int) -> int:
+    """A step through pairs, at least so long, that leaves out no kind of damage."""
+    step = max(1, min(math.ceil(least), pairs // len(DAMAGES)))
+    return step if step % 2 else step - 1
 
 
 def _undisturbed(

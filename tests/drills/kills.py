@@ -4,7 +4,8 @@
 
 Survived: what passes for finished right after the kill is what an undisturbed command makes, and
 so is what the command given again ends with, with no file more beside it. Moments are drawn evenly
-over the time that the undisturbed command took.
+over the time that the undisturbed command took. As a part of all drills each command has so many
+kills as fit its share of the time, at least `_FEWEST`.
 """
 
 import pathlib
@@ -25,6 +26,12 @@ _STEP = flags.DEFINE_enum("step", None, [s.name for s in line.STEPS], "One.", fl
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.", flag_values=FLAGS)
 _TRIES = flags.DEFINE_integer("tries", 20, "Kills of a command.", 1, flag_values=FLAGS)
 
+_SECONDS = 480.0
+"""Of all drills' hour, shared evenly by the commands."""
+_FEWEST, _MOST = 3, 12
+"""Kills of a command."""
+_OF_A_KILL = 1.5
+"""Times an undisturbed command that a kill and the command given again take."""
 _ALREADY = ("is there already", "exists")
 """What a command says that refuses an output that is finished."""
 
@@ -50,8 +57,11 @@ def outcomes(folder: pathlib.Path, short: bool) -> Iterator[Outcome]:
     if short:
         yield from kill_each(line.STEPS[:1], folder, seed=0, tries=1)
         return
+    seconds = line.make(folder.parent / "line")
     for step in line.STEPS:
-        yield from kill_each([step], folder, seed=0, tries=6 if step.takes_long else 12)
+        fitting = int(_SECONDS / len(line.STEPS) / _OF_A_KILL / seconds[step.name])
+        tries = min(_MOST, max(_FEWEST, fitting))
+        yield from kill_each([step], folder, seed=0, tries=tries)
 
 
 def kill_each(

@@ -1,6 +1,9 @@
+import logging
+
 import pytest
 import tensorflow as tf
 
+from sitn_tf import runs
 from sitn_tf.checkpoints import Checkpoints, restore_best
 from sitn_tf.errors import InputError
 
@@ -108,3 +111,15 @@ def test_where_nothing_names_the_best_checkpoint_the_file_that_should_is_named(t
     named.write_text(named.read_text()[:30])
     with pytest.raises(InputError, match=rf"^{named} names no checkpoint: bring the files back"):
         restore_best(tmp_path, tf.train.Checkpoint(variable=variable))
+
+
+def test_nobody_is_told_what_a_refused_checkpoint_would_have_restored(tmp_path, caplog):
+    """TensorFlow warns of it when the model is freed: with the last words of a command."""
+    _save(*_checkpoints(tmp_path / runs.BEST), 1)
+    _flip_a_byte(tmp_path / runs.BEST / "ckpt-1.data-00000-of-00001")
+    with pytest.raises(InputError, match="ckpt-1 does not load"):
+        restore_best(tmp_path, tf.train.Checkpoint(a=tf.Variable([0.0])))
+    log = logging.getLogger("tensorflow")
+    log.warning("Value in checkpoint could not be found in the restored object: (root).model.b")
+    log.warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]
