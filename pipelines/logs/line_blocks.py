@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator
@@ -23,6 +24,8 @@ _SUFFIXES = {
 _KEPT_OF_LONG_LINE = 4096
 _MOST_LINES = 1 << 18
 _ROWS_AT_ONCE = 200_000
+_READ_BEYOND = 1 << 16
+"""Bytes about a unit that are read with it: the byte before it and the end of its last line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,13 +177,28 @@ def _decompressed(path: str, gzipped: bool) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if gzipped else raw
 
 
+@contextlib.contextmanager
+def _of_unit(unit: Unit) -> Iterator[BinaryIO]:
+    """A file to read the unit of. An object of a store is asked for all of it at once.
+
+    Where the unit begins within a line, and where its last line ends, takes reads of its own; each
+    would be a request, and with clients that fetch as much as a block ahead the block again.
+    """
+    with _decompressed(unit.path, unit.gzipped) as stream:
+        if unit.gzipped or files.is_local(unit.path):
+            yield stream
+        else:
+            size = unit.end - unit.start + _READ_BEYOND
+            yield cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), size))
+
+
 def read_blocks(unit: Unit, block_bytes: int, max_line_bytes: int) -> Iterator[Block]:
     """The whole lines that begin in the unit's range, a block at a time.
 
     Raises:
       InputError: a gzip file that is cut off or damaged.
     """
-    with _decompressed(unit.path, unit.gzipped) as stream:
+    with _of_unit(unit) as stream:
         lines = _Lines(stream, block_bytes, max_line_bytes)
         try:
             for block in lines.blocks(unit.start, unit.end, at_line_start=unit.at_line_start):

@@ -1,6 +1,8 @@
 """Item counts of the training period to vocabularies: line i of the file has id i + 2."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.logs import files
-from pipelines.records import shards
+from pipelines.records import column_hashes, shards
 from sitn_tf import schema
 
 ITEM, CLICKS, IMPRESSIONS = "item", "clicks", "impressions"
@@ -95,13 +97,31 @@ class Vocabulary:
     def ids(self, items: pa.Array) -> np.ndarray:
         """`ids_of` distinct items [n], which are far fewer than those known: int64 [n].
 
-        The known are looked up among the asked: no table of all that is known is made each time.
+        The asked are searched among the sorted hashes of the known: each time a shard asks, all
+        that is known is neither made a table of nor looked through.
         """
-        place = pc.index_in(self.items, value_set=items)
+        hashes, order = self._by_hash
+        asked = column_hashes.hash_strings(items)
         ids = np.full(len(items), schema.OOV_ID, np.int64)
-        known = np.flatnonzero(np.asarray(place.is_valid()))
-        ids[place.drop_null().to_numpy()] = known + schema.FIRST_ID
+        left, place = np.arange(len(items)), np.searchsorted(hashes, asked)
+        while len(left):  # once, unless two items have one hash
+            there = place < len(hashes)
+            there[there] = hashes[place[there]] == asked[left[there]]
+            left, place = left[there], place[there]
+            found = self.items.take(pa.array(order[place]))
+            same = np.asarray(pc.equal(found, items.take(pa.array(left))), bool)
+            ids[left[same]] = order[place[same]] + schema.FIRST_ID
+            left, place = left[~same], place[~same] + 1
         return ids
+
+    @functools.cached_property
+    def _by_hash(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of the items, ascending: uint64 [V]; the place of each in `items`: int64 [V]."""
+        parts = (self.items.slice(i, _FEW_ROWS) for i in range(0, len(self.items), _FEW_ROWS))
+        none = np.empty(0, np.uint64)
+        hashes = np.concatenate([none, *map(column_hashes.hash_strings, parts)])
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order
 
 
 def ids_of(tokens: pa.Array, known: pa.Array) -> np.ndarray:
@@ -127,11 +147,22 @@ class VocabularyEntry:
 
 def write_text(path: str, tokens: pa.Array) -> VocabularyEntry:
     """Writes a vocabulary file: one token a line."""
-    text = b"".join(token.as_buffer().to_pybytes() + b"\n" for token in tokens)
-    return VocabularyEntry(len(tokens) + schema.FIRST_ID, files.write_bytes(path, text))
+    sha256 = hashlib.sha256()
+    with files.writing(path) as stream:
+        for begin in range(0, len(tokens), _FEW_ROWS):
+            lines = pc.binary_join_element_wise(tokens.slice(begin, _FEW_ROWS), "", "\n")
+            bounds, data = column_hashes.string_buffers(lines)
+            text = data[bounds[0] : bounds[-1]].tobytes()
+            stream.write(text)
+            sha256.update(text)
+    return VocabularyEntry(len(tokens) + schema.FIRST_ID, sha256.hexdigest())
 
 
 def read_text(path: str) -> pa.Array:
+    """The tokens of a vocabulary file, without an object for each."""
     with files.reading(path) as stream:
-        lines = stream.read().decode().split("\n")
-    return pa.array(lines[:-1], pa.string())
+        text = stream.read()
+    ends = np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")) + 1
+    bounds = pa.py_buffer(np.concatenate([[0], ends]).astype(np.int64))
+    lines = pa.Array.from_buffers(pa.large_string(), len(ends), [None, bounds, pa.py_buffer(text)])
+    return pc.utf8_slice_codeunits(lines, 0, -1).cast(pa.string())
