@@ -14,7 +14,7 @@ from sitn_tf.distributed import parameter_servers
 from sitn_tf.distributed.parameter_servers import Member
 from sitn_tf.distributed.replicas import lost_worker, make_strategy
 from sitn_tf.errors import InputError
-from sitn_tf.layers.embedding import SpareReservedRows
+from sitn_tf.layers.embedding import RandomSigns, SpareReservedRows
 
 CLUSTER = {"chief": ["a:1"], "ps": ["b:1", "c:1"], "worker": ["d:1"]}
 
@@ -136,3 +136,18 @@ def test_shards_start_as_the_whole_table(rows, width):
         shards, after = drawn(cuts)
         np.testing.assert_array_equal(shards, whole)
         np.testing.assert_array_equal(after, following)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(10, 4), (11, 3)])
+def test_shards_of_signs_start_as_the_whole_table(rows, width):
+    whole, shape = [], tf.TensorShape([rows, width])
+    for cuts in ([0, rows], [0, rows // 3, rows], [0, 1, 4, rows]):
+        signs = RandomSigns()
+        tf.keras.utils.set_random_seed(7)
+        shards = [
+            signs(shape, tf.float32, (last - first, width), (first, 0))
+            for first, last in itertools.pairwise(cuts)
+        ]
+        whole.append(np.concatenate(shards))
+        np.testing.assert_array_equal(np.unique(whole[-1]), [-1.0, 1.0])
+        np.testing.assert_array_equal(whole[-1], whole[0])

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from sitn_tf import runs, schema, trained_models
 from sitn_tf.models.registry import SCORERS
+from sitn_tf.sections import SINGLE_DOMAIN
 from tests.sitn_tf.distributed import steps_on_servers, ten_steps
 from tests.sitn_tf.distributed.processes import TRAIN, Cluster
 from tests.small_dataset import write_small_dataset
@@ -165,20 +166,27 @@ def test_a_server_that_is_killed_ends_the_run_which_goes_on_when_started_again(s
     assert_same_run(tmp_path / "one" / "stage2", tmp_path / "run" / "stage2")
 
 
-CHOICES = [
-    "stage1,stage1.micro_batches=3,stage1.train_ids=true",
-    "stage1,contrast.assignment=balanced,items.id_dropout=0.5",
-    *(f"stage2,model.name={name}" for name in SCORERS),
-    "stage2,model.request_features=hour,model.name=sitn",
-    "stage2,items.id_embedding=hash,items.id_rows=5",
-    "stage2,model.name=wide_deep,wide.optimizer=ftrl",
-]
+CHOICES = {
+    "stage1": [
+        "stage1,stage1.micro_batches=3,stage1.train_ids=true",
+        "stage1,contrast.assignment=balanced,items.id_dropout=0.5",
+    ],
+    "settings": [
+        "stage2,model.request_features=hour,model.name=sitn",
+        "stage2,items.id_embedding=hash,items.id_rows=5",
+        "stage2,items.id_embedding=quotient_remainder,items.id_rows=5",
+        "stage2,model.name=wide_deep,wide.optimizer=ftrl",
+    ],
+    "single_domain": [f"stage2,model.name={name}" for name in SINGLE_DOMAIN],
+    "both_domains": [f"stage2,model.name={name}" for name in SCORERS if name not in SINGLE_DOMAIN],
+}
 
 
-def test_every_model_takes_the_steps_of_one_process(small, tmp_path):
+@pytest.mark.parametrize("about", CHOICES)
+def test_every_model_takes_the_steps_of_one_process(about, small, tmp_path):
     module = "tests.sitn_tf.distributed.steps_on_servers"
-    alone(module, str(small), str(tmp_path), *CHOICES)
-    for number, choice in enumerate(CHOICES):
+    alone(module, str(small), str(tmp_path), *CHOICES[about])
+    for number, choice in enumerate(CHOICES[about]):
         stage, settings = steps_on_servers.of(choice)
         trial = ten_steps.Trial(small, stage, tf.distribute.get_strategy(), settings)
         batches = ten_steps.read_batches(small, stage, settings)[:3]
