@@ -49,9 +49,10 @@ _fields = functools.cache(typing.get_type_hints)
 def _from_json(kind: Any, value: Any) -> Any:
     origin, of = typing.get_origin(kind) or kind, typing.get_args(kind)
     if dataclasses.is_dataclass(origin):
-        of_field = _fields(origin)
+        made = typing.cast(type, origin)
+        of_field = _fields(made)
         entries = {name: _from_json(of_field[name], entry) for name, entry in value.items()}
-        return typing.cast(type, origin)(**entries)
+        return made(**entries)
     if origin is types.UnionType:
         return None if value is None else _from_json(of[0], value)
     if origin is np.ndarray:
