@@ -61,7 +61,7 @@ def sort_shard(
     for domain in schema.DOMAINS:
         tables[domain], filtered[domain] = loading.pop(domain).finish()
         event_paths[domain] = work.place(f"sorted-{domain}-{shard}")
-        files.write_table(event_paths[domain], tables[domain])
+    files.write_tables([(event_paths[domain], table) for domain, table in tables.items()])
     users, events = shards.coded(tables)
     plan = request_rules.plan(events, column_hashes.hash_strings(users), job, cutoffs)
     for domain in schema.DOMAINS:

@@ -132,6 +132,19 @@ def write_table(path: str, table: pa.Table) -> None:
     write_table_batches(path, batches or [pa.RecordBatch.from_pylist([], table.schema)])
 
 
+def write_tables(tables: Sequence[tuple[str, pa.Table]]) -> None:
+    """Writes (path, table) each by `write_table`; objects of a store at the same time."""
+    for path, table in tables:
+        if is_local(path):
+            write_table(path, table)
+    _at_once(_write_tables, [one for one in tables if not is_local(one[0])])
+
+
+def _write_tables(tables: list[tuple[str, pa.Table]]) -> None:
+    for path, table in tables:
+        write_table(path, table)
+
+
 def read_table_batches(path: str, which: list[int] | None = None) -> pa.Table:
     """Reads the batches `which` (all by default) of an Arrow IPC file."""
     with reading(path) as stream:

@@ -24,7 +24,7 @@ _SUFFIXES = {
 _KEPT_OF_LONG_LINE = 4096
 _MOST_LINES = 1 << 18
 _ROWS_AT_ONCE = 200_000
-_READ_BEYOND = 1 << 16
+_READ_BEYOND = 1 << 12
 """Bytes about a unit that are read with it: the byte before it and the end of its last line."""
 
 

@@ -39,7 +39,7 @@ def counted(units, shuffle):
 
 @pytest.fixture(scope="module")
 def of_units():
-    """Operations, and of these what the launcher waits for after the workers, by units."""
+    """Operations, and what one thread waits for as a worker and then as the launcher; by units."""
     found, launcher = {}, {}
     assemble = assembly.assemble
 
@@ -52,12 +52,12 @@ def of_units():
         for units in (1, 4, 16):
             counts = counted(units, "beam")
             after = STORE.waited[threading.get_ident()] - launcher["before"]
-            found[units] = counts, after
+            found[units] = counts, launcher["before"], after
     return found
 
 
 def test_operations_per_event_do_not_grow(of_units):
-    of_units = {units: counts for units, (counts, _) in of_units.items()}
+    of_units = {units: counts for units, (counts, *_) in of_units.items()}
     assert {"opens", "reads", "bytes read", "bytes written", "creates", "renames", "deletes",
             "lists", "looks"} == set(of_units[1])  # fmt: skip
     for fewer, more in ((1, 4), (4, 16)):
@@ -69,10 +69,18 @@ def test_operations_per_event_do_not_grow(of_units):
 
 def test_the_launcher_waits_for_as_many_operations_whatever_the_log(of_units):
     """One after another: hundreds of files are renamed, read and deleted, but many at once."""
-    (_, few), (counts, many) = of_units[4], of_units[16]
+    (*_, few), (counts, _, many) = of_units[4], of_units[16]
     assert few < 30
     assert many - few <= 4  # the summary is longer, and read 4 KiB at once
     assert counts["renames"] > 150
+
+
+def test_a_worker_waits_for_few_operations_a_unit(of_units):
+    """One after another, of the 60 that a unit takes."""
+    (_, few, _), (_, many, _) = of_units[4], of_units[16]
+    # two blocks' open and two reads; a shard's events of both domains at once, two of its counts
+    # of items; five files of records and one of statistics
+    assert (many - few) / (16 - 4) <= 2 * 3 + 1 + 2 + 5 + 1
 
 
 def test_reading_ahead_keeps_the_order_and_raises():
