@@ -22,7 +22,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from export import requests, version_files
-from sitn_tf import beam_runner, beam_workers, cli, quiet, schema, storage_errors
+from sitn_tf import beam_flags, beam_runner, beam_workers, cli, quiet, schema, storage_errors
 from sitn_tf.errors import InputError, first_line
 
 FLAGS = flags.FlagValues()
@@ -270,11 +270,12 @@ def remove_unfinished(output: str) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def main(beam_flags: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Runs the job and says what was written."""
     servable, source, output = (cli.require(FLAGS, f) for f in ("servable", "input", "output"))
+    options = beam_flags.options(arguments, FLAGS)
     quiet.import_tensorflow()
-    score_records(servable, source, output, _BATCH.value, PipelineOptions(beam_flags))
+    score_records(servable, source, output, _BATCH.value, options)
     print(f"wrote {output}-*.parquet\nnext: pyarrow.parquet.read_table('{output}-...')")
 
 

@@ -20,10 +20,7 @@ Flags that are not listed here go to Beam.
 
 import contextlib
 import dataclasses
-import difflib
 import functools
-import io
-import logging
 import re
 import sys
 import time
@@ -40,11 +37,10 @@ from pipelines.logs.line_counts import Account
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import ItemFields, Job
 from pipelines.records.vocabulary import VocabularyEntry
-from sitn_tf import cli, schema
+from sitn_tf import beam_flags, cli, schema
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
-_OPTIONS_LOGGER = "apache_beam.options.pipeline_options"
 _FEW_DESCRIBED = 0.5
 _MANY_TOO_SHORT = 0.2
 
@@ -135,53 +131,9 @@ def beam_options(arguments: Sequence[str]) -> PipelineOptions:
     Raises:
       InputError: an unknown flag, or a runner known to give wrong results.
     """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint), _silent(_OPTIONS_LOGGER):
-            options = PipelineOptions(list(arguments))
-            known = set(options.get_all_options())
-    except SystemExit as error:  # argparse prints its usage, of some hundred lines, and exits
-        raise InputError(complaint.getvalue().strip().rsplit("error: ", 1)[-1]) from error
-    _check_known(arguments, known)
+    options = beam_flags.options(arguments, FLAGS)
     job_run.check_runner(options)
     return options
-
-
-def _check_known(arguments: Sequence[str], known: set[str]) -> None:
-    """
-    Raises:
-      InputError: a flag that neither this command nor Beam has, or what is no flag at all.
-    """
-    takes_value = False
-    for argument in arguments:
-        if not argument.startswith("--"):
-            if not takes_value:
-                raise InputError(
-                    f"unexpected argument {argument!r}: flags are given as --name=value"
-                )
-            takes_value = False
-            continue
-        name, equals, _ = argument.removeprefix("--").partition("=")
-        takes_value = not equals
-        if name not in known and name.removeprefix("no") not in known:
-            near = difflib.get_close_matches(name, [*FLAGS, *sorted(known)], n=3, cutoff=0.75)
-            remedy = (
-                f"did you mean {' or '.join(f'--{n}' for n in near)}?" if near else "see --help"
-            )
-            raise InputError(
-                f"unknown flag --{name}, which neither this command nor Beam has: {remedy}"
-            )
-
-
-@contextlib.contextmanager
-def _silent(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def report(manifest: schema.Manifest, output: str, seconds: float) -> str:

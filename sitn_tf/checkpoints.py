@@ -144,7 +144,7 @@ def _marked(directory: pathlib.Path) -> pathlib.Path:
     if named is None or not index.is_file():
         raise InputError(
             f"{index}, which {mark} names, is missing" if named else f"{mark} names no checkpoint",
-            "bring the files back, or train again with overwrite=True",
+            "bring the files back, or train again with python -m sitn_tf.train --overwrite",
         )
     return path
 
@@ -179,5 +179,5 @@ def restore_best(run_dir: pathlib.Path, model: tf.__internal__.tracking.Trackabl
         raise InputError(
             f"{path} does not load ({first_line(error)[:200]}): it is damaged, or of "
             f"another model than {run_dir / runs.CONFIG_FILE} describes",
-            "bring the file back, or train again with overwrite=True",
+            "bring the file back, or train again with python -m sitn_tf.train --overwrite",
         ) from error

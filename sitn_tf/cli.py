@@ -30,7 +30,8 @@ def parse(
     try:
         rest = flag_values(argv, known_only=keep_unknown)[1:]
     except flags.Error as error:
-        raise InputError(" ".join(str(error).split())) from error
+        told = " ".join(str(error).split())
+        raise InputError(told, "" if told.endswith("?") else "see --help") from error
     if rest and not keep_unknown:
         raise InputError(f"unexpected argument {rest[0]!r}: flags are given as --name=value")
     return rest
@@ -40,7 +41,7 @@ def require(flag_values: flags.FlagValues, name: str) -> str:
     """The value of a flag that has no default; raises InputError where it was not given."""
     value = flag_values[name].value
     if not value:
-        raise InputError(f"--{name} is missing")
+        raise InputError(f"--{name} is missing", "see --help")
     return value
 
 
@@ -86,8 +87,11 @@ def run(
     keep_unknown: bool = False,
 ) -> None:
     """Parses `sys.argv`, calls `main(unknown_flags)` and exits with its status."""
-    for asked, text in (("--help", command_help.screen), ("--helpfull", command_help.whole)):
-        if asked in sys.argv[1:]:
+    for asked, text in (
+        (("--help", "-h"), command_help.screen),
+        (("--helpfull",), command_help.whole),
+    ):
+        if any(word in sys.argv[1:] for word in asked):
             print(text(sys.modules["__main__"].__doc__ or "", flag_values))
             sys.exit(0)
     try:

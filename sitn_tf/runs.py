@@ -281,7 +281,7 @@ def _read_object(path: pathlib.Path) -> dict[str, Any]:
 def _damaged(path: pathlib.Path, how: str) -> InputError:
     return InputError(
         f"{path} is damaged ({how})",
-        "bring it back, or train again with overwrite=True",
+        "bring it back, or train again with python -m sitn_tf.train --overwrite",
     )
 
 

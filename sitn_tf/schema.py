@@ -278,7 +278,10 @@ def read_manifest(data_dir: str | pathlib.Path) -> Manifest:
     path = pathlib.Path(data_dir) / MANIFEST_FILE
     job = "python -m pipelines.build_dataset"
     if not path.parent.is_dir():
-        raise InputError(f"data_dir={data_dir} is not a directory", f"make a data set with {job}")
+        raise InputError(
+            f"data_dir={data_dir} is not a directory",
+            f"give data_dir=DATA where the data set is, or make one with {job}",
+        )
     if not path.is_file():
         raise InputError(
             f"{data_dir} holds no {MANIFEST_FILE}, so it is not a finished data set",

@@ -6,6 +6,7 @@ import re
 
 _NO_ROOM = "free some room or write to another disk, then give the command again"
 _MAY_NOT = "give a directory that you may write to"
+_OTHER = "give another: a file is where a directory has to be, or the other way round"
 _REMEDIES = {
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: _NO_ROOM,
@@ -13,6 +14,9 @@ _REMEDIES = {
     errno.EROFS: _MAY_NOT,
     errno.EACCES: _MAY_NOT,
     errno.EPERM: _MAY_NOT,
+    errno.EEXIST: _OTHER,
+    errno.ENOTDIR: _OTHER,
+    errno.EISDIR: _OTHER,
     errno.ENOENT: "if it was removed meanwhile, give the command again",
 }
 """By the system's number."""

@@ -66,4 +66,4 @@ def test_a_flag_that_is_not_there_is_told(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "error: Unknown command line flag 'bad'\n"
+    assert done.stderr == "error: Unknown command line flag 'bad': see --help\n"

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 HEX_DIGITS = 32
 """Of a hash that are kept: 128 bits, so that not even 10^12 users are likely to share one."""
 LEAST_KEY_BYTES, MOST_KEY_BYTES = 16, 1 << 16
+LEAST_DISTINCT_BYTES = 4
+"""16 random hexadecimal digits have ten; a file that was never filled has one."""
 
 
 def read_key(path: str) -> bytes:
     """The key in a local file, without white space around it.
 
     Raises:
-      InputError: no such file, or what it holds is too short or too long for a secret.
+      InputError: no such file, or what it holds is too short, too long or too even for a secret.
     """
     remedy = "make one: openssl rand -hex 32 > KEYFILE"
     try:
@@ -42,6 +44,11 @@ def read_key(path: str) -> bytes:
     if len(key) > MOST_KEY_BYTES:
         raise InputError(
             f"hash_user_ids={path} holds more than {MOST_KEY_BYTES} bytes, which is no key", remedy
+        )
+    if len(set(key)) < LEAST_DISTINCT_BYTES:
+        raise InputError(
+            f"hash_user_ids={path} holds {len(set(key))} different bytes, which anybody would try",
+            remedy,
         )
     return key
 

@@ -63,6 +63,13 @@ def test_what_is_missing_is_named(servable):
         run(f"--servable={servable / '9'}", "--input=x", "--output=x")
 
 
+def test_a_flag_that_nobody_has_is_refused():
+    given = ["x", "--servable=x", "--input=x", "--output=x", "--bacth=3"]
+    left = cli.parse(score_batch.FLAGS, given, keep_unknown=True)
+    with pytest.raises(InputError, match=r"unknown flag --bacth, .*: did you mean --batch\?"):
+        score_batch.main(left)
+
+
 def test_records_of_another_data_set_are_refused(servable, tmp_path):
     version = servable / "1"
     known = {

@@ -3,6 +3,7 @@
 import gzip
 import pathlib
 import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -75,3 +76,24 @@ def test_a_file_that_is_open_is_named(tmp_path):
         raise OSError(28, "full")
     with pytest.raises(gzip.BadGzipFile, match=r"^cut$"), whole_files.naming("/a"):
         raise gzip.BadGzipFile("cut")
+
+
+@pytest.mark.parametrize("asked", ["--help", "-h"])
+def test_help_is_told_by_both_its_names(asked, monkeypatch, capsys):
+    values = flags.FlagValues()
+    flags.DEFINE_string("seeds", None, "How many.", flag_values=values)
+    monkeypatch.setattr(sys, "argv", ["x", "--bad", asked])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.run(lambda _: None, values, keep_unknown=True)
+    assert "--seeds  How many." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [("--sedes=1", "'sedes'. Did you mean: seeds ?$"), ("--x=1", "flag 'x': see --help$")],
+)
+def test_who_mistypes_a_flag_is_told_where_to_look(given, told):
+    values = flags.FlagValues()
+    flags.DEFINE_string("seeds", None, "How many.", flag_values=values)
+    with pytest.raises(InputError, match=told.replace("?", r"\?")):
+        cli.parse(values, ["x", given])

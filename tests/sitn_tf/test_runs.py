@@ -41,5 +41,8 @@ def test_a_missing_configuration_is_named_once(tmp_path):
 def test_the_runs_own_manifest_is_named(tmp_path):
     path = tmp_path / schema.MANIFEST_FILE
     path.write_bytes(b"\xff")
-    with pytest.raises(InputError, match=rf"^{path} is damaged .*train again with overwrite=True"):
+    with pytest.raises(
+        InputError,
+        match=rf"^{path} is damaged .*train again with python -m sitn_tf.train --overwrite",
+    ):
         runs.read_manifest(tmp_path)

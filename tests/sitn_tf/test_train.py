@@ -346,7 +346,7 @@ def test_errors_name_the_remedy(small, workdir, tmp_path):
     other = write_small_dataset(tmp_path / "other", dataset_hash="other")
     cases = [
         (("3", small, tmp_path), "--stage=3 is not one of: 1, 2"),
-        (("1", tmp_path / "none", tmp_path), "is not a directory: make a data set with python -m"),
+        (("1", tmp_path / "none", tmp_path), "is not a directory: give --data_dir=DATA where"),
         (("1", tmp_path, tmp_path), "not a finished data set"),
         (("1", small, tmp_path, "--init=x"), "--init=x is for --stage=2 only"),
         (("2", small, tmp_path), "holds no run of stage 1: train one with python -m"),

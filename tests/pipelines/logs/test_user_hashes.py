@@ -47,5 +47,13 @@ def test_no_more_than_a_key_is_read(tmp_path):
     """Of a log that was named by mistake, or of a device without an end."""
     with pytest.raises(InputError, match=r"=/dev/zero holds more than 65536 bytes.*openssl"):
         user_hashes.read_key("/dev/zero")
-    (tmp_path / "longest").write_bytes(b"k" * 65536)
+    (tmp_path / "longest").write_bytes(b"keys" * 16384)
     assert len(user_hashes.read_key(str(tmp_path / "longest"))) == 65536
+
+
+@pytest.mark.parametrize(("content", "different"), [(bytes(64), 1), (b"0101" * 8, 2)])
+def test_a_file_that_was_never_filled_is_no_key(tmp_path, content, different):
+    """HMAC pads keys with zeros: one of zeros is no key at all."""
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(InputError, match=rf"key holds {different} different bytes, .*openssl"):
+        user_hashes.read_key(str(tmp_path / "key"))
