@@ -1,6 +1,7 @@
 """Optimisers whose cost follows the embedding rows touched, not the table."""
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -26,6 +27,24 @@ class RowSparse(tf_keras.optimizers.Optimizer):
 
     def _share(self, variable: tf.Variable) -> float:
         return (self._shares or {}).get(self._var_key(variable), 1.0)
+
+    def add_variable_from_reference(
+        self,
+        model_variable: tf.Variable,
+        variable_name: str,
+        shape: Sequence[int] | None = None,
+        initial_value: Callable[[], tf.Tensor] | None = None,
+    ) -> tf.Variable:
+        """As in Keras, which makes the first values here: these are made where the variable lies.
+
+        A chief would send each parameter server all zeros of its shards.
+        """
+        if initial_value is None:
+            like = shape or model_variable.shape
+            initial_value = functools.partial(tf.zeros, like, _true_dtype(model_variable))
+        return super().add_variable_from_reference(
+            model_variable, variable_name, shape, initial_value
+        )
 
     def apply_gradients(
         self,
@@ -139,14 +158,11 @@ class RowWiseAdagrad(RowSparse):
         for variable in var_list:
             by_row = tables.slots_of(variable) == "by_row"
             shape = variable.shape[:1] if by_row else variable.shape
+            filled = functools.partial(
+                tf.fill, shape, tf.cast(self.initial_accumulator, _true_dtype(variable))
+            )
             self._accumulators.append(
-                self.add_variable_from_reference(
-                    variable,
-                    "accumulator",
-                    initial_value=tf.fill(
-                        shape, tf.constant(self.initial_accumulator, variable.dtype)
-                    ),
-                )
+                self.add_variable_from_reference(variable, "accumulator", initial_value=filled)
             )
 
     def apply_distinct(
@@ -196,6 +212,11 @@ class RowWiseAdagrad(RowSparse):
             "initial_accumulator": self.initial_accumulator,
             "epsilon": self.epsilon,
         }
+
+
+def _true_dtype(variable: tf.Variable) -> tf.DType:
+    """Of a variable's memory: under mixed precision `dtype` is what it is read as."""
+    return getattr(variable, "true_dtype", variable.dtype)
 
 
 def make_optimizer(config: TrainingConfig, steps: int | None) -> RowSparse:

@@ -30,19 +30,52 @@ def test_rows_are_those_of_the_tables_that_are_made(kind, size):
 
 def test_report_of_the_papers_items():
     # 68,000,002 rows of 64 float32, three times: 48.64 GiB. Quotients of 100,000: 680 rows.
-    report = sizing.report(68_000_000, 64, [100_000])
+    report = sizing.report([68_000_000], 64, [100_000])
     assert re.search(r"full +- +68000002 +48\.64 +16\.21", report)
     assert re.search(r"hash +100000 +100002 +0\.07 +0\.02", report)
     assert re.search(r"quotient_remainder +100000 +100684 +0\.07 +0\.02", report)
 
 
-def test_report_of_parameter_servers(monkeypatch):
-    monkeypatch.setitem(sizing.PROCESS_GIBIBYTES, "parameter server", 0.5)
-    # Two ids are reserved: 2^24 rows of 64 float32 are 4 GiB, with Adam's slots 12 GiB, and an
-    # accumulator a row makes 4 + 4/64. On four servers 0.5 GiB of a process and 3, or 1.015625;
-    # while they restore, a quarter of the table lies there twice.
-    report = sizing.report(2**24 - 2, 64, [100_000], servers=4)
-    assert re.search(r"full +- +16777216 +12\.00 +4\.00 +3\.50 +4\.50", report)
-    report = sizing.report(2**24 - 2, 64, [100_000], "adagrad", servers=4)
-    assert re.search(r"full +- +16777216 +4\.06 +4\.00 +1\.52 +2\.52", report)
-    assert "without tables: 0.50 GiB a parameter server" in report
+# Two ids are reserved: 2^24 rows of 64 float32 are 4 GiB, with Adam's slots 12, and with an
+# accumulator a row 4 + 4/64. 16 ids of side features are 1 GiB, of which the reserved rows have
+# none here.
+ITEMS = 2**24 - 2
+
+
+def test_known_of_items():
+    # 12 title words and four categories; vectors, float16 of any width, are not counted.
+    assert sizing.known_gibibytes(2**24, ItemsConfig()) == 1.0
+    assert sizing.known_gibibytes(2**24, ItemsConfig(title_words=4)) == 0.5
+    assert sizing.known_gibibytes(2**24, ItemsConfig(side_features=("brand",))) == 1 / 16
+
+
+@pytest.mark.parametrize(
+    ("items", "optimizer", "trains", "most"),
+    [
+        # (12 + 1) / 4, and twice that.
+        ([ITEMS], "adam", 3.25, 6.5),
+        # The table is there twice while it is made: (2 * 4 + 1) / 4; then (4.0625 + 1) / 4.
+        ([ITEMS], "adagrad", 2.25, 2.53125),
+        # The first one beside two of the second: (4 + 2 * 4 + 2) / 4; (8.125 + 2) / 4, twice.
+        ([ITEMS, ITEMS], "adagrad", 3.5, 5.0625),
+        # Two of the first are more than it beside two of the second, a table of nearly nothing.
+        ([ITEMS, 1], "adagrad", 2.25, 2.53125),
+    ],
+)
+def test_processes_of_a_cluster(items, optimizer, trains, most, monkeypatch):
+    monkeypatch.setattr(sizing, "PROCESS_GIBIBYTES", {"ps": 0.5, "worker": 0.6, "chief": 0.7})
+    held = sizing.cluster(items, ItemsConfig(), 64, optimizer, servers=4)
+    assert held["ps"] == pytest.approx((0.5 + trains, 0.5 + most), abs=1e-5)
+    assert held["worker"] == (0.6, 0.6)
+    # 68 bytes of strings and clicks beside 64 of side features.
+    chief = 0.7 + sum(items) * (64 + 68) / 2**30
+    assert held["chief"] == pytest.approx((chief, chief))
+
+
+def test_report_of_a_cluster(monkeypatch):
+    monkeypatch.setattr(sizing, "PROCESS_GIBIBYTES", {"ps": 0.5, "worker": 0.6, "chief": 0.7})
+    report = sizing.report([ITEMS], 64, [100_000], servers=4)
+    assert re.search(r"full +- +16777216 +12\.00 +4\.00 +3\.75 +7\.00", report)
+    assert "GiB a server: of each of 4" in report
+    assert "GiB a worker: 0.60" in report
+    assert "GiB of the chief: 2.76, with the side features, ids and titles of 16,777,214" in report

@@ -184,3 +184,33 @@ def test_no_update_reads_a_whole_table(two_cpus, make):
 
     outputs = [o for op in step.get_concrete_function().graph.get_operations() for o in op.outputs]
     assert not [o.name for o in outputs if o.shape.rank and o.shape[0] == 1234]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [RowSparseAdam, lambda: RowWiseAdagrad(initial_accumulator=0.5)],
+    ids=["adam", "adagrad"],
+)
+def test_slots_begin_where_their_variable_lies(make, two_cpus, monkeypatch):
+    """Else the chief would send parameter servers what they can make themselves."""
+    made = []
+
+    def noting(function):
+        def noted(*arguments, **options):
+            value = function(*arguments, **options)
+            made.extend([value.device] if value.shape == [6, 2] else [])
+            return value
+
+        return noted
+
+    with tf.device(two_cpus[1]):
+        variable = tf.Variable(tf.ones([6, 2]))
+    for name in ("zeros", "fill"):
+        monkeypatch.setattr(tf, name, noting(getattr(tf, name)))
+    optimizer = make()
+    optimizer.build([variable])
+    assert made
+    assert set(made) == {variable.device}
+    slots = [slot.numpy() for slot in optimizer.variables if slot.shape == [6, 2]]
+    assert len(slots) == len(made)
+    assert np.unique(slots) in ([0.0], [0.5])
