@@ -153,7 +153,7 @@ class SitnConfig:
     # Where the cosines of candidate and instances, which stage 1 trains, enter the score
     match: Literal["none", "inputs", "logit"] = "none"
     source_gate: bool = False  # u^s of Eq. 8 times a gate that starts nearly closed
-    sequence_means: bool = False  # each encoded sequence's mean beside its u_f in Eq. 8, as SEMI's
+    sequence_means: bool = True  # each encoded sequence's mean beside its u_f in Eq. 8, as SEMI's
 
 
 @dataclasses.dataclass(frozen=True)
