@@ -198,7 +198,7 @@ def flaw(version_dir: pathlib.Path) -> str | None:
         told = read_metadata(version_dir)
         text = (version_dir / CHECKSUMS_FILE).read_text()
     except InputError as error:
-        return error.message
+        return error.message.removeprefix(f"{version_dir} is damaged, ")
     except FileNotFoundError:
         return f"{CHECKSUMS_FILE} is missing" if told.get("format", 1) >= FORMAT else None
     except ValueError:

@@ -245,7 +245,7 @@ FLAWS = {
     ),
     "without checksums": "assets.extra/checksums.sha256 is missing",
     "checksums altered": "assets.extra/checksums.sha256 cannot be read",
-    "without metadata": "is damaged, assets.extra/metadata.json cannot be read",
+    "without metadata": "assets.extra/metadata.json cannot be read",
     "other scores": "does not answer as at export: score, ",
     "bad warm-up": "warm-up request 0 of ",
     "old and cut": "does not load",
