@@ -239,7 +239,7 @@ def _row(path: pathlib.Path, row: int) -> np.ndarray:
     except (ValueError, EOFError, IndexError) as error:
         raise InputError(
             f"{path} is damaged ({first_line(error)})",
-            "bring the file back, or write the vectors again with run_dir=RUN/stage1 and output=DIR",
+            "bring the file back, or write the vectors again with run_dir=RUN/stage1",
         ) from error
 
 
