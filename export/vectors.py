@@ -221,7 +221,7 @@ def nearest_items(
     if user not in users:
         raise InputError(f"user={user} is not in {folder / 'users.parquet'}", f"such as {users[0]}")
     row = users.index(user)
-    query = sum(_row(folder / f"users.{domain}.npy", row) for domain in schema.DOMAINS)
+    query = np.sum([_row(folder / f"users.{domain}.npy", row) for domain in schema.DOMAINS], axis=0)
     items = pq.read_table(folder / "items.target.parquet", columns=["item", "title"]).to_pydict()
     titles = dict(zip(items["item"], items["title"], strict=True))
     search = INDEXES[make_index](np.load(folder / "items.target.npy"), items["item"], top)
