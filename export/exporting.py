@@ -269,7 +269,7 @@ def _newest_goldens(
         if options.allow_drift:
             return None
         raise InputError(
-            f"{newest} is damaged, its golden requests cannot be read",
+            error.message,
             f"withdraw it with python -m export.versions --servable={servable} --rollback, or "
             "give allow_drift=True",
         ) from error
@@ -312,10 +312,16 @@ def _check_vocabulary(run: Run, domain: str, path: pathlib.Path, tokens: int) ->
 
 
 def _data_set(run: Run, options: ExportOptions) -> pathlib.Path | InputError:
-    """The data set of the run, or why an export has to do without: it is gone, say."""
+    """The data set of the run, or why an export has to do without: it is gone, say.
+
+    Raises:
+      InputError: its manifest is damaged.
+    """
     if options.data_dir is not None:
         runs.read_its_manifest(run.run_dir, options.data_dir)
         return options.data_dir
+    if (run.data_dir / schema.MANIFEST_FILE).is_file():
+        schema.read_manifest(run.data_dir)
     try:
         runs.read_its_manifest(run.run_dir, run.data_dir)
     except InputError as error:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from absl import flags
 
 from sitn_tf import checksums, cli, quiet, schema, whole_files
-from sitn_tf.errors import InputError
+from sitn_tf.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from sitn_tf.item_tables import ItemTable
@@ -229,7 +229,7 @@ def nearest_items(
     if user not in users:
         raise InputError(f"user={user} is not in {folder / 'users.parquet'}", f"such as {users[0]}")
     row = users.index(user)
-    query = sum(np.load(folder / f"users.{d}.npy", mmap_mode="r")[row] for d in schema.DOMAINS)
+    query = np.sum([_row(folder / f"users.{domain}.npy", row) for domain in schema.DOMAINS], axis=0)
     items = pq.read_table(folder / "items.target.parquet", columns=["item", "title"]).to_pydict()
     titles = dict(zip(items["item"], items["title"], strict=True))
     search = INDEXES[make_index](np.load(folder / "items.target.npy"), items["item"], top)
@@ -238,6 +238,17 @@ def nearest_items(
         f"{score:.4f}  {item}  {titles[item]}"
         for score, item in zip(scores[0], nearest[0], strict=True)
     )
+
+
+def _row(path: pathlib.Path, row: int) -> np.ndarray:
+    """`[D]`: a row of an array, of which no more is read."""
+    try:
+        return np.load(path, mmap_mode="r")[row]
+    except (ValueError, EOFError, IndexError) as error:
+        raise InputError(
+            f"{path} is damaged ({first_line(error)})",
+            "bring the file back, or write the vectors again with run_dir=RUN/stage1",
+        ) from error
 
 
 if __name__ == "__main__":

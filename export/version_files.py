@@ -137,15 +137,19 @@ def rollback(servable: pathlib.Path) -> tuple[int, int]:
             "to go back to"
         )
     newest, before = versions[-1], versions[-2]
-    damage = flaw(servable / str(before))
+    _check_kept(servable, before, "served")
+    (servable / str(newest)).rename(servable / f"{WITHDRAWN}{newest}")
+    return newest, before
+
+
+def _check_kept(servable: pathlib.Path, version: int, how: str) -> None:
+    damage = flaw(servable / str(version))
     if damage is not None:
         raise InputError(
-            f"{servable / str(before)}, which would be served, is damaged: {damage}",
+            f"{servable / str(version)}, which would be {how}, is damaged: {damage}",
             f"see what is whole with python -m export.versions --servable={servable} --check, and "
             "remove what is not with --prune",
         )
-    (servable / str(newest)).rename(servable / f"{WITHDRAWN}{newest}")
-    return newest, before
 
 
 def restore(servable: pathlib.Path, version: int) -> None:
@@ -159,8 +163,15 @@ def restore(servable: pathlib.Path, version: int) -> None:
 
 
 def retain(servable: pathlib.Path, keep: int) -> list[int]:
-    """Removes all but the newest `keep` versions; returns those removed."""
-    removed = present(servable)[:-keep]
+    """Removes all but the newest `keep` versions; returns those removed.
+
+    Raises:
+      InputError: one that would be kept is not as exported; nothing is removed.
+    """
+    versions = present(servable)
+    removed = versions[:-keep]
+    for version in versions[-keep:] if removed else ():
+        _check_kept(servable, version, "kept")
     for version in removed:
         remove(servable / str(version))
     return removed
@@ -187,7 +198,7 @@ def flaw(version_dir: pathlib.Path) -> str | None:
         told = read_metadata(version_dir)
         text = (version_dir / CHECKSUMS_FILE).read_text()
     except InputError as error:
-        return error.message
+        return error.message.removeprefix(f"{version_dir} is damaged, ")
     except FileNotFoundError:
         return f"{CHECKSUMS_FILE} is missing" if told.get("format", 1) >= FORMAT else None
     except ValueError:

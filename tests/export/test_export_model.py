@@ -205,6 +205,16 @@ def test_another_data_set_is_refused(run_dir, tmp_path):
         export(run_dir, tmp_path / "servable", ExportOptions(data_dir=other))
 
 
+def test_a_damaged_data_set_is_none_to_do_without(run_dir, tmp_path):
+    moved = shutil.copytree(run_dir, tmp_path / "stage2")
+    told = runs.read_json(moved / runs.RUN_FILE, None) | {"data_dir": str(tmp_path / "data")}
+    whole_files.write_json(moved / runs.RUN_FILE, told)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / schema.MANIFEST_FILE).write_text("{")
+    with pytest.raises(InputError, match=r"data/manifest\.json is not a data set's manifest"):
+        export(moved, tmp_path / "servable")
+
+
 def test_options_are_checked():
     with pytest.raises(InputError, match="tables=int4 is not one of: float32, float16, int8"):
         ExportOptions(tables="int4")

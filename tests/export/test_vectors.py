@@ -1,5 +1,6 @@
 """Vectors for retrieval: of the right rows, in one space, found by TFRS as by hand."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -122,6 +123,17 @@ def test_nearest_items_of_a_user(written):
         vectors.nearest_items(folder, "nobody", 3)
     with pytest.raises(InputError, match="holds no vectors"):
         vectors.nearest_items(folder / "none", "u1", 3)
+
+
+@pytest.mark.parametrize("left", [0, 9, 200])
+def test_damaged_vectors_of_users_are_named(written, tmp_path, left):
+    folder = shutil.copytree(written[0], tmp_path / "vectors")
+    path = folder / "users.target.npy"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(
+        InputError, match=r"users\.target\.npy is damaged \(.*: bring the file back"
+    ):
+        vectors.nearest_items(folder, written[1]["example_user"], 3)
 
 
 def test_usage_errors(stage1, written, run_dir, tmp_path):

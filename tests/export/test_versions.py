@@ -67,6 +67,15 @@ def test_retention_keeps_the_newest(folder):
     assert version_files.retain(folder, 5) == []
 
 
+def test_nothing_is_removed_where_what_would_be_kept_is_damaged(folder):
+    """Or the last version that is whole would go."""
+    (folder / "3" / version_files.METADATA_FILE).unlink()
+    with pytest.raises(InputError, match=r"/3, which would be kept, is damaged: .*with --prune"):
+        version_files.retain(folder, 1)
+    assert version_files.present(folder) == [1, 2, 3]
+    assert version_files.retain(folder, 3) == []
+
+
 def test_the_list_marks_what_is_served(folder):
     version_files.rollback(folder)
     lines = version_files.describe(folder).splitlines()
@@ -174,7 +183,7 @@ def test_a_damaged_newest_version_is_named(servable, run_dir, tmp_path):
     folder = tmp_path / "servable"
     shutil.copytree(servable, folder)
     (folder / "1/assets.extra/golden.jsonl").unlink()
-    with pytest.raises(InputError, match="/1 is damaged, its golden requests cannot be read"):
+    with pytest.raises(InputError, match=r"/1 is damaged, assets.extra/golden.jsonl .*--rollback"):
         export(run_dir, folder, ExportOptions(goldens=64))
     assert export(run_dir, folder, ExportOptions(goldens=64, allow_drift=True))[0].name == "2"
 
@@ -236,7 +245,7 @@ FLAWS = {
     ),
     "without checksums": "assets.extra/checksums.sha256 is missing",
     "checksums altered": "assets.extra/checksums.sha256 cannot be read",
-    "without metadata": "is damaged, assets.extra/metadata.json cannot be read",
+    "without metadata": "assets.extra/metadata.json cannot be read",
     "other scores": "does not answer as at export: score, ",
     "bad warm-up": "warm-up request 0 of ",
     "old and cut": "does not load",
