@@ -23,6 +23,7 @@ from tests.small_dataset import MAX_HISTORY
 pytestmark = pytest.mark.usefixtures("module_op_by_op")
 
 GATE = "sitn.source_gate=true"
+SELECTED_ALONE = "sitn.sequence_means=false"
 TOGETHER = ("items.shared_side_features=true", "encoder.shared=true", GATE)
 
 
@@ -39,12 +40,12 @@ def _request():
 
 
 def test_the_source_counts_by_the_gate_of_each_candidate(small):
-    scorer = _make(small)
+    scorer = _make(small, SELECTED_ALONE)
     kernel = scorer.gate.kernel
     assert kernel.shape == (24, 1)
     np.testing.assert_array_equal(scorer.gate.bias, [-2.0])
     kernel.assign(tf.random.stateless_normal(kernel.shape, [1, 2]))
-    plain = _make(small, "sitn.source_gate=false")
+    plain = _make(small, SELECTED_ALONE, "sitn.source_gate=false")
     for part in ("items", "sequences", "attentions"):
         for ours, theirs in zip(
             getattr(plain, part).values(), getattr(scorer, part).values(), strict=True
