@@ -1,7 +1,8 @@
 """A job to its data set directory: `build_dataset(Job(logs={...}, output=...))`."""
 
-import contextlib
 import dataclasses
+import shlex
+import sys
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
@@ -14,7 +15,6 @@ from pipelines.job import (
     extension,
     inputs,
     launch,
-    local_worker,
     progress,
     shuffle,
     staging,
@@ -60,11 +60,10 @@ def build_dataset(
         output=job.output.rstrip("/"),
         shuffle=shuffle.settled(job.shuffle, _runner(options)),
     )
-    with contextlib.ExitStack() as stack:
-        pipeline = _new_pipeline(options, stack)
-        launch.check_paths(job, _runner(options))
-        files.check_reachable("output", job.output)
-        stack.enter_context(staging.locked(job.output))
+    pipeline = _new_pipeline(options)
+    launch.check_paths(job, _runner(options))
+    files.check_reachable("output", job.output)
+    with staging.locked(job.output):
         staging.clear_leftovers(job.output)
         return _build(job, pipeline, _runner(options), overwrite, user_key)
 
@@ -115,11 +114,8 @@ def _runner(options: PipelineOptions) -> str:
     return str(options.view_as(StandardOptions).runner)
 
 
-def _new_pipeline(options: PipelineOptions, stack: contextlib.ExitStack) -> beam.Pipeline:
+def _new_pipeline(options: PipelineOptions) -> beam.Pipeline:
     """An empty pipeline; from here on Beam's filesystems know the options too.
-
-    Args:
-      stack: ends with the pipeline's run.
 
     Raises:
       InputError: there is no such runner, or it lacks options.
@@ -127,7 +123,7 @@ def _new_pipeline(options: PipelineOptions, stack: contextlib.ExitStack) -> beam
     runner = _runner(options)
     with beam_errors.of_runner(runner):
         try:
-            return beam.Pipeline(_local_runner(options, stack), options)
+            return beam.Pipeline(_quiet_runner(options), options)
         except ValueError as error:
             what, *details = filter(None, map(str.strip, str(error).splitlines()))
             if details:  # the options that validation misses, a line each
@@ -138,12 +134,12 @@ def _new_pipeline(options: PipelineOptions, stack: contextlib.ExitStack) -> beam
             raise InputError(f"runner={runner}: {what}") from error
 
 
-def _local_runner(options: PipelineOptions, stack: contextlib.ExitStack) -> FnApiRunner | None:
+def _quiet_runner(options: PipelineOptions) -> FnApiRunner | None:
     """The local runner with worker processes of our own; None for any other runner."""
     direct = options.view_as(DirectOptions)
     local = _runner(options) == beam_runner.LOCAL
     if not local or direct.direct_running_mode != "multi_processing":
         return None
     direct.direct_running_mode = "in_memory"  # else Beam starts workers of its own
-    command = stack.enter_context(local_worker.server())
+    command = f"{shlex.quote(sys.executable)} -m pipelines.job.local_worker"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
