@@ -1,6 +1,6 @@
 # make quickstart   synthetic logs to a served prediction
 # make test         the tests
-# make drills       faults from data set to servable, about an hour
+# make drills       faults from data set to servable, an hour or more
 # make line         the same line on your own logs (see README.md)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -110,7 +110,7 @@ test-slow: $(STAMP)
 test-real: $(STAMP)
 	$(BIN)/python -m pytest -m real
 
-# Faults, load and hostile input from data set to servable: about an hour.
+# Faults, load and hostile input from data set to servable: an hour or more.
 drills: $(STAMP)
 	$(RUN) tests.drills
 

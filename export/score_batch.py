@@ -240,8 +240,13 @@ def _all_or_none(output: str) -> Iterator[None]:
 def _put_in_place(output: str) -> set[tuple[pathlib.Path, int]]:
     """The Parquet files of an output on this machine, each with its number in the file system."""
     prefix = pathlib.Path(output)
-    named = prefix.parent.glob(f"{glob.escape(prefix.name)}-*-of-*.parquet")
-    return {(path, path.stat().st_ino) for path in named}
+    place = "[0-9]" * 5
+    named = prefix.parent.glob(f"{glob.escape(prefix.name)}-{place}-of-{place}.parquet")
+    found = set()
+    for path in named:
+        with contextlib.suppress(FileNotFoundError):  # a job beside this one has replaced it
+            found.add((path, path.stat().st_ino))
+    return found
 
 
 def _of_damage(files: Sequence[str]) -> InputError | None:

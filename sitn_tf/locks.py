@@ -31,10 +31,10 @@ def beside(directory: pathlib.Path) -> pathlib.Path:
 def held(path: pathlib.Path, of: str) -> Iterator[None]:
     """Holds a lock file; it and the folders made for it, if nothing else is in them, go again.
 
+    A full disk has room for an empty lock file, so that commands which free room run there.
+
     Args:
       of: what it locks, as an error names it: "output=DIR".
-
-    A full disk has room for an empty lock file, so that commands which free room run there.
 
     Raises:
       InputError: somebody else holds it.

@@ -30,7 +30,7 @@ from sitn_tf.sections import SitnConfig
 
 
 class Semi(Sitn):
-    """SITN's scorer with each sequence's mean beside what the candidate selects of it."""
+    """SITN's scorer, always with each sequence's mean beside what the candidate selects of it."""
 
     @staticmethod
     def options_of(config: Config) -> SitnConfig:

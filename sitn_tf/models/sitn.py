@@ -29,7 +29,9 @@ CLOSED = -2.0
 
 
 class Sitn(Scorer):
-    """MLP(concat(u_f^s, u_f^t, v)), u_f by the candidate's attention over each history.
+    """MLP(concat(p^s, p^t, u_f^s, u_f^t, v)), u_f by the candidate's attention over each history.
+
+    p, each encoded sequence's mean, are SEMI's and not in Eq. 8: `sitn.sequence_means`.
 
     Attributes:
       sequences: sequence encoders by domain.
@@ -137,7 +139,7 @@ class Sitn(Scorer):
         return [*beside(means, candidates), *seen]
 
     def score(self, encoded: Encoded, candidates: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Eq. 8 without the sigmoid; the match is a further part of its input, or added."""
+        """Eq. 8 without the sigmoid; a match is a further part of its input, or added."""
         joined = self.joined(self.users(encoded, candidates), encoded, candidates)
         if self.options.match == "none":
             return self.mlp(joined, training=training)[..., 0]

@@ -51,6 +51,7 @@ _TAKEN_BACK = {
     "larger_batches": ("stage2.batch_size=256",),
     "no_popularity": ("model.popularity=false",),
     "stops_early": ("stage1.min_steps=0", "stage2.min_steps=0"),
+    "selected_alone": ("sitn.sequence_means=false",),
 }
 _TAKEN_BACK_OF_STAGE1 = {
     "slow_stage_1": ("stage1.learning_rate=0.001",),
@@ -63,7 +64,6 @@ _TRIED = {
     "match_inputs": ("sitn.match=inputs",),
     "match_logit": ("sitn.match=logit",),
     "source_gate": ("sitn.source_gate=true",),
-    "sequence_means": ("sitn.sequence_means=true",),
     "lengths_and_idle": ("model.request_features=source_length,target_length,idle",),
     "ages": ("encoder.ages=true",),
     "hour_and_weekday": ("model.request_features=hour,weekday",),

@@ -3,7 +3,7 @@
     python -m tests.drills [--short] [--only=kills,damage] [--folder=FOLDER]
 
 The status is 1 where something was lost; below the table it is named, each with the command that
-repeats it. The whole takes about an hour, --short a minute. In FOLDER stays `said.log`: how each
+repeats it. The whole takes an hour or more, --short a minute. In FOLDER stays `said.log`: how each
 command ended, and what it said on standard error; of a cluster in `servers/*/`.
 """
 

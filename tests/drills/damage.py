@@ -182,7 +182,7 @@ def damage_each(
 
 
 def _rotating(least: float, pairs: int) -> int:
-    """A step through pairs, at least so long, that leaves out no kind of damage."""
+    """A step through pairs, so long at most that each kind of damage is tried."""
     step = max(1, min(math.ceil(least), pairs // len(DAMAGES)))
     return step if step % 2 else step - 1
 

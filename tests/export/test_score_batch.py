@@ -163,9 +163,11 @@ def test_a_job_that_fails_leaves_none_of_its_files_and_those_of_an_earlier_one(
     servable, monkeypatch, tmp_path
 ):
     earlier = tmp_path / "out-00000-of-00002.parquet"
+    neighbour = tmp_path / "out-test-00000-of-00001.parquet"  # of another output, meanwhile
 
     def renamed_one_of_two(*_):
         (tmp_path / "out-00001-of-00002.parquet").touch()
+        neighbour.touch()
         raise Exception(
             "Encountered exceptions in finalize_write: [OSError(OSError(28, 'No space left'))]"
         )
@@ -177,4 +179,5 @@ def test_a_job_that_fails_leaves_none_of_its_files_and_those_of_an_earlier_one(
         InputError, match=rf"^{tmp_path}/out-\*\.parquet: No space left on device: f"
     ):
         score_batch.score_records(str(servable / "1"), f"{tmp_path}/empty", f"{tmp_path}/out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", earlier.name]
+    left = ["empty", earlier.name, neighbour.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left

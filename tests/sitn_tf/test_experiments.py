@@ -12,6 +12,7 @@ from sitn_tf.commit import commit
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions
 from sitn_tf.studies import catalogue, runs
+from sitn_tf.studies.arms import AS_IT_IS
 from tests.commands import run_main
 from tests.sitn_tf.training.resuming import assert_same_outcome
 
@@ -20,6 +21,16 @@ from tests.sitn_tf.training.resuming import assert_same_outcome
 def test_every_arm_is_a_valid_configuration(study):
     for arm in catalogue.STUDIES[study].values():
         config.override(config.default(), arm.settings)
+
+
+@pytest.mark.parametrize("study", ["gaps", "quality", "i2c", "sweeps"])
+def test_no_two_arms_are_the_same(study):
+    arms = catalogue.STUDIES[study].values()
+    made = {
+        (arm.pretrain, config.override(config.default(), [*AS_IT_IS, *arm.settings]))
+        for arm in arms
+    }
+    assert len(made) == len(arms)
 
 
 def test_table_2_has_every_model_but_the_control():
