@@ -20,7 +20,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import tensorflow as tf
 
@@ -167,6 +167,16 @@ def make_strategy(
 def has_servers(strategy: tf.distribute.Strategy) -> bool:
     """Whether a strategy keeps variables on parameter servers."""
     return isinstance(strategy, tf.distribute.ParameterServerStrategy)
+
+
+def making_variables(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's first call, which makes what is left of its variables.
+
+    Traced and not run where tables lie on servers: run eagerly, a lookup brings these here whole.
+    """
+    if not has_servers(tf.distribute.get_strategy()):
+        return call
+    return tf.function(call, autograph=False).get_concrete_function
 
 
 def check_shared(own: Member, directory: pathlib.Path) -> None:

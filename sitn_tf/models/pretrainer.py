@@ -9,6 +9,7 @@ import tf_keras
 from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.data import Batch, has_both_histories, user_hash
+from sitn_tf.distributed import parameter_servers
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.augmentation import Draw, augment
@@ -122,7 +123,8 @@ class Pretrainer(tf_keras.Model):
     def make_variables(self) -> None:
         """Makes all variables, as far as the constructor has not."""
         features = (*schema.HISTORY_OF_DOMAIN.values(), *schema.TIMES_OF_DOMAIN.values())
-        self({feature.name: tf.zeros([1, 1], tf.int64) for feature in features})
+        first_call = parameter_servers.making_variables(self)
+        first_call({feature.name: tf.zeros([1, 1], tf.int64) for feature in features})
         for space in self.i2c:
             for encoder in (space.source, space.target):
                 encoder(tf.zeros([1, self.config.model.embedding_dim]), tf.zeros([1], tf.bool))

@@ -5,6 +5,7 @@ import tensorflow as tf
 from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.data import TF_DTYPES
+from sitn_tf.distributed import parameter_servers
 from sitn_tf.errors import InputError
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.precision import layers_in
@@ -51,8 +52,9 @@ def make_scorer(config: Config, tables: dict[str, ItemTable], max_history: int) 
         feature.name: tf.zeros([1, 1] if feature.ragged else [1], TF_DTYPES[feature.dtype])
         for feature in (*scorer.reads, *schema.CANDIDATES_OF_DOMAIN.values())
     }
+    first_call = parameter_servers.making_variables(scorer)
     for domain in schema.DOMAINS if scorer.learns_source else [schema.TARGET]:
-        scorer(one_request, domain=domain)
+        first_call(one_request, domain=domain)
     return scorer
 
 
