@@ -315,12 +315,12 @@ def _data_set(run: Run, options: ExportOptions) -> pathlib.Path | InputError:
     """The data set of the run, or why an export has to do without: it is gone, say.
 
     Raises:
-      InputError: its manifest is damaged.
+      InputError: its manifest is damaged, or gone from among its files.
     """
     if options.data_dir is not None:
         runs.read_its_manifest(run.run_dir, options.data_dir)
         return options.data_dir
-    if (run.data_dir / schema.MANIFEST_FILE).is_file():
+    if run.data_dir.is_dir() and any(run.data_dir.iterdir()):
         schema.read_manifest(run.data_dir)
     try:
         runs.read_its_manifest(run.run_dir, run.data_dir)

@@ -207,7 +207,8 @@ def test_one_malformed_request_ends_a_batching_server_and_the_client_sends_none(
     bad = requests.score_inputs([REQUEST])
     bad[name] = bad[name][np.newaxis]
     with serve(servable / "1", batching=True) as (double, addresses):
-        with contextlib.closing(clients.make_client("grpc", addresses["grpc"])) as patient:
+        patient = clients.make_client("grpc", addresses["grpc"], deadline=20.0)
+        with contextlib.closing(patient):
             with pytest.raises(InputError, match=rf"{name} has shape"):
                 patient.predict("score", bad)
             assert len(patient.score([REQUEST])) == 1

@@ -213,6 +213,9 @@ def test_a_damaged_data_set_is_none_to_do_without(run_dir, tmp_path):
     (tmp_path / "data" / schema.MANIFEST_FILE).write_text("{")
     with pytest.raises(InputError, match=r"data/manifest\.json is not a data set's manifest"):
         export(moved, tmp_path / "servable")
+    (tmp_path / "data" / schema.MANIFEST_FILE).rename(tmp_path / "data" / "renamed")
+    with pytest.raises(InputError, match=r"data holds no manifest\.json, so it is not a finished"):
+        export(moved, tmp_path / "servable")
 
 
 def test_options_are_checked():

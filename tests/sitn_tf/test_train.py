@@ -34,7 +34,7 @@ from tests.small_dataset import write_small_dataset
 
 pytestmark = pytest.mark.usefixtures("op_by_op")
 
-PARAMETERS_OF_TINY = 2185
+PARAMETERS_OF_TINY = 2697
 
 
 @pytest.fixture(scope="module")

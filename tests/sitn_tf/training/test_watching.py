@@ -106,8 +106,8 @@ def test_a_dry_run_counts_and_writes_nothing(small, tmp_path, capsys):
     where = (f"--data_dir={small}", f"--workdir={tmp_path / 'run'}", "--preset=tiny", "--dry_run")
     commands.run_main(train, "--stage=2", *where)
     printed = capsys.readouterr().out
-    # 2,185 parameters of 4 bytes and Adam's two slots of each.
-    assert "parameters: 2,185 trained" in printed
+    # 2,697 parameters of 4 bytes and Adam's two slots of each.
+    assert "parameters: 2,697 trained" in printed
     assert "of adam's slots" in printed
     assert "an epoch: 120 records in 2 steps of 64; at most 2 epochs" in printed
     assert printed.endswith("dry run: nothing was written\n")
