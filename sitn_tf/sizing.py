@@ -11,15 +11,15 @@ What a process of a cluster holds is
     server    itself + (tables + slots + what is known of items) / servers
     at most   itself + twice that: a continued run reads its checkpoint beside what it has made
     worker    itself: no table is there
-    chief     at least itself + what is known of items + their ids and titles
+    chief     itself + what is known of items + their ids and titles
 
 and nothing is given back: TensorFlow keeps for later tensors what one of them has left. So a server
 holds what it took to make the tables where that is more, as with Adagrad's few slots: a domain's
 are there twice while they are made, beside the earlier one's.
 `PROCESS_GIBIBYTES` was measured (BUILD_NOTES.md, "Memory of a cluster") with batches of 64
 requests, histories of 100 and the default preset: larger ones need more of workers, and of the
-chief, which validates. What is said of servers and workers was within 15 % of a run that had no
-part in it; a chief held up to 1.7 times as much as is said here.
+chief, which validates. What is said was within 8 % of what each process held of a run that had no
+part in it.
 """
 
 import typing
@@ -58,12 +58,12 @@ BYTES = 4
 STRING_BYTES = 68
 """Of an item's raw id and title, where they lie, and its clicks: some 12 and 40 letters."""
 
-PROCESS_GIBIBYTES = {"ps": 0.76, "worker": 0.82, "chief": 1.22}
+PROCESS_GIBIBYTES = {"ps": 0.76, "worker": 0.82, "chief": 1.00}
 """What a process holds beside tables and items, by TF_CONFIG's task types: mostly TensorFlow."""
 
 
 class Memory(typing.NamedTuple):
-    """GiB of a process, of a chief at least.
+    """GiB of a process.
 
     Attributes:
       trains: while a run trains that was not continued.
@@ -152,9 +152,9 @@ def _beside(items: Sequence[int], held: dict[str, Memory], servers: int) -> list
         f"GiB a server: of each of {servers}, with its part of the tables, their slots and the "
         "items' side features; at most: where a run is continued, as long as it trains",
         f"GiB a worker: {held['worker'].most:.2f}, whatever the tables",
-        f"GiB of the chief: at least {held['chief'].most:.2f}, with the side features, ids and "
-        f"titles of {sum(items):,} items; give it twice as much",
-        "Servers and workers were within 15 % of this on small clusters: give them a quarter more.",
+        f"GiB of the chief: {held['chief'].most:.2f}, with the side features, ids and titles of "
+        f"{sum(items):,} items",
+        "Small clusters were within 15 % of this: give each process a quarter more.",
     ]
 
 

@@ -169,14 +169,16 @@ def has_servers(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.ParameterServerStrategy)
 
 
-def making_variables(call: Callable[..., Any]) -> Callable[..., Any]:
-    """A model's first call, which makes what is left of its variables.
+def make_variables(call: Callable[..., Any], *inputs: Any, **options: Any) -> None:
+    """Gives a model inputs, so that it makes what is left of its variables.
 
-    Traced and not run where tables lie on servers: run eagerly, a lookup brings these here whole.
+    The call is traced and not run where tables lie on servers: run eagerly, a lookup brings these
+    here whole.
     """
-    if not has_servers(tf.distribute.get_strategy()):
-        return call
-    return tf.function(call, autograph=False).get_concrete_function
+    if has_servers(tf.distribute.get_strategy()):
+        tf.function(call, autograph=False).get_concrete_function(*inputs, **options)
+    else:
+        call(*inputs, **options)
 
 
 def check_shared(own: Member, directory: pathlib.Path) -> None:

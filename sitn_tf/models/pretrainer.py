@@ -123,8 +123,8 @@ class Pretrainer(tf_keras.Model):
     def make_variables(self) -> None:
         """Makes all variables, as far as the constructor has not."""
         features = (*schema.HISTORY_OF_DOMAIN.values(), *schema.TIMES_OF_DOMAIN.values())
-        first_call = parameter_servers.making_variables(self)
-        first_call({feature.name: tf.zeros([1, 1], tf.int64) for feature in features})
+        one_user = {feature.name: tf.zeros([1, 1], tf.int64) for feature in features}
+        parameter_servers.make_variables(self, one_user)
         for space in self.i2c:
             for encoder in (space.source, space.target):
                 encoder(tf.zeros([1, self.config.model.embedding_dim]), tf.zeros([1], tf.bool))

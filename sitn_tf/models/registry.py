@@ -52,9 +52,8 @@ def make_scorer(config: Config, tables: dict[str, ItemTable], max_history: int) 
         feature.name: tf.zeros([1, 1] if feature.ragged else [1], TF_DTYPES[feature.dtype])
         for feature in (*scorer.reads, *schema.CANDIDATES_OF_DOMAIN.values())
     }
-    first_call = parameter_servers.making_variables(scorer)
     for domain in schema.DOMAINS if scorer.learns_source else [schema.TARGET]:
-        first_call(one_request, domain=domain)
+        parameter_servers.make_variables(scorer, one_request, domain=domain)
     return scorer
 
 

@@ -79,6 +79,6 @@ def test_report_of_a_cluster(monkeypatch):
     assert "GiB a server: of each of 4" in report
     assert "GiB a worker: 0.60" in report
     assert (
-        "GiB of the chief: at least 2.76, with the side features, ids and titles of 16,777,214"
+        "GiB of the chief: 2.76, with the side features, ids and titles of 16,777,214 items"
         in report
     )
