@@ -133,7 +133,7 @@ def _write_items(folder: pathlib.Path, parts: Iterable[np.ndarray], table: "Item
 
 def _write_users(folder: pathlib.Path, ids: list[str], vectors: dict[str, np.ndarray]) -> None:
     for domain, rows in vectors.items():
-        whole_files.write_array(folder / f"users.{domain}.npy", rows)
+        whole_files.write_rows(folder / f"users.{domain}.npy", [rows], len(rows))
     columns = {"user_id": pa.array(ids), **{d: _lists(v) for d, v in vectors.items()}}
     pq.write_table(pa.table(columns), folder / "users.parquet")
 

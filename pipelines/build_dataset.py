@@ -89,8 +89,7 @@ def job_from_flags(values: flags.FlagValues) -> Job:
         presets.apply(values, values.preset)
     needed = ("output",) if values.extends else ("source_log", "target_log", "output")
     for name in needed:
-        if not values[name].value:
-            raise InputError(f"--{name} is missing: see --help")
+        cli.require(values, name)
     if values.source_log and values.source_log == values.target_log:
         raise InputError(
             f"--source_log and --target_log are both {values.source_log}: name a log each"

@@ -99,10 +99,8 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 
 def main(_: list[str]) -> None:
-    for name in ("data_dir", "output"):
-        if not FLAGS[name].value:
-            raise InputError(f"--{name} is missing: see --help")
-    written = replay(pathlib.Path(FLAGS.data_dir), pathlib.Path(FLAGS.output), FLAGS.reason)
+    data_dir, output = (pathlib.Path(cli.require(FLAGS, name)) for name in ("data_dir", "output"))
+    written = replay(data_dir, output, FLAGS.reason)
     for name, count in sorted(written.items()):
         print(f"{name}: {count:,} lines")
     if not written:

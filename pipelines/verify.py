@@ -317,11 +317,10 @@ def _item_of(domain: str) -> Callable[[int], str]:
 
 
 def main(_: list[str]) -> int:
-    if not FLAGS.data_dir:
-        raise InputError("--data_dir is missing: see --help")
+    data_dir = cli.require(FLAGS, "data_dir")
     quiet.import_tensorflow()
     key = user_hashes.read_key(FLAGS.hash_user_ids) if FLAGS.hash_user_ids else None
-    findings = Verifier(FLAGS.data_dir, key).verify(with_logs=FLAGS.logs)
+    findings = Verifier(data_dir, key).verify(with_logs=FLAGS.logs)
     print(findings.table())
     if findings.wrong:
         print(f"checks that are WRONG: {len(findings.wrong)}; don't train on it, build it again")

@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import shutil
-import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,27 +22,22 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
         temporary.replace(path)
 
 
-def write_array(path: pathlib.Path, array: np.ndarray) -> None:
-    """`numpy.save`, of whose error on a full disk nobody could tell that it is one."""
-    with naming(path), path.open("wb") as file:
-        # Not the file itself: NumPy writes into files by a function of C's that loses the number.
-        np.lib.format.write_array(types.SimpleNamespace(write=file.write), array)
-
-
 def write_rows(path: pathlib.Path, parts: Iterable[np.ndarray], rows: int) -> None:
-    """The file that `write_array` makes of all parts as one array, which is never made.
+    """The file that `numpy.save` makes of all parts as one array, which is never made.
+
+    A full disk is told as one: NumPy writes into files by a function of C's that loses the number.
 
     Args:
       parts: one at least, `[., ...]` of the same dtype and shape but for the number of rows.
       rows: of all parts together.
     """
     with naming(path), path.open("wb") as file:
-        for number, part in enumerate(parts):
+        for number, part in enumerate(map(np.ascontiguousarray, parts)):
             if not number:
                 kept = np.lib.format.header_data_from_array_1_0(part)
                 shape = (rows, *part.shape[1:])
                 np.lib.format.write_array_header_1_0(file, kept | {"shape": shape})
-            file.write(np.ascontiguousarray(part).tobytes())
+            file.write(part.data)
 
 
 @contextlib.contextmanager

@@ -134,13 +134,11 @@ def write_table(path: str, table: pa.Table) -> None:
 
 def write_tables(tables: Sequence[tuple[str, pa.Table]]) -> None:
     """Writes (path, table) each by `write_table`; objects of a store at the same time."""
-    for path, table in tables:
-        if is_local(path):
-            write_table(path, table)
-    _at_once(_write_tables, [one for one in tables if not is_local(one[0])])
+    _write_each([one for one in tables if is_local(one[0])])
+    _at_once(_write_each, [one for one in tables if not is_local(one[0])])
 
 
-def _write_tables(tables: list[tuple[str, pa.Table]]) -> None:
+def _write_each(tables: list[tuple[str, pa.Table]]) -> None:
     for path, table in tables:
         write_table(path, table)
 

@@ -58,15 +58,16 @@ def test_a_command_is_repeated_with_the_flags_it_was_given():
 def test_an_array_is_as_numpy_saves_it_and_a_full_disk_is_known(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     np.save(tmp_path / "numpy.npy", array)
-    whole_files.write_array(tmp_path / "ours.npy", array)
+    whole_files.write_rows(tmp_path / "ours.npy", [array], 2)
     assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
     whole_files.write_rows(tmp_path / "rows.npy", (array[n : n + 1] for n in range(2)), 2)
     assert (tmp_path / "rows.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    by_column = np.asfortranarray(array)
+    whole_files.write_rows(tmp_path / "columns.npy", [by_column], 2)
+    np.testing.assert_array_equal(np.load(tmp_path / "columns.npy"), array)
     full = pathlib.Path("/dev/full")
     if not full.exists():
         pytest.skip("needs /dev/full")
-    with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
-        whole_files.write_array(full, array)
     with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
         whole_files.write_rows(full, [array], 2)
 

@@ -60,11 +60,12 @@ def test_folders_made_for_it_go_unless_something_is_in_them(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["mine"]
 
 
-def test_without_flock_the_file_is_the_lock_and_a_dead_holder_is_no_obstacle(tmp_path, monkeypatch):
-    def none(*_):
-        raise OSError(locks.errno.EOPNOTSUPP, "no locks here")
+def _no_flock(*_):
+    raise OSError(locks.errno.EOPNOTSUPP, "no locks here")
 
-    monkeypatch.setattr(fcntl, "flock", none)
+
+def test_without_flock_the_file_is_the_lock_and_a_dead_holder_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
     lock = tmp_path / "lock"
     with (
         locks.held(lock, "x"),
@@ -87,9 +88,6 @@ def test_a_full_disk_is_no_obstacle_but_where_the_file_is_the_lock(tmp_path, mon
     def full(*_):
         raise OSError(locks.errno.ENOSPC, "No space left on device")
 
-    def none(*_):
-        raise OSError(locks.errno.EOPNOTSUPP, "no locks here")
-
     monkeypatch.setattr(os, "write", full)
     lock = tmp_path / "lock"
     with (
@@ -98,7 +96,7 @@ def test_a_full_disk_is_no_obstacle_but_where_the_file_is_the_lock(tmp_path, mon
         locks.held(lock, "x"),
     ):
         pass
-    monkeypatch.setattr(fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
     with pytest.raises(OSError, match=f"No space left on device: '{lock}'"), locks.held(lock, "x"):
         pass
     assert not lock.exists()
