@@ -286,6 +286,9 @@ def test_a_version_number_given_twice_is_noticed(swapping, protocol):
     ask.close()
 
 
+@pytest.mark.parametrize(
+    "protocol", ["grpc", pytest.param("rest", marks=pytest.mark.slow)], indirect=True
+)
 def test_no_refusal_reaches_a_caller_while_versions_are_swapped(swapping, protocol):
     double, addresses, models = swapping
     ask = clients.make_client(protocol, addresses[protocol], deadline=20.0)

@@ -60,7 +60,7 @@ def contents(data_dir):
     return found
 
 
-@pytest.fixture(scope="module", params=["time", "last"])
+@pytest.fixture(scope="module", params=["time", pytest.param("last", marks=pytest.mark.slow)])
 def chain(request, folder, tmp_path_factory):
     """Three days one by one, and all at once."""
     out = tmp_path_factory.mktemp("out")

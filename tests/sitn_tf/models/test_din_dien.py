@@ -67,7 +67,11 @@ def _gradients_at_a_step(trial, batch, step):
 
 @pytest.mark.parametrize(
     ("settings", "sizes"),
-    [(L2, (7, 4)), (["model.name=dien"], (7, 4)), (["model.name=dien"], (11, 0))],
+    [
+        (L2, (7, 4)),
+        pytest.param(["model.name=dien"], (7, 4), marks=pytest.mark.slow),  # as in ten steps
+        (["model.name=dien"], (11, 0)),
+    ],
 )
 def test_two_replicas_are_one(small, two_cpus, settings, sizes):
     chosen = _settings(*settings)
