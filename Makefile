@@ -125,6 +125,7 @@ bench-pipelines: $(STAMP)
 	$(INSTALL) --editable '.[benchmarks]'
 	$(RUN) tests.benchmarks.pipelines same
 	$(RUN) tests.benchmarks.pipelines throughput
+	$(RUN) tests.benchmarks.pipelines cores --lines=2000000
 	$(RUN) tests.benchmarks.pipelines memory
 	$(RUN) tests.benchmarks.pipelines_flink --engines=.engines
 

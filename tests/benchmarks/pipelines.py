@@ -2,13 +2,16 @@
 
     python -m tests.benchmarks.pipelines same
     python -m tests.benchmarks.pipelines throughput --lines=5000000
+    python -m tests.benchmarks.pipelines cores --lines=2000000
     python -m tests.benchmarks.pipelines memory
 
 `same` shows on a small log that all programs write the same records but for the draws.
 `throughput` runs three programs on the same synthetic logs, each in a process of its own:
 the job (one process, and two), the same job written one element a line in Beam, and a plain
-polars script (needs `pip install polars`; skipped without). `memory` runs the job on growing
-logs with the same --shards and with ones that grow.
+polars script (needs `pip install polars`; skipped without). `cores` runs the job in one and in
+two processes, beside one and two copies of the same script that share nothing: what the
+machine's second core can give at most, and what the job makes of it. `memory` runs the job on
+growing logs with the same --shards and with ones that grow.
 """
 
 import argparse
@@ -33,6 +36,7 @@ from tests.benchmarks import process_trees
 EVENTS_PER_USER = 40
 WEEK = 7 * 86400
 BEGIN = 1_650_000_000
+TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
 def write_logs(folder: pathlib.Path, lines: int, seed: int = 0) -> None:
@@ -150,7 +154,6 @@ def same(lines: int) -> None:
 
 def throughput(lines: int, line_lines: int) -> None:
     """Prints a table of programs with lines a second."""
-    two = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         small = folder / "small"
@@ -160,11 +163,11 @@ def throughput(lines: int, line_lines: int) -> None:
         baseline = [sys.executable, "-m", "tests.benchmarks.pipelines_baselines"]
         programs = [
             ("job, one process", lines, job_command(folder, folder / "out")),
-            ("job, two processes", lines, job_command(folder, folder / "out", *two)),
+            ("job, two processes", lines, job_command(folder, folder / "out", *TWO_PROCESSES)),
             ("Beam, one element a line", line_lines,
              [*baseline, "lines", str(small), str(folder / "out-lines")]),
             ("Beam, a line, two processes", line_lines,
-             [*baseline, "lines", str(small), str(folder / "out-lines"), *two]),
+             [*baseline, "lines", str(small), str(folder / "out-lines"), *TWO_PROCESSES]),
             ("polars, this encoder", lines,
              [*baseline, "polars", str(folder), str(folder / "out-polars")]),
             ("polars, tf.train.Example", lines,
@@ -182,6 +185,35 @@ def throughput(lines: int, line_lines: int) -> None:
                 f"{found['peak_mb']:>10,.0f}",
                 flush=True,
             )
+
+
+_ARITHMETIC = "total = 0\nfor i in range(30_000_000): total += i * i & 3"
+
+
+def cores(lines: int, turns: int) -> None:
+    """Prints how much more a second process gets done: of plain arithmetic, and of the job."""
+    print(f"{'turn':>4}{'arithmetic':>12}{'the job':>10}{'one, s':>10}{'two, s':>10}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_logs(folder, lines)
+        for turn in range(turns):
+            alone, together = copies(1), copies(2)
+            one = measure(job_command(folder, folder / "out"))["seconds"]
+            two = measure(job_command(folder, folder / "out", *TWO_PROCESSES))["seconds"]
+            print(
+                f"{turn:>4}{2 * alone / together:>12.2f}{one / two:>10.2f}{one:>10.1f}{two:>10.1f}",
+                flush=True,
+            )
+
+
+def copies(count: int) -> float:
+    """Seconds until so many processes of the same arithmetic, started at once, are done."""
+    began = time.monotonic()
+    started = [subprocess.Popen([sys.executable, "-c", _ARITHMETIC]) for _ in range(count)]
+    statuses = [process.wait() for process in started]
+    if any(statuses):
+        raise SystemExit("a process of arithmetic failed")
+    return time.monotonic() - began
 
 
 def memory(sizes: list[int]) -> None:
@@ -204,16 +236,19 @@ def memory(sizes: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("same", "throughput", "memory", "logs"))
+    parser.add_argument("what", choices=("same", "throughput", "cores", "memory", "logs"))
     parser.add_argument("--lines", type=int, default=5_000_000)
     parser.add_argument("--line_lines", type=int, default=500_000, help="for the slow baseline")
     parser.add_argument("--sizes", type=json.loads, default=[1_000_000, 5_000_000, 20_000_000])
+    parser.add_argument("--turns", type=int, default=3, help="of cores")
     parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("."))
     arguments = parser.parse_args()
     if arguments.what == "same":
         same(arguments.line_lines // 10)
     elif arguments.what == "throughput":
         throughput(arguments.lines, arguments.line_lines)
+    elif arguments.what == "cores":
+        cores(arguments.lines, arguments.turns)
     elif arguments.what == "memory":
         memory(arguments.sizes)
     else:
