@@ -1,7 +1,8 @@
 """Stage 1's augmentation of histories, the same however a batch is split over replicas.
 
-Every choice depends on (seed, step, user, position) alone, by a hash: no random state is
-needed, and any split of the batch makes the same choices.
+Every choice depends on (seed, step, user, history, position) alone, by a hash: no random state
+is needed, and any split of the batch makes the same choices. A user's histories draw apart: were
+the same places hidden in both, how many are would tell the contrast which instances are one user's.
 """
 
 import dataclasses
@@ -23,19 +24,22 @@ class Draw:
       user: `[B]` int64.
       step: scalar int64.
       seed: of the run.
+      history: number of the history among those of a user.
     """
 
     user: tf.Tensor
     step: tf.Tensor
     seed: int
+    history: int
 
     def uniform(self, purpose: int, size: tf.Tensor | int) -> tf.Tensor:
         """`[B, size]` numbers in [0, 1)."""
         position = tf.range(tf.cast(size, tf.int64), dtype=tf.int64)[None, :]
         salt = tf.constant(self.seed * 8 + purpose, tf.int64)
+        history = tf.constant(self.history, tf.int64)
         step = tf.cast(self.step, tf.int64)
         return tensor_hashes.uniform(
-            tensor_hashes.combine(self.user[:, None], position, step, salt)
+            tensor_hashes.combine(self.user[:, None], position, step, salt, history)
         )
 
 

@@ -139,10 +139,11 @@ class Pretrainer(tf_keras.Model):
         """
         settings = self.config.stage1
         user = user_hash(inputs)
-        draw, histories = Draw(user, step, self.config.seed), {}
-        for domain, history in schema.HISTORY_OF_DOMAIN.items():
+        histories = {}
+        for number, (domain, history) in enumerate(schema.HISTORY_OF_DOMAIN.items()):
             ids, times = inputs[history.name], self._times(domain, inputs)
             if training:
+                draw = Draw(user, step, self.config.seed, number)
                 ids, times = augment(ids, times, draw, settings)
             histories[history.name] = ids
             if times is not None:

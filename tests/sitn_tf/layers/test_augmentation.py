@@ -9,12 +9,13 @@ from sitn_tf.sections import Stage1Config
 USERS = 64
 
 
-def _draw(step=3, users=USERS):
-    return Draw(tf.range(users, dtype=tf.int64) * 7919, tf.constant(step, tf.int64), seed=1)
+def _draw(step=3, users=USERS, history=0):
+    user = tf.range(users, dtype=tf.int64) * 7919
+    return Draw(user, tf.constant(step, tf.int64), seed=1, history=history)
 
 
 def _part(draw, rows):
-    return Draw(draw.user[rows], draw.step, draw.seed)
+    return Draw(draw.user[rows], draw.step, draw.seed, draw.history)
 
 
 def _shuffle(history, draw, reach):
@@ -39,6 +40,20 @@ def test_hiding_items_keeps_each_history_and_does_not_depend_on_the_batch():
     np.testing.assert_array_equal(hide_items(history[rows], _part(draw, rows), 0.5), hidden[rows])
     assert (hide_items(history, _draw(step=4), 0.5).numpy() != hidden).any()
     np.testing.assert_array_equal(hide_items(history, draw, 0.0), history)
+
+
+def test_what_is_drawn_of_one_history_says_nothing_of_the_other():
+    """Or how many items are hidden would tell the contrast which instances are one user's."""
+    full = tf.tile(tf.range(1, 41, dtype=tf.int64)[None], (2000, 1))
+    draws = [_draw(users=2000, history=history) for history in (0, 1)]
+    hidden = [(hide_items(full, draw, 0.3) == 0).numpy() for draw in draws]
+    np.testing.assert_allclose(np.mean(hidden[0] & hidden[1]), 0.3 * 0.3, atol=0.01)
+    places = [[h.sum(axis=1) for h in hidden]]
+    places.append([np.argmax(crop(full, draw, 0.5), axis=1) for draw in draws])
+    places.append([np.argmin(shuffled(full, draw, 0.5), axis=1) for draw in draws])
+    for of_first, of_second in places:
+        assert of_first.std() > 0
+        assert abs(np.corrcoef(of_first, of_second)[0, 1]) < 0.1  # four of its sd by chance
 
 
 def test_almost_everything_hidden_leaves_the_history_as_it_is():
