@@ -1,8 +1,9 @@
 """A domain's counted items to its vocabularies and its item table, as files."""
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from pipelines.logs import files
 from pipelines.options import Job
 from pipelines.records import (
     item_files,
+    item_table,
     item_vectors,
     request_rules,
     title_vectors,
@@ -71,19 +73,23 @@ def build_vocabulary(
     return DomainItems(domain, path, raw)
 
 
-def _read(items: DomainItems) -> tuple[vocabulary.Vocabulary, list[pa.Table]]:
+def _read(items: DomainItems) -> tuple[vocabulary.Vocabulary, item_table.Described]:
     known = vocabulary.Vocabulary.of(files.read_table_batches(items.vocabulary))
-    return known, list(files.ahead(files.read_table_batches, items.raw))
+    return known, item_table.Described.of(_raw_tables(items), known)
+
+
+def _raw_tables(items: DomainItems) -> Iterator[pa.Table]:
+    return files.ahead(files.read_table_batches, items.raw)
 
 
 def new_titles(items: DomainItems, work: Work) -> Iterator[str]:
     """The titles of a domain's items that no model has made vectors of yet, each once."""
-    known, everything = _read(items)
-    raw, _ = item_files.select(everything, known.items)
-    titles = pc.unique(raw[schema.TITLE])
-    done = pa.array([""], pa.string())
+    _, described = _read(items)
+    titles = pc.unique(described.column(schema.TITLE).cast(pa.large_string()))
+    done = pa.array([""], titles.type)
     if work.carried.titles:
-        done = pa.concat_arrays([done, title_vectors.titles(work.carried.titles)])
+        carried = title_vectors.titles(work.carried.titles)
+        done = pa.concat_arrays([done, carried.cast(titles.type)])
     yield from titles.filter(pc.invert(pc.is_in(titles, value_set=done))).to_pylist()
 
 
@@ -94,13 +100,13 @@ def write_titles(made: list[tuple[str, np.ndarray]], work: Work) -> str:
     return path
 
 
-def _raw_vectors(raw: pa.Table, work: Work, titles: list[str]) -> np.ndarray:
-    """Vectors of RAW rows, float32 [V, W]: of their titles in files, or of their own."""
+def _raw_vectors(described: item_table.Described, work: Work, titles: list[str]) -> np.ndarray:
+    """Vectors of items, float32 [V, W]: of their titles in files, or of their own."""
     if titles:
-        return title_vectors.look_up(raw[schema.TITLE], titles)
-    if schema.VECTOR in raw.column_names:
-        return vector_column.matrix(raw[schema.VECTOR], work.vector_width)
-    return np.zeros((len(raw), 0), np.float32)
+        return title_vectors.look_up(described.column(schema.TITLE), titles)
+    if schema.VECTOR in described.texts:
+        return vector_column.matrix(described.column(schema.VECTOR), work.vector_width)
+    return np.zeros((len(described.items), 0), np.float32)
 
 
 def vector_moments(
@@ -113,9 +119,8 @@ def vector_moments(
     """
     if not (titles or work.vector_width):
         return
-    known, everything = _read(items)
-    raw, _ = item_files.select(everything, known.items)
-    vectors = _raw_vectors(raw, work, titles)
+    _, described = _read(items)
+    vectors = _raw_vectors(described, work, titles)
     if vectors.any():
         yield item_vectors.Moments.of(items.domain, vectors)
 
@@ -173,59 +178,97 @@ def write_item_table(
       vectors: one entry, or none where no item of either domain has a vector.
     """
     domain, job = items.domain, work.job
-    known, everything = _read(items)
-    raw, described = item_files.select(everything, known.items)
-    in_files = sum(map(len, everything))
-    if in_files and not (described & (known.impressions > 0)).any():
-        raise _no_item_described(work.job, domain, everything, known.items)
-    flat, _ = item_files.words(raw[schema.TITLE].combine_chunks(), job.title_length)
-    tokens = {
-        schema.TITLE_WORDS: item_files.vocabulary_of(
-            flat,
-            job.title_word_min_count,
-            job.title_words_max,
-            work.carried.tokens(domain, schema.TITLE_WORDS),
-        )
-    }
-    for name in schema.CATEGORICAL_ITEM_FEATURES:
-        filled = raw[name].filter(pc.not_equal(raw[name], ""))
-        tokens[name] = item_files.vocabulary_of(
-            filled.combine_chunks(), 1, None, work.carried.tokens(domain, name)
-        )
-    table = item_files.build_table(known, raw, tokens, job.title_length)
-    for made in vectors:
-        if domain in made.items:
-            rows = _raw_vectors(raw, work, titles)
-            short = item_vectors.Basis.read(made.basis.path).apply(domain, rows)
-            table = table.append_column(schema.VECTOR, item_vectors.as_column(short))
+    known, described = _read(items)
+    if described.read and not (described.there & (known.impressions > 0)).any():
+        raise _no_item_described(job, items, described.read, known.items)
+    tokens = _tokens(described, work, domain)
     path = work.place(f"item-table-{domain}")
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer)
-    checksum = files.write_bytes(path, buffer.getvalue().to_pybytes())
+    checksum = _write_parts(
+        path,
+        item_table.table_parts(known, described, tokens, job.title_length),
+        _short_vectors(described, work, domain, vectors, titles),
+    )
     placed = [PlacedFile(path, schema.item_table_path(domain), checksum)]
     entries = {}
     for name, column in {schema.ITEM: known.items, **tokens}.items():
         text_path = work.place(f"vocabulary-{domain}-{name}")
         entry = vocabulary.write_text(text_path, column)
-        if in_files and name == schema.ITEM:
-            entry = dataclasses.replace(entry, described=int(described.sum()))
+        if described.read and name == schema.ITEM:
+            entry = dataclasses.replace(entry, described=int(described.there.sum()))
         entries[schema.vocabulary_name(domain, name)] = entry
         placed.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
     kept = work.place(f"raw-items-of-{domain}")
     if job.keep_events:  # an item without a click today may have one tomorrow
-        files.write_table(kept, item_files.together(everything))
-    curve = feature_statistics.popularity_curve(table[schema.COUNT])
+        files.write_table(kept, item_files.together(_raw_tables(items)))
+    curve = feature_statistics.popularity_curve(known.clicks)
     return TableFacts(domain, entries, tuple(placed), kept, curve)
 
 
-def _no_item_described(
-    job: Job, domain: str, files_of_items: list[pa.Table], known: pa.Array
-) -> InputError:
+def _tokens(described: item_table.Described, work: Work, domain: str) -> dict[str, pa.Array]:
+    """The vocabularies of a domain's side features."""
+
+    def of_column(
+        name: str, column: str, tokens: Callable[[pa.Array], pa.Array], least: int, most: int | None
+    ) -> pa.Array:
+        texts = (part[column].combine_chunks() for part in described.parts(column))
+        counts = vocabulary.merged(item_table.count_tokens(tokens(text)) for text in texts)
+        carried = work.carried.tokens(domain, name)
+        return item_table.vocabulary_of(counts, least, most, carried)
+
+    def words(titles: pa.Array) -> pa.Array:
+        return item_table.words(titles, work.job.title_length)[0]
+
+    def filled(texts: pa.Array) -> pa.Array:
+        return texts.filter(pc.not_equal(texts, ""))
+
+    least, most = work.job.title_word_min_count, work.job.title_words_max
+    return {
+        schema.TITLE_WORDS: of_column(schema.TITLE_WORDS, schema.TITLE, words, least, most),
+        **{
+            name: of_column(name, name, filled, 1, None)
+            for name in schema.CATEGORICAL_ITEM_FEATURES
+        },
+    }
+
+
+def _short_vectors(
+    described: item_table.Described,
+    work: Work,
+    domain: str,
+    vectors: list[VectorFacts],
+    titles: list[str],
+) -> np.ndarray | None:
+    """Vectors of the rows of a domain's item table, float16 [2 + V, P]; None where none has one."""
+    for made in vectors:
+        if domain in made.items:
+            raw = _raw_vectors(described, work, titles)
+            short = item_vectors.Basis.read(made.basis.path).apply(domain, raw)
+            return np.pad(short, ((schema.FIRST_ID, 0), (0, 0)))
+    return None
+
+
+def _write_parts(path: str, parts: Iterable[pa.Table], vectors: np.ndarray | None) -> str:
+    """Parts of a table, with the vectors [V, P] of its rows, to a Parquet file; its SHA-256."""
+    begin = 0
+    with files.hashing(path) as stream, contextlib.ExitStack() as stack:
+        writer = None
+        for part in parts:
+            if vectors is not None:
+                column = item_vectors.as_column(vectors[begin : begin + len(part)])
+                part = part.append_column(schema.VECTOR, column)
+            writer = writer or stack.enter_context(pq.ParquetWriter(stream, part.schema))
+            writer.write_table(part)
+            begin += len(part)
+    return stream.sha256
+
+
+def _no_item_described(job: Job, items: DomainItems, read: int, known: pa.Array) -> InputError:
     """The error of item files that share no id with the log."""
-    first = next(table[schema.ITEM][0].as_py() for table in files_of_items if len(table))
+    domain = items.domain
+    first = next(table[schema.ITEM][0].as_py() for table in _raw_tables(items) if len(table))
     return InputError(
         f"items.{domain}={job.items.get(domain, '')} describes none of the {len(known):,} items "
-        f"of the {domain} log: its {sum(map(len, files_of_items)):,} items are such as {first}, "
+        f"of the {domain} log: its {read:,} items are such as {first}, "
         f"those of the log such as {known[0].as_py()}: check item_fields.item, "
         f"formats.{domain}.item and that the files belong together"
     )

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -110,9 +111,42 @@ def write_text(path: str, text: str) -> None:
 
 def write_bytes(path: str, content: bytes) -> str:
     """Writes a whole file; its SHA-256."""
-    with writing(path) as stream:
+    with hashing(path) as stream:
         stream.write(content)
-    return hashlib.sha256(content).hexdigest()
+    return stream.sha256
+
+
+@contextlib.contextmanager
+def hashing(path: str) -> Iterator["Hashing"]:
+    """As `writing`, a stream that knows the SHA-256 of what it wrote."""
+    with writing(path) as stream:
+        yield Hashing(stream)
+
+
+class Hashing(io.RawIOBase):
+    """A stream that passes on what is written to it, and hashes it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream, self._hash, self._size = stream, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._stream.write(content)
+        self._hash.update(content)
+        written = memoryview(content).nbytes
+        self._size += written
+        return written
+
+    def tell(self) -> int:
+        return self._size
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._hash.hexdigest()
 
 
 def write_json(path: str, value: Any) -> None:

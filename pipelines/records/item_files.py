@@ -1,4 +1,4 @@
-"""Item files to item tables: row r holds what is known of the item of id r."""
+"""Item files → RAW rows: what they say of items, as text."""
 
 import ast
 import dataclasses
@@ -8,9 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.logs import line_blocks
 from pipelines.logs.line_parser import csv_row
@@ -18,7 +16,7 @@ from pipelines.logs.log_format import missing
 from pipelines.logs.parsed import BadLineError, Line, Parsed, described_rows, read_each
 from pipelines.logs.text_lines import lines_with_text
 from pipelines.options import ItemFields
-from pipelines.records import shards, vector_column, vocabulary
+from pipelines.records import vector_column
 from sitn_tf import schema
 
 _TEXT_COLUMNS = (schema.ITEM, schema.TITLE, *schema.CATEGORICAL_ITEM_FEATURES)
@@ -164,81 +162,3 @@ def from_rows(rows: Iterable[dict[str, Any]], columns: pa.Schema = RAW) -> pa.Ta
 def together(raw: Iterable[pa.Table]) -> pa.Table:
     """One table of several; it has vectors (null where there are none) if any of them has."""
     return pa.concat_tables([RAW.empty_table(), *raw], promote_options="default")
-
-
-def select(raw: Iterable[pa.Table], items: pa.Array) -> tuple[pa.Table, np.ndarray]:
-    """The RAW row of each of `items` [V], in order, and whether the files have it: bool [V].
-
-    Where files repeat an item, its first row by text counts; of equal ones that with the highest
-    vector, as bytes, so that any goes before none.
-    """
-    rows = together(t.filter(pc.is_in(t[schema.ITEM], value_set=items)) for t in raw)
-    keys = [(name, "ascending") for name in _TEXT_COLUMNS]
-    if schema.VECTOR in rows.column_names:
-        keys.append((schema.VECTOR, "descending"))
-    order = pc.sort_indices(rows, sort_keys=keys)  # not the rows: vectors are large
-    sorted_items = rows[schema.ITEM].take(order).combine_chunks()
-    place = order.take(pc.index_in(items, value_set=sorted_items))
-    taken = rows.take(place)
-    columns = [pc.fill_null(column, b"" if pa.types.is_large_binary(column.type) else "")
-               for column in taken.columns[1:]]  # fmt: skip
-    return pa.table([items, *columns], schema=rows.schema), np.asarray(place.is_valid())
-
-
-def words(titles: pa.Array, longest: int) -> tuple[pa.Array, np.ndarray]:
-    """Lower-case alphanumeric words of titles [n]: all of them, and offsets int64 [n + 1]."""
-    spaced = pc.replace_substring_regex(pc.utf8_lower(titles), r"[^\pL\pN]+", " ")
-    split = pc.split_pattern(pc.utf8_trim_whitespace(spaced), " ")
-    split = pc.list_slice(split, 0, longest)
-    flat = split.flatten()
-    lengths = np.array(pc.list_value_length(split).to_numpy(), np.int64)
-    empty = np.asarray(pc.equal(pc.utf8_trim_whitespace(spaced), ""))  # "" splits to [""]
-    owner = np.repeat(np.arange(len(titles)), lengths)
-    lengths[empty] = 0
-    flat = flat.filter(pa.array(~empty[owner]))
-    return flat, np.concatenate([[0], np.cumsum(lengths)])
-
-
-def vocabulary_of(
-    tokens: pa.Array, minimum: int, most: int | None, known: pa.Array | None = None
-) -> pa.Array:
-    """Distinct tokens by descending count, ties by text; `known` ones come first."""
-    token, distinct = shards.ranked(tokens)
-    counts = np.bincount(token, minlength=len(distinct)).astype(np.int64)
-    table = pa.table([distinct, counts, counts], schema=vocabulary.COUNTS)
-    if not len(distinct) and known is None:
-        return distinct
-    ordered = vocabulary.ordered(table, minimum, known)[vocabulary.ITEM]
-    result = ordered.combine_chunks()
-    return result if most is None else result.slice(0, max(most, len(known or [])))
-
-
-def build_table(
-    items: vocabulary.Vocabulary,
-    raw: pa.Table,
-    vocabularies: dict[str, pa.Array],
-    title_length: int,
-) -> pa.Table:
-    """The item table (schema.ITEM_TABLE_COLUMNS): two reserved rows, then the items."""
-
-    def reserved(column: pa.Array, pad: Any, unknown: Any) -> pa.Array:
-        return pa.concat_arrays([pa.array([pad, unknown], column.type), column])
-
-    flat, offsets = words(raw[schema.TITLE].combine_chunks(), title_length)
-    ids = vocabulary.ids_of(flat, vocabularies[schema.TITLE_WORDS])
-    known = ids != schema.OOV_ID  # rare words say nothing: left out
-    kept = np.concatenate([[0], np.cumsum(known)])[offsets]
-    title_words = pa.ListArray.from_arrays(
-        pa.array(kept, pa.int32()), pa.array(ids[known], pa.int32())
-    )
-    columns = {
-        schema.ITEM: reserved(items.items, "", ""),
-        schema.TITLE: reserved(raw[schema.TITLE].combine_chunks(), "", ""),
-        schema.COUNT: reserved(pa.array(items.clicks), 0, 0),
-        schema.IMPRESSIONS: reserved(pa.array(items.impressions), 0, 0),
-        schema.TITLE_WORDS: reserved(title_words, [], []),
-    }
-    for name in schema.CATEGORICAL_ITEM_FEATURES:
-        of_items = vocabulary.ids_of(raw[name].combine_chunks(), vocabularies[name])
-        columns[name] = reserved(pa.array(of_items, pa.int32()), schema.PAD_ID, schema.OOV_ID)
-    return pa.table({name: columns[name] for name in schema.ITEM_TABLE_COLUMNS})

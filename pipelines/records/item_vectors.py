@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.logs import files
-from sitn_tf import schema
 
 _ROWS = 1 << 13
 """Vectors widened to float64 at once."""
@@ -123,7 +122,5 @@ def fit(moments: Sequence[Moments], dim: int, carried: Basis | None = None) -> B
 
 
 def as_column(vectors: np.ndarray) -> pa.Array:
-    """Float16 [n, P] of items → the column of an item table [2 + n]: reserved rows are zeros."""
-    reserved = np.zeros((schema.FIRST_ID, vectors.shape[1]), np.float16)
-    flat = np.concatenate([reserved, vectors]).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1])
+    """Float16 [n, P] → a column of an item table [n]."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])

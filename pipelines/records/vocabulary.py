@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -147,15 +146,12 @@ class VocabularyEntry:
 
 def write_text(path: str, tokens: pa.Array) -> VocabularyEntry:
     """Writes a vocabulary file: one token a line."""
-    sha256 = hashlib.sha256()
-    with files.writing(path) as stream:
+    with files.hashing(path) as stream:
         for begin in range(0, len(tokens), _FEW_ROWS):
             lines = pc.binary_join_element_wise(tokens.slice(begin, _FEW_ROWS), "", "\n")
             bounds, data = column_hashes.string_buffers(lines)
-            text = data[bounds[0] : bounds[-1]].tobytes()
-            stream.write(text)
-            sha256.update(text)
-    return VocabularyEntry(len(tokens) + schema.FIRST_ID, sha256.hexdigest())
+            stream.write(data[bounds[0] : bounds[-1]].tobytes())
+    return VocabularyEntry(len(tokens) + schema.FIRST_ID, stream.sha256)
 
 
 def read_text(path: str) -> pa.Array:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.records import examples
@@ -267,9 +266,9 @@ def _activity(user: np.ndarray) -> Counter[int]:
     return _counts(np.frexp(clicks[clicks > 0])[1])
 
 
-def popularity_curve(counts: pa.ChunkedArray) -> list[list[float]]:
+def popularity_curve(counts: np.ndarray) -> list[list[float]]:
     """[rank, clicks of the item at it, share of all clicks up to it], ranks in powers of two."""
-    ordered = np.sort(counts.to_numpy())[::-1]
+    ordered = np.sort(counts)[::-1]
     if not len(ordered) or not ordered[0]:
         return []
     share = np.cumsum(ordered) / ordered.sum()

@@ -1,16 +1,14 @@
-"""Item files of every shape to item tables."""
+"""Item files of every shape to RAW rows."""
 
 import dataclasses
 import json
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipelines.logs import line_blocks
 from pipelines.options import ItemFields
-from pipelines.records import item_files, vocabulary
-from sitn_tf import schema
+from pipelines.records import item_files
 
 UNIT = line_blocks.Unit("meta.jsonl", 0, "jsonl", False, 0, 1 << 40)
 CATEGORIES = ("main_category", "second_category", "leaf_category")
@@ -141,55 +139,3 @@ def test_titles_are_one_line():
     [row], _ = parse(json.dumps({"asin": "1", "title": " a\nb\u2028c\x00 \ud800", "brand": ["x"]}))
     assert row["title"] == "a b c"
     assert row["brand"] == ""
-
-
-def test_words():
-    flat, offsets = item_files.words(pa.array(["It's 2 BIG-dogs!", "", "...", "Ünï 漢字"]), 3)
-    assert flat.to_pylist() == ["it", "s", "2", "ünï", "漢字"]
-    assert offsets.tolist() == [0, 3, 3, 3, 5]
-
-
-def table_of():
-    known = vocabulary.Vocabulary(pa.array(["a", "b"]), np.array([5, 1]), np.array([6, 1]))
-    raw, described = item_files.select(
-        [
-            item_files.from_rows(
-                [
-                    {"item": "b", "title": "red dog", "brand": "X"} | dict.fromkeys(CATEGORIES, ""),
-                    {"item": "z", "title": "blue", "brand": ""} | dict.fromkeys(CATEGORIES, ""),
-                ]
-            )
-        ],
-        known.items,
-    )  # fmt: skip
-    assert described.tolist() == [False, True]
-    words = {"title_words": pa.array(["dog"]), "brand": pa.array(["W", "X"])}
-    words |= {name: pa.array([], pa.string()) for name in CATEGORIES}
-    return item_files.build_table(known, raw, words, 32)
-
-
-def test_item_table():
-    table = table_of()
-    assert tuple(table.column_names) == schema.ITEM_TABLE_COLUMNS
-    assert table.to_pydict() == {
-        "item": ["", "", "a", "b"],
-        "title": ["", "", "", "red dog"],
-        "count": [0, 0, 5, 1],
-        "impressions": [0, 0, 6, 1],
-        "title_words": [[], [], [], [2]],  # "red" is too rare to have an id
-        "brand": [0, 1, 1, 3],
-        "main_category": [0, 1, 1, 1],
-        "second_category": [0, 1, 1, 1],
-        "leaf_category": [0, 1, 1, 1],
-    }
-    assert table.schema.field("title_words").type == pa.list_(pa.int32())
-    assert table.schema.field("brand").type == pa.int32()
-
-
-def test_vocabularies_are_by_count_then_text_and_keep_what_is_known():
-    tokens = pa.array(["b", "a", "b", "c", "a", "d"])
-    assert item_files.vocabulary_of(tokens, 1, None).to_pylist() == ["a", "b", "c", "d"]
-    assert item_files.vocabulary_of(tokens, 2, None).to_pylist() == ["a", "b"]
-    assert item_files.vocabulary_of(tokens, 1, 3).to_pylist() == ["a", "b", "c"]
-    known = pa.array(["x", "c"])
-    assert item_files.vocabulary_of(tokens, 1, None, known).to_pylist() == ["x", "c", "a", "b", "d"]

@@ -9,7 +9,13 @@ import pytest
 from pipelines.logs import line_blocks
 from pipelines.logs.parsed import BadLineError
 from pipelines.options import ItemFields
-from pipelines.records import item_files, item_vectors, vector_column
+from pipelines.records import (
+    item_files,
+    item_table,
+    item_vectors,
+    vector_column,
+    vocabulary,
+)
 
 FIELDS = ItemFields(vector="emb")
 UNIT = line_blocks.Unit("meta.jsonl", 0, "jsonl", False, 0, 1 << 40)
@@ -136,7 +142,8 @@ def test_of_repeated_items_the_row_does_not_depend_on_the_order_of_files():
     numbers = np.array([1, 2], "<f4").tobytes()
     parts = [raw(b""), raw(numbers), raw(None, item_files.RAW)]
     for order in (parts, parts[::-1]):
-        table, described = item_files.select(order, pa.array(["b", "a"]))
-        assert described.tolist() == [False, True]
-        matrix = vector_column.matrix(table["vector"], 2)
+        known = vocabulary.Vocabulary(pa.array(["b", "a"]), np.zeros(2, int), np.zeros(2, int))
+        described = item_table.Described.of(order, known)
+        assert described.there.tolist() == [False, True]
+        matrix = vector_column.matrix(described.column("vector"), 2)
         np.testing.assert_array_equal(matrix, [[0, 0], [1, 2]])

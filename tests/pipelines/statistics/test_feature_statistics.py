@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from google.protobuf import json_format
 from hypothesis import given
@@ -158,13 +157,9 @@ def test_quantiles_of_small_integers_are_exact():
 
 
 def test_popularity_curve():
-    assert feature_statistics.popularity_curve(_chunked([1, 5, 2, 0, 0])) == [
+    assert feature_statistics.popularity_curve(np.array([1, 5, 2, 0, 0])) == [
         [1, 5, 0.625], [2, 2, 0.875], [4, 0, 1.0], [5, 0, 1.0]]  # fmt: skip
-    assert feature_statistics.popularity_curve(_chunked([])) == []
-
-
-def _chunked(values):
-    return pa.chunked_array([pa.array(values, pa.int64())])
+    assert feature_statistics.popularity_curve(np.array([])) == []
 
 
 def test_labels_of_axes():
