@@ -8,20 +8,19 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 
 from tests.pipelines import processes
 from tests.ports import free_port
 
-_OPENED = [
-    f"--add-opens=java.base/{package}=ALL-UNNAMED"
-    for package in (
-        "java.lang", "java.net", "java.io", "java.nio", "sun.nio.ch", "java.lang.reflect",
-        "java.text", "java.time", "java.util", "java.util.concurrent",
-        "java.util.concurrent.atomic", "java.util.concurrent.locks",
-    )
-]  # fmt: skip
-"""What Flink's own scripts open to it."""
+_OPENED = (
+    "java.lang", "java.net", "java.io", "java.nio", "sun.nio.ch", "java.lang.reflect",
+    "java.text", "java.time", "java.util", "java.util.concurrent",
+    "java.util.concurrent.atomic", "java.util.concurrent.locks",
+)  # fmt: skip
+"""Packages of java.base that Flink's own scripts open to it."""
+_JAVA = ["java", *(f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED)]
 TASK_MANAGERS = 2
 _ENTRY = "org.apache.flink.runtime"
 _JOB_SERVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"
@@ -79,7 +78,7 @@ class Cluster:
 
     def _start(self, main: str, heap: str, *more: str) -> subprocess.Popen:
         command = [
-            "java", *_OPENED, f"-Xmx{heap}",
+            *_JAVA, f"-Xmx{heap}",
             f"-Dlog4j.configurationFile=file:{self.folder}/log4j.properties",
             "-cp", ":".join(map(str, self._jars)), main, "--configDir", str(self.folder), *more,
         ]  # fmt: skip
@@ -122,12 +121,38 @@ class Cluster:
         """
         port = free_port()
         command = [
-            "java", *_OPENED, "-Xmx512m", "-cp", ":".join(map(str, jars)), _JOB_SERVER,
+            *_JAVA, "-Xmx512m", "-cp", ":".join(map(str, jars)), _JOB_SERVER,
             f"--flink-master=localhost:{self.port}", f"--artifacts-dir={self.folder}/artifacts",
             f"--job-port={port}", "--artifact-port=0", "--expansion-port=-1",
         ]  # fmt: skip
         processes.wait_for(port, self._run(command, "job_server.log"))
         return ["--runner=PortableRunner", f"--job_endpoint=localhost:{port}", "--parallelism=2"]
+
+    def runner_flags(self, jars: list[pathlib.Path]) -> list[str]:
+        """Flags of Beam's own FlinkRunner, which starts the job server from one jar."""
+        jar = self.folder / "job_server.jar"
+        _write_jar(jar, _JOB_SERVER, jars)
+        return [
+            "--runner=FlinkRunner", f"--flink_master=localhost:{self.port}",
+            f"--flink_job_server_jar={jar}", "--parallelism=2",
+        ]  # fmt: skip
+
+
+def _write_jar(path: pathlib.Path, main: str, jars: list[pathlib.Path]) -> None:
+    """An executable jar of nothing but its manifest, with other jars as its class path."""
+    manifest = [
+        "Manifest-Version: 1.0",
+        f"Main-Class: {main}",
+        f"Add-Opens: {' '.join(f'java.base/{package}' for package in _OPENED)}",
+        f"Class-Path: {' '.join(jar.as_uri() for jar in jars)}",
+    ]
+    # A line has 72 bytes at most; one that begins with a space goes on with the one before.
+    folded = [
+        "\n ".join(line[begin : begin + 70] for begin in range(0, len(line), 70))
+        for line in manifest
+    ]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("META-INF/MANIFEST.MF", "\n".join(folded) + "\n")
 
 
 @contextlib.contextmanager

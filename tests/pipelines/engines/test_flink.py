@@ -15,17 +15,23 @@ pytestmark = pytest.mark.engines
 
 
 class Flink(NamedTuple):
-    """A cluster of two task managers, and the flags that send a job to it."""
+    """A cluster of two task managers, and the flags that send a job to it.
+
+    Attributes:
+      flags: through a job server that runs.
+      runner_flags: through one that Beam's FlinkRunner starts.
+    """
 
     cluster: flink.Cluster
     flags: list[str]
+    runner_flags: list[str]
 
 
 @pytest.fixture(scope="module")
 def started(engine, pool):
-    server = engine(programs.job_server)
+    jars, workers = engine(programs.job_server).jars, pool.flags()
     with flink.cluster(engine(programs.flink)) as made:
-        yield Flink(made, [*made.job_flags(server.jars), *pool.flags()])
+        yield Flink(made, [*made.job_flags(jars), *workers], [*made.runner_flags(jars), *workers])
 
 
 @pytest.fixture
@@ -45,6 +51,12 @@ def test_the_cluster_stands(beam_on_flink, engine):
 def test_flink_gives_the_same(folder, local, beam_on_flink, tmp_path, shuffle):
     asked = flags(folder, tmp_path / "out", *beam_on_flink.flags, f"--shuffle={shuffle}")
     manifest = build_dataset.run(asked)
+    assert manifest.dataset_hash == local.dataset_hash
+    assert manifest.lines == local.lines
+
+
+def test_the_flink_runner_starts_its_own_job_server(folder, local, beam_on_flink, tmp_path):
+    manifest = build_dataset.run(flags(folder, tmp_path / "out", *beam_on_flink.runner_flags))
     assert manifest.dataset_hash == local.dataset_hash
     assert manifest.lines == local.lines
 
