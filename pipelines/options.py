@@ -186,6 +186,13 @@ class Job:
                     f"train_until={self.train_until} must be positive and not after "
                     f"validation_until={self.validation_until}"
                 )
+            latest = max(log.max_time for log in self.formats.values())
+            if self.validation_until > latest:
+                raise InputError(
+                    f"validation_until={self.validation_until} is past {latest}, the latest time "
+                    "that a log may have",
+                    "cutoffs are in seconds since 1970, whatever the unit of the logs",
+                )
         if self.validation_fraction + self.test_fraction >= 1:
             raise InputError(
                 f"validation_fraction={self.validation_fraction} and "
