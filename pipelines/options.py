@@ -107,6 +107,12 @@ class Job:
         96, "numbers that longer vectors of items are reduced to, by a PCA", at_least(1)
     )
     max_user_events: int = option(100_000, "latest events kept of a user in a domain", at_least(1))
+    request_seconds: int = option(
+        3_600,
+        "that a request lasts: later lines of its id, which may have been given again, are of "
+        "another request",
+        at_least(0),
+    )
     max_candidates: int = option(1_000, "requests with more are filtered", at_least(1))
     max_reject_rate: float = option(
         0.01,

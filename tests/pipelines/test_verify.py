@@ -26,7 +26,11 @@ def built(tmp_path_factory):
     build_dataset.run([*flags, f"--output={folder}/time"])
     build_dataset.run([*flags, "--split=last", "--click_times", f"--output={folder}/last"])
     build_dataset.run([*flags, "--split=last", "--min_item_count=10", f"--output={folder}/rare"])
-    logs.write_lines(folder / "shown.jsonl", logs.impressions(3, 30, 30, 150))
+    shown = [  # users' ids of requests are given again and again
+        row | {"request_id": f"r{int(row['request_id'][1:]) % 10}"}
+        for row in logs.impressions(3, 30, 30, 150)
+    ]
+    logs.write_lines(folder / "shown.jsonl", shown)
     build_dataset.run([
         *flags, f"--target_log={folder}/shown.jsonl", "--label_field=clicked",
         "--request_field=request_id", f"--output={folder}/shown",
