@@ -145,6 +145,8 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
         rows.append(f"{what:16}{ended.total:>14,}{ended.used:>14,}{filtered:>14,}{rejected:>14,}")
         for kind, reasons in (("filtered", ended.filtered), ("rejected", ended.rejected)):
             details += [f"  {what} {kind}: {r} {n:,}" for r, n in reasons.items()]
+        if ended.merged:
+            details.append(f"  {what} used: {ended.merged:,} with another line of their candidate")
     for stage, splits in manifest.records.items():
         rows.append(f"{stage}: " + ", ".join(f"{n:,} {s}" for s, n in splits.items()))
     rows += [

@@ -167,7 +167,8 @@ def account(summary: Summary, carried: Carried) -> dict[str, Account]:
     for parsed in _with_all_domains(summary.lines):
         later = _summed(group.filtered.get(parsed.what, {}) for group in summary.groups)
         brought = sum(part.rows for _, part in carried.events if part.domain == parsed.what)
-        accounts[parsed.what] = parsed.counts.account(later, brought)
+        merged = sum(group.merged[parsed.what] for group in summary.groups)
+        accounts[parsed.what] = parsed.counts.account(later, brought, merged)
     for what, domain in manifest_entries.REQUESTS.items():
         asked = [group for group in summary.groups if domain in group.requests]
         if not asked:

@@ -153,6 +153,7 @@ class WriteRecords(beam.DoFn):
         members = sorted(members, key=lambda member: member.shard)
         filtered: dict[str, Counter[str]] = {domain: Counter() for domain in schema.DOMAINS}
         requests: Counter[str] = Counter()
+        merged: Counter[str] = Counter()
         requests_filtered: dict[str, Counter[str]] = {d: Counter() for d in job.request_domains}
         statistics = feature_statistics.Statistics()
         with _Writers(self._work, group) as writers:
@@ -171,11 +172,20 @@ class WriteRecords(beam.DoFn):
                     filtered[domain].update(counts)
                 for domain, asked in shard.plan.asked.items():
                     requests[domain] += len(asked.requests.user)
+                    merged[domain] += asked.requests.merged
         path = self._work.place(f"statistics-{group}")
         files.write_text(path, json.dumps(facts.to_json(statistics)))
         kept = tuple(members) if job.keep_events else ()
         yield GroupFacts(
-            group, groups, kept, filtered, writers.written(), path, requests, requests_filtered
+            group,
+            groups,
+            kept,
+            filtered,
+            writers.written(),
+            path,
+            requests,
+            requests_filtered,
+            merged,
         )
 
 

@@ -113,6 +113,7 @@ class GroupFacts:
       written: the records.
       statistics: the file of their statistics: those of many are large.
       requests: by domain, how many; requests_filtered: by domain and rule.
+      merged: by domain, lines of requests' candidates that have another line.
     """
 
     group: int
@@ -123,6 +124,7 @@ class GroupFacts:
     statistics: str
     requests: Counter[str]
     requests_filtered: dict[str, Counter[str]]
+    merged: Counter[str]
 
 
 Fact = LineFacts | CutoffFacts | VectorFacts | TableFacts | GroupFacts

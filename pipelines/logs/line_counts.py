@@ -17,6 +17,8 @@ class Account:
     Attributes:
       filtered, rejected: counts by rule and by reason.
       carried: events of the data set that was extended; they count as lines. None for none.
+      merged: of the used lines, those of a request's candidate that an earlier line names, such
+        as the click of an impression. None for none.
     """
 
     total: int
@@ -24,6 +26,7 @@ class Account:
     filtered: dict[str, int]
     rejected: dict[str, int]
     carried: int | None = None
+    merged: int | None = None
 
     @property
     def placed(self) -> int:
@@ -133,12 +136,13 @@ class LineCounts:
             self.reject_files + other.reject_files,
         )
 
-    def account(self, later: Counter[str], carried: int) -> Account:
+    def account(self, later: Counter[str], carried: int, merged: int = 0) -> Account:
         """For the manifest.
 
         Args:
           later: events filtered after parsing, by rule.
           carried: events of the data set that was extended.
+          merged: lines of candidates that have another line.
         """
         return Account(
             total=self.total + carried,
@@ -146,6 +150,7 @@ class LineCounts:
             filtered=dict(sorted((self.filtered + later).items())),
             rejected=dict(sorted(self.rejected.items())),
             carried=carried or None,
+            merged=merged or None,
         )
 
     @property

@@ -33,18 +33,25 @@ class Requests:
     Attributes:
       user: int64 [r].
       time, last: int64 [r], of the first and of the last line.
-      rows: int64 [candidates], events of their domain in order of their requests.
+      rows: int64 [candidates], events of their domain in order of their requests; of a candidate
+        with several lines the first.
+      clicked: bool [candidates], whether any of a candidate's lines was.
+      score: float32 [candidates], the highest of its lines, or None where the log has no scores.
       start, stop: int64 [r], the request's candidates are rows[start:stop].
       seed: uint64 [r], hash of user and request, which all sampling starts from.
+      merged: lines beside the first of a candidate.
     """
 
     user: np.ndarray
     time: np.ndarray
     last: np.ndarray
     rows: np.ndarray
+    clicked: np.ndarray
+    score: np.ndarray | None
     start: np.ndarray
     stop: np.ndarray
     seed: np.ndarray
+    merged: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +107,7 @@ def find(events: shards.Events, user_hash: np.ndarray, job: Job, domain: str) ->
 
     Impressions belong together if user and request id agree and none is more than
     `job.request_seconds` after the first, whose time counts; or, where the log names no requests,
-    if user and time agree.
+    if user and time agree. Lines of one request and item are one candidate.
     """
     if not job.impressions(domain):
         rows = np.flatnonzero(events.clicked)
@@ -116,10 +123,37 @@ def find(events: shards.Events, user_hash: np.ndarray, job: Job, domain: str) ->
     user = events.user[rows[start]]
     time, last = events.time[rows[start]], events.time[rows[stop - 1]]
     seed = column_hashes.combine(user_hash[user], time, detail)
+    lines = len(rows)
+    rows, start, stop, clicked, score = _candidates(events, rows, start, stop)
     order = shards.sort_order(user, time)
-    columns = (user, time, last, start, stop, seed)
-    user, time, last, start, stop, seed = (column[order] for column in columns)
-    return Requests(user, time, last, rows, start, stop, seed)
+    return Requests(
+        *(column[order] for column in (user, time, last)),
+        *(rows, clicked, score),
+        *(column[order] for column in (start, stop, seed)),
+        merged=lines - len(rows),
+    )
+
+
+def _candidates(
+    events: shards.Events, rows: np.ndarray, start: np.ndarray, stop: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Lines by request, in order of time, to candidates: rows, start, stop, clicked, score.
+
+    A log may tell the click of an impression by a line of its own.
+    """
+    owner = np.repeat(np.arange(len(start)), stop - start)
+    order = shards.sort_order(owner, events.item[rows])
+    owner, lines = owner[order], rows[order]
+    new = np.ones(len(lines), bool)
+    new[1:] = (np.diff(owner) != 0) | (np.diff(events.item[lines]) != 0)
+    first = np.flatnonzero(new)
+    score = None if events.score is None else events.score[lines]
+    if len(first) == len(lines):
+        return lines, start, stop, events.clicked[lines], score
+    clicked = np.logical_or.reduceat(events.clicked[lines], first)
+    score = None if score is None else np.fmax.reduceat(score, first)
+    edges = np.searchsorted(owner[first], np.arange(len(start) + 1))
+    return lines[first], edges[:-1], edges[1:], clicked, score
 
 
 def _grouped(

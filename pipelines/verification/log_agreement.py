@@ -72,6 +72,7 @@ class Logs:
             domain: collections.Counter() for domain in schema.DOMAINS
         }
         self.requests: collections.Counter[str] = collections.Counter()
+        self.merged: collections.Counter[str] = collections.Counter()
         self.lost: dict[str, list[tuple[Any, ...]]] = collections.defaultdict(list)
         self.lost_requests: collections.Counter[str] = collections.Counter()
 
@@ -141,6 +142,8 @@ class Logs:
         self.findings.check(
             _LINES, told.total == asked, f"{what}: {told.total}, the log has {asked}"
         )
+        said, merged = self._told(domain).merged or 0, self.merged[domain]
+        self.findings.check(_LINES, said == merged, f"{domain} merged: {said}, not {merged}")
 
     def _check_lines(self, what: str, counts: line_counts.LineCounts, dropped: int) -> None:
         """What the manifest says of the lines is so; lines carried over were counted before."""
@@ -250,7 +253,7 @@ class ShardOfLogs:
                 (ids[item], int(clicked))
                 for request in self._requests(record["user_id"], domain)
                 if request.first == moment
-                for item, clicked in request.shown
+                for item, clicked in request.shown.items()
             }
             self._check("candidates were shown to the user", set(pairs) <= shown, where)
             return
@@ -329,6 +332,7 @@ class ShardOfLogs:
         for name in self._events[domain].users:
             asked = self._requests(name, domain)
             self._logs.requests[domain] += len(asked)
+            self._logs.merged[domain] += sum(one.lines - len(one.shown) for one in asked)
             for request in expected(name, asked):
                 key = (name, *request)
                 if recorded[key] > 0:
@@ -371,7 +375,7 @@ class ShardOfLogs:
 
     def _expected_content(self, request: Request, domain: str) -> tuple[Any, ...] | None:
         """What tells a request's record, None where the click has no id to be told by."""
-        known = [(self._ids[domain][item], int(clicked)) for item, clicked in request.shown]
+        known = [(self._ids[domain][item], int(clicked)) for item, clicked in request.shown.items()]
         if self._job.impressions(domain):
             return tuple(sorted(known))
         if not (self._logs.told[domain][0][known[0][0]] or self._job.keep_unknown_clicks):

@@ -39,12 +39,20 @@ class User:
 
 @dataclasses.dataclass
 class Request:
-    """Lines that make a request: the times of the first and the last, (item, clicked) of each."""
+    """Lines that make a request.
+
+    Attributes:
+      key: what they have in common.
+      first, last: times of the first line and the last.
+      lines: how many they are.
+      shown: by item, whether any line of it was clicked.
+    """
 
     key: Any
     first: int
     last: int
-    shown: list[tuple[str, bool]]
+    lines: int = 0
+    shown: dict[str, bool] = dataclasses.field(default_factory=dict)
 
 
 def requests(
@@ -61,10 +69,12 @@ def requests(
     current: dict[Any, Request] = {}
     for key, (at, item, clicked) in zip(keys, events, strict=True):
         if key not in current or at - current[key].first > longest:
-            current[key] = Request(key, at, at, [])
+            current[key] = Request(key, at, at)
             found.append(current[key])
-        current[key].last = at
-        current[key].shown.append((item, clicked))
+        request = current[key]
+        request.last = at
+        request.lines += 1
+        request.shown[item] = clicked or request.shown.get(item, False)
     return sorted(found, key=lambda request: (request.first, request.key))
 
 

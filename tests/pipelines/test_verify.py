@@ -30,7 +30,9 @@ def built(tmp_path_factory):
         row | {"request_id": f"r{int(row['request_id'][1:]) % 10}"}
         for row in logs.impressions(3, 30, 30, 150)
     ]
-    logs.write_lines(folder / "shown.jsonl", shown)
+    clicked = [row | {"timestamp": row["timestamp"] + 9} for row in shown if row["clicked"]]
+    shown = [row | {"clicked": 0} for row in shown]  # the click is a line of its own
+    logs.write_lines(folder / "shown.jsonl", shown + clicked)
     build_dataset.run([
         *flags, f"--target_log={folder}/shown.jsonl", "--label_field=clicked",
         "--request_field=request_id", f"--output={folder}/shown",
@@ -100,6 +102,16 @@ def test_a_data_set_as_built_is_fine(built, kind, with_logs):
     findings = verified(built / kind, with_logs=with_logs)
     assert findings.wrong == {}
     assert sum(findings.looked_at.values()) > 1000
+
+
+def test_clicks_that_are_lines_of_their_own_are_counted(built):
+    told = schema.read_manifest(built / "shown").lines["target"]
+    lines = [json.loads(line) for line in (built / "shown.jsonl").read_text().splitlines()]
+    assert told["merged"] == sum(line["clicked"] for line in lines)
+    records = [
+        r for s in schema.STAGE2_SPLITS for r in logs.read_records(built / "shown", "stage2", s)
+    ]
+    assert {len(r["candidates"]) for r in records} == {4}
 
 
 def _set(name, place, value):

@@ -104,10 +104,36 @@ def test_requests_of_ids_given_again_against_a_loop(rows, longest):
         of_user = sorted((t, r, i) for u, t, i, _, r in rows if u == user)
         events, keys = [(t, i, False) for t, _, i in of_user], [r for _, r, _ in of_user]
         expected += [
-            (index, request.first, request.last, sorted(item for item, _ in request.shown))
+            (index, request.first, request.last, sorted(request.shown))
             for request in user_events.requests(events, keys, longest)
         ]
     assert groups(plan.asked["target"].requests, found) == expected
+
+
+def test_lines_of_a_request_and_item_are_one_candidate():
+    names = ("user", "time", "item", "clicked", "request", "score")
+    rows = [
+        ("u", 5, "a", False, "r", 0.5), ("u", 5, "b", False, "r", 0.25),
+        ("u", 7, "b", True, "r", None), ("u", 7, "c", False, "r", None),
+        ("u", 9, "b", True, "q", 0.75),
+    ]  # fmt: skip
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    _, coded = shards.coded({"target": shards.compact(table, 100)[0]})
+    job = Job(LOGS, "out", formats=SHOWN)
+    found = request_rules.find(coded["target"], np.zeros(1, np.uint64), job, "target")
+    items = coded["target"].items.take(pa.array(coded["target"].item[found.rows])).to_pylist()
+    candidates = [
+        (t, [(items[i], bool(found.clicked[i]), float(found.score[i])) for i in range(a, b)])
+        for t, a, b in zip(found.time.tolist(), found.start, found.stop, strict=True)
+    ]
+    assert [(t, c[:2]) for t, c in candidates] == [
+        (5, [("a", False, 0.5), ("b", True, 0.25)]), (9, [("b", True, 0.75)]),
+    ]  # fmt: skip
+    assert candidates[0][1][2][:2] == ("c", False)
+    assert np.isnan(candidates[0][1][2][2])
+    assert found.merged == 1
+    # the click's own time is that of the history
+    assert request_rules.Clicks.of(coded["target"]).time.tolist() == [7, 9]
 
 
 def test_requests_with_labels_from_after_a_cutoff_are_filtered():
