@@ -126,12 +126,10 @@ def find(events: shards.Events, user_hash: np.ndarray, job: Job, domain: str) ->
     lines = len(rows)
     rows, start, stop, clicked, score = _candidates(events, rows, start, stop)
     order = shards.sort_order(user, time)
-    return Requests(
-        *(column[order] for column in (user, time, last)),
-        *(rows, clicked, score),
-        *(column[order] for column in (start, stop, seed)),
-        merged=lines - len(rows),
-    )
+    columns = (user, time, last, start, stop, seed)
+    user, time, last, start, stop, seed = (column[order] for column in columns)
+    merged = lines - len(rows)
+    return Requests(user, time, last, rows, clicked, score, start, stop, seed, merged)
 
 
 def _candidates(
