@@ -49,6 +49,7 @@ class Job:
       item_fields: names of the fields of item files.
       title_length: words of a title that are kept.
       hashed_users: whether hashes stand for user ids (logs/user_hashes.py).
+      hashed_with: fingerprint of their key, which the job gets from it; "" for none.
     """
 
     logs: dict[str, str]
@@ -146,6 +147,7 @@ class Job:
     )
     keep_events: bool = option(False, "keep the events: the data set can be extended")
     hashed_users: bool = False
+    hashed_with: str = ""
     extends: str = option(
         "", "a data set with kept events: the logs are added to those it was made of"
     )

@@ -76,13 +76,20 @@ class Verifier:
         """Makes all checks.
 
         Raises:
-          InputError: the logs can't be compared without the key, or there was none.
+          InputError: the logs can't be compared without the key, or there was none or another.
         """
         if with_logs and self.job.hashed_users != (self._user_key is not None):
             hashed = self.job.hashed_users
             raise InputError(
                 f"the user ids of {self.root} are {'hashed' if hashed else 'not hashed'}",
                 "give hash_user_ids=KEYFILE, or logs=False" if hashed else "leave out the key",
+            )
+        if with_logs and self._user_key is not None and self.job.hashed_with not in (
+            "", user_hashes.fingerprint(self._user_key)
+        ):  # fmt: skip
+            raise InputError(
+                f"hash_user_ids is not the key that {self.root} was made with",
+                "give that key, or logs=False",
             )
         self._attempt("manifest can be read", self._manifest)
         self._attempt(f"{schema.CHECKSUMS_FILE} can be read", self._files)

@@ -82,6 +82,13 @@ def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
             f"hash_user_ids is given for only one of this job and extends={job.extends}",
             "give the same key to both, or build all anew",
         )
+    theirs = manifest.options.get("hashed_with")
+    if theirs and theirs != job.hashed_with:
+        raise InputError(
+            f"hash_user_ids is another key than that of extends={job.extends}: each user would be "
+            "two",
+            "give that key, or build all anew",
+        )
     for name in (*_MUST_AGREE, *(("vector_dim",) if manifest.vectors else ())):
         if (ours := getattr(job, name)) != manifest.options[name]:
             raise InputError(
@@ -89,9 +96,9 @@ def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
                 f"extends={job.extends} was made with: give that, or build all anew"
             )
     for domain in schema.DOMAINS:
-        theirs = manifest.options["formats"][domain]
+        their_format = manifest.options["formats"][domain]
         for field in ("label", "request", "score"):
-            if (getattr(job.formats[domain], field) is None) != (theirs[field] is None):
+            if (getattr(job.formats[domain], field) is None) != (their_format[field] is None):
                 raise InputError(
                     f"formats.{domain}.{field} is given for only one of this job and "
                     f"extends={job.extends}: the {domain} events would not fit together"

@@ -22,7 +22,7 @@ from pipelines.job import (
 )
 from pipelines.job.build_records import BuildRecords
 from pipelines.job.workspace import Work
-from pipelines.logs import files
+from pipelines.logs import files, user_hashes
 from pipelines.manifest_entries import LOG
 from pipelines.options import Job
 from sitn_tf import beam_runner, beam_workers, schema
@@ -55,6 +55,7 @@ def build_dataset(
     job = dataclasses.replace(
         job,
         hashed_users=user_key is not None,
+        hashed_with=user_hashes.fingerprint(user_key) if user_key else "",
         # a job that extends goes on keeping events: the next day will want them
         keep_events=job.keep_events or bool(job.extends),
         output=job.output.rstrip("/"),
