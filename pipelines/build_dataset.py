@@ -53,7 +53,7 @@ def _define_flags() -> None:
     for domain in schema.DOMAINS:
         text(f"{domain}_items", "", f"item files of the {domain} domain; none by default")
     text("output", "", "the data set directory to make")
-    flags.DEFINE_bool("overwrite", False, "replace what is at --output", flag_values=FLAGS)
+    flags.DEFINE_bool("overwrite", False, "replace the data set at --output", flag_values=FLAGS)
     text("preset", "", f"flags for well-known logs: {', '.join(presets.PRESETS)}")
     text("format", "auto", "of the input files: auto (by name), jsonl, csv or parquet")
     fields = {"user": "user id", "item": "item id", "time": "time"}

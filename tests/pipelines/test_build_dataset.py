@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pipelines import build_dataset
-from pipelines.job import assembly
+from pipelines.job import assembly, staging
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
@@ -553,12 +553,27 @@ def test_output_is_kept_unless_overwritten(by_time, folder, tmp_path):
     flags = logs.flags_of(folder)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
+    with pytest.raises(InputError, match=r"--output=.*out is there already and is no data set: g"):
+        build(tmp_path / "out", *flags)
+    with pytest.raises(InputError, match=r"--output=.*out is not a data set, and only one is over"):
+        build(tmp_path / "out", "--overwrite", *flags)
+    assert (tmp_path / "out" / "mine").read_text() == "precious"
+    (tmp_path / "out" / "mine").unlink()
+    first = build(tmp_path / "out", "--overwrite", *flags)
     with pytest.raises(InputError, match=r"--output=.*out is there already: give --overwrite"):
         build(tmp_path / "out", *flags)
-    assert (tmp_path / "out" / "mine").read_text() == "precious"
-    build(tmp_path / "out", "--overwrite", *flags)
-    assert not (tmp_path / "out" / "mine").exists()
+    assert build(tmp_path / "out", "--overwrite", "--seed=1", *flags) != first
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_data_set_that_holds_its_logs_is_not_overwritten(tmp_path):
+    staging.check_apart(f"{tmp_path}/out", [f"{tmp_path}/out-logs/a", "store://out/a"])
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for path in ("out/logs/a", "link/logs/a"):
+        with pytest.raises(InputError, match=r"^output=\S*out holds \S*logs/a, which is to "):
+            staging.check_apart(f"{tmp_path}/out", [f"{tmp_path}/{path}"])
+    with pytest.raises(InputError, match=r"^output=store://out holds store://out/a, which is to "):
+        staging.check_apart("store://out", ["store://out/a"])
 
 
 def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch):
@@ -571,7 +586,7 @@ def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch
         return assemble(*arguments)
 
     monkeypatch.setattr(assembly, "assemble", overtaken)
-    with pytest.raises(InputError, match=r"--output=.*out is there already: give --overwrite"):
+    with pytest.raises(InputError, match=r"--output=.*out is there already and is no data set: g"):
         build(tmp_path / "out", *flags)
     assert (tmp_path / "out" / "theirs").read_text() == "precious"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
