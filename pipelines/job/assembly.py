@@ -60,7 +60,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
             for split in records[stage]
         })  # fmt: skip
     files.write_json(files.join(root, schema.CHECKSUMS_FILE), checksums)
-    described = [*inputs.describe(to_read), *extension.ancestry(job)]
+    described = [*inputs.describe(to_read, job), *extension.ancestry(job)]
     manifest = schema.Manifest(
         schema_version=schema.SCHEMA_VERSION,
         schema_hash=schema.schema_hash(job.click_times),

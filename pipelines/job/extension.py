@@ -130,5 +130,5 @@ def ancestry(job: Job) -> list[InputFile]:
         return []
     manifest = schema.read_manifest(job.extends)
     kept = sum(size for _, size in files.match(files.join(job.extends, FOLDER, "*")))
-    this = InputFile(job.extends, "", DATA_SET, kept, manifest.dataset_hash)
+    this = InputFile(files.absolute(job.extends), "", DATA_SET, kept, manifest.dataset_hash)
     return [this, *(facts.from_json(InputFile, entry) for entry in manifest.inputs)]

@@ -30,6 +30,11 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def absolute(path: str) -> str:
+    """A path that means the same wherever it is read."""
+    return os.path.abspath(path) if is_local(path) else path
+
+
 def check_reachable(field: str, path: str) -> None:
     """
     Raises:

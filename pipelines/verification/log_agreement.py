@@ -76,16 +76,19 @@ class Logs:
         self.lost: dict[str, list[tuple[Any, ...]]] = collections.defaultdict(list)
         self.lost_requests: collections.Counter[str] = collections.Counter()
 
-    def _units(self, domain: str, kind: str) -> Iterator[line_blocks.Unit]:
-        for entry in self.manifest.inputs:
-            file = facts.from_json(InputFile, entry)
+    def _units(self, domain: str, kind: str) -> Iterator[tuple[InputFile, line_blocks.Unit]]:
+        """The units of the files that the manifest names, each with how it was read."""
+        for told in self.manifest.inputs:
+            file = facts.from_json(InputFile, told)
             if (file.domain, file.kind) == (domain, kind):
-                yield from line_blocks.plan(kind, file.path, self.job.file_format, _BLOCK_BYTES)
+                known = file.file_format or self.job.file_format
+                units = line_blocks.units_at(file.path, known, _BLOCK_BYTES)
+                yield from ((file, unit) for unit in units)
 
     def _read(self, domain: str) -> line_counts.LineCounts:
         counts = line_counts.LineCounts()
-        log = self.job.formats[domain]
-        for unit in self._units(domain, LOG):
+        for file, unit in self._units(domain, LOG):
+            log = file.log or self.job.formats[domain]
             for _, block in event_parser.parse_unit(unit, log, _BLOCK_BYTES, domain):
                 if self._user_key is not None:
                     block = user_hashes.hash_users(block, self._user_key)
@@ -116,12 +119,11 @@ class Logs:
         """With all shards seen: what holds of their sums."""
         for domain, counts in self._counts.items():
             self._check_lines(domain, counts, self._dropped[domain])
-            items = line_counts.LineCounts()
+            items, width = line_counts.LineCounts(), self.manifest.vectors.get("width", 0)
             described: list[pa.Array] = []
-            for unit in self._units(domain, ITEMS):
-                for _, block in item_files.parse_items(
-                    unit, self.job.item_fields, _BLOCK_BYTES, self.manifest.vectors.get("width", 0)
-                ):
+            for file, unit in self._units(domain, ITEMS):
+                fields = file.items or self.job.item_fields
+                for _, block in item_files.parse_items(unit, fields, _BLOCK_BYTES, width):
                     items = items.merge(line_counts.LineCounts.of(block))
                     if not self.job.min_item_count:
                         described += block.events[schema.ITEM].chunks

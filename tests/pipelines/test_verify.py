@@ -367,7 +367,7 @@ def test_files_that_are_missing_or_damaged(copy):
 def test_a_log_that_is_gone_is_named_and_so_is_the_way_without_it(copy):
     data_dir = copy("time")
     change_manifest(data_dir, lambda m: m["inputs"][0].update(path="nowhere.jsonl"))
-    told = r"^what .*manifest.json names .* again: log=nowhere.jsonl matches .*: give logs=False to"
+    told = r"^what .*manifest.json names .* again: nowhere.jsonl is not there: give logs=False to"
     with pytest.raises(InputError, match=told):
         verified(data_dir)
 

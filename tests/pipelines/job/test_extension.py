@@ -1,12 +1,15 @@
 """Day by day equals all at once, and ids never move."""
 
 import collections
+import dataclasses
 import itertools
 
 import pytest
 
 from pipelines import build_dataset, verify
-from pipelines.job import extension
+from pipelines.job import extension, inputs
+from pipelines.logs import line_blocks
+from pipelines.options import Job
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
@@ -31,8 +34,15 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("days")
     for domain, seed in (("source", 1), ("target", 2)):
         rows = logs.clicks(seed, 30, 60, 500, domain[0])
+        in_ms = [r | {"timestamp": r["timestamp"] * 1000} for r in days(rows, 20, 30)[1]]
+        if domain == "source":
+            logs.write_lines(path / "source-2.jsonl", in_ms)
+        else:  # a name that read as a pattern would be two
+            lines = ["who,what,when", *(",".join(map(str, r.values())) for r in in_ms)]
+            (path / "target-2,x.csv").write_text("\n".join(lines))
         for name, part in zip(("1", "2", "3", "all"), days(rows, 20, 30), strict=True):
-            logs.write_lines(path / f"{domain}-{name}.jsonl", part)
+            if name != "2":
+                logs.write_lines(path / f"{domain}-{name}.jsonl", part)
             seen = sorted({row["item_id"] for row in part})
             logs.write_lines(
                 path / f"{domain}-items-{name}.jsonl",
@@ -41,9 +51,14 @@ def folder(tmp_path_factory):
     return path
 
 
+OF_DAY_2 = ["--target_user_field=who", "--target_item_field=what", "--target_time_field=when",
+            "--time_unit=ms"]  # fmt: skip
+"""The second day's logs are in milliseconds, and its target log is CSV of other names."""
+
+
 def build(folder, name, output, *flags):
     return build_dataset.run([
-        f"--source_log={folder}/source-{name}.jsonl", f"--target_log={folder}/target-{name}.jsonl",
+        f"--source_log={folder}/source-{name}.jsonl", f"--target_log={folder}/target-{name}?*",
         f"--source_items={folder}/source-items-{name}.jsonl",
         f"--target_items={folder}/target-items-{name}.jsonl",
         f"--output={output}", *FLAGS, *flags,
@@ -67,7 +82,7 @@ def chain(request, folder, tmp_path_factory):
     split = f"--split={request.param}"
     manifests = [build(folder, "1", out / "d1", split, "--keep_events")]
     manifests.append(build(folder, "2", out / "d2", split, f"--extends={out}/d1",
-                           "--shuffle=beam"))  # fmt: skip
+                           "--shuffle=beam", *OF_DAY_2))  # fmt: skip
     manifests.append(build(folder, "3", out / "d3", split, f"--extends={out}/d2"))
     manifests.append(build(folder, "all", out / "all", split))
     return out, manifests
@@ -106,6 +121,18 @@ def test_the_manifest_chains(chain):
     assert carried == manifests[1].lines["source"]["used"]
 
 
+def test_paths_in_the_manifest_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unit = line_blocks.Unit("a.csv", 0, "csv", False, 0, 9, file_bytes=9)
+    job = Job({}, "out")
+    [log] = inputs.describe([inputs.Input("source", "log", unit)], job)
+    assert (log.path, log.file_format) == (f"{tmp_path}/a.csv", "csv")
+    assert (log.log, log.items) == (job.formats["source"], None)
+    unit = dataclasses.replace(unit, path="store://a")
+    [items] = inputs.describe([inputs.Input("source", "items", unit)], job)
+    assert (items.path, items.log, items.items) == ("store://a", None, job.item_fields)
+
+
 def test_an_extended_data_set_verifies(chain):
     out, _ = chain
     assert verify.Verifier(str(out / "d3")).verify(with_logs=True).wrong == {}
@@ -114,7 +141,7 @@ def test_an_extended_data_set_verifies(chain):
 def test_a_day_with_one_log_only(chain, folder, tmp_path):
     out, manifests = chain
     manifest = build_dataset.run([
-        f"--source_log={folder}/source-2.jsonl", f"--extends={out}/d1",
+        f"--source_log={folder}/source-2.jsonl", f"--extends={out}/d1", "--time_unit=ms",
         f"--split={manifests[0].split['kind']}", f"--output={tmp_path}/out", *FLAGS,
     ])  # fmt: skip
     assert manifest.lines["target"]["total"] == manifest.lines["target"]["carried"]
