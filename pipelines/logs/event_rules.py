@@ -50,9 +50,8 @@ def judge(
     ]
     kept, filtered = verdict == 0, {}
     if log_format.RATING in columns:
-        is_low = columns[log_format.RATING].fill_null(0.0).to_numpy() < (
-            log.min_rating or -math.inf
-        )
+        lowest = -math.inf if log.min_rating is None else log.min_rating
+        is_low = columns[log_format.RATING].fill_null(0.0).to_numpy() < lowest
         if low := int((kept & is_low).sum()):
             filtered = {"rating_below_minimum": low}
         kept &= ~is_low

@@ -139,8 +139,6 @@ def _read_number(value: Any, name: str) -> int | float:
 
 
 def _read_time(value: Any, name: str, log: LogFormat) -> int:
-    if hasattr(value, "timestamp"):
-        return math.floor(value.timestamp())
     number = max(-1, min(_read_number(value, name), LIMIT))
     return math.floor(number) // log_format.TIME_UNITS[log.time_unit]
 
