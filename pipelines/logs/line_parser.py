@@ -112,9 +112,17 @@ def _values(row: dict[str, Any], log: LogFormat) -> list[Any]:
     ]
 
 
-def _read_id(value: Any, name: str, log: LogFormat) -> str:
+def read_id(value: Any, name: str) -> str:
+    """An id as it is, without a look at its characters.
+
+    Raises:
+      BadLineError: it is neither text nor an integer.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError as error:  # more digits than Python writes
+            raise BadLineError(f"{name} too long") from error
     if not isinstance(value, str):
         raise BadLineError(f"wrong type in {name}")
     try:
@@ -122,6 +130,10 @@ def _read_id(value: Any, name: str, log: LogFormat) -> str:
     except UnicodeEncodeError as error:  # half of a surrogate pair
         raise BadLineError(f"invalid utf-8 in {name}") from error
     return value
+
+
+def _read_id(value: Any, name: str, log: LogFormat) -> str:
+    return read_id(value, name)
 
 
 def _read_number(value: Any, name: str) -> int | float:
