@@ -25,7 +25,8 @@ def plan(job: Job) -> list[Input]:
     """Everything to read.
 
     Raises:
-      InputError: a file is missing, empty or of no known format.
+      InputError: a file is missing, empty, of no known format, or a CSV without a column or with
+        two of one name.
     """
     inputs = [
         Input(domain, kind, unit)
@@ -37,9 +38,11 @@ def plan(job: Job) -> list[Input]:
         )
     ]
     for entry in inputs:
-        if entry.kind == LOG and entry.unit.kind == "csv":
-            log = job.formats[entry.domain]
-            log_format.check_columns(entry.unit.path, entry.unit.columns, log, entry.domain)
+        path, columns = entry.unit.path, entry.unit.columns
+        if entry.kind == ITEMS:
+            log_format.check_once(path, columns, dataclasses.asdict(job.item_fields).values())
+        elif entry.unit.kind == "csv":
+            log_format.check_columns(path, columns, job.formats[entry.domain], entry.domain)
     return inputs
 
 
