@@ -2,12 +2,18 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from pipelines.logs.parsed import Parsed
 
 MAX_BUCKETS = 1 << 16
+
+
+def days(span: Sequence[int]) -> str:
+    """Unix seconds of a period's begin and end as days: 2020-09-13 to 2020-10-22."""
+    return " to ".join(str(np.datetime64(int(time), "s").astype("M8[D]")) for time in span)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +25,7 @@ class Account:
       carried: events of the data set that was extended; they count as lines. None for none.
       merged: of the used lines, those of a request's candidate that an earlier line names, such
         as the click of an impression. None for none.
+      period: Unix seconds of the oldest and the newest click read, to a bucket of TimeHistogram.
     """
 
     total: int
@@ -27,6 +34,7 @@ class Account:
     rejected: dict[str, int]
     carried: int | None = None
     merged: int | None = None
+    period: list[int] | None = None
 
     @property
     def placed(self) -> int:
@@ -151,6 +159,7 @@ class LineCounts:
             rejected=dict(sorted(self.rejected.items())),
             carried=carried or None,
             merged=merged or None,
+            period=list(self.times.span()) if len(self.times.counts) else None,
         )
 
     @property

@@ -124,7 +124,7 @@ def read_id(value: Any, name: str) -> str:
         except ValueError as error:  # more digits than Python writes
             raise BadLineError(f"{name} too long") from error
     if not isinstance(value, str):
-        raise BadLineError(f"wrong type in {name}")
+        raise BadLineError(log_format.wrong_type(name))
     try:
         value.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair
@@ -141,10 +141,10 @@ def _read_number(value: Any, name: str) -> int | float:
         if INTEGER.fullmatch(value):
             return int(value)
         if not NUMBER.fullmatch(value):
-            raise BadLineError(f"wrong type in {name}")
+            raise BadLineError(log_format.wrong_type(name))
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadLineError(f"wrong type in {name}")
+        raise BadLineError(log_format.wrong_type(name))
     if isinstance(value, float) and not math.isfinite(value):
         raise BadLineError(f"{name} is not a finite number")
     return value

@@ -105,6 +105,11 @@ def missing(field: str) -> str:
     return f"missing field {field}"
 
 
+def wrong_type(field: str) -> str:
+    """The reason of a line with a value that is not of its field's kind."""
+    return f"wrong type in {field}"
+
+
 def far_future(field: str) -> str:
     """The reason of a line whose time is past `LogFormat.max_time`."""
     return f"{field} in the far future"

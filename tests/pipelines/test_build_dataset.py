@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pipelines import build_dataset
-from pipelines.job import assembly, staging
+from pipelines.job import assembly, preconditions, staging
+from pipelines.logs import line_counts
+from pipelines.logs.log_format import LogFormat
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
@@ -511,6 +514,24 @@ def test_milliseconds(tmp_path):
           "--time_unit, which is s: times in milliseconds need --time_unit=ms")  # fmt: skip
 
 
+def test_dates_in_words(tmp_path):
+    lines_file(tmp_path, "s.jsonl")
+    rows = [r | {"timestamp": "2020-09-13T12:00:00Z"} for r in logs.clicks(5, 5, 9, 50, "i")]
+    logs.write_lines(tmp_path / "t.jsonl", rows)
+    fails(tmp_path, "wrong type in timestamp: 53 .*: times are numbers since 1970 in --time_unit, "
+          "or timestamps of Parquet: dates in words have to be brought to one of these")  # fmt: skip
+
+
+def test_a_log_of_1970_is_in_another_unit(tmp_path):
+    times = line_counts.TimeHistogram.of(np.array([1_600_000, 1_610_000]))
+    told = (r"^the target log is of 1970-01-19 to 1970-01-19, which no log is: check "
+            r"formats.target.time_unit, which is ms, and that times count from 1970$")  # fmt: skip
+    with pytest.raises(InputError, match=told):
+        preconditions.check_clock("target", times, LogFormat(time_unit="ms"))
+    at_1990 = line_counts.TimeHistogram.of(np.array([5, 631_152_000]))
+    preconditions.check_clock("target", at_1990, LogFormat())
+
+
 def test_nothing_to_train_on(tmp_path):
     lines_file(tmp_path, "s.jsonl")
     lines_file(tmp_path, "t.jsonl")
@@ -625,7 +646,7 @@ def test_command_line_error_is_one_line(tmp_path):
 
 def test_an_error_within_the_pipeline_is_one_line_too(tmp_path):
     for name, user in (("s", "a"), ("t", "b")):
-        event = {"user_id": user, "item_id": "x", "timestamp": 5}
+        event = {"user_id": user, "item_id": "x", "timestamp": 1_600_000_000}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(event) + "\n")
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.build_dataset", f"--source_log={tmp_path}/s.jsonl",
@@ -661,6 +682,7 @@ def test_the_summary_tells_how_many_items_are_described(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "WARNING: only 2 of 48 source items are in the item files: check --source_items" in lines
     assert "39 of 39 target items are in the item files" in lines
+    assert "  source: clicks of 2020-09-13 to 2020-10-22" in lines
 
 
 def test_the_summary_tells_the_flag_that_leaves_out_many_requests(tmp_path, capsys):
