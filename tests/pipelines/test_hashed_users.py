@@ -92,9 +92,11 @@ def test_a_data_set_of_hashes_is_extended_with_a_key_only(built, folder):
 
 
 def test_the_command_hashes_lines(folder, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("person-u1\nperson-u2\r\n"))
+    given = io.BytesIO(b"person-u1\nperson-u2\r\n\xff\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(given))
     hash_user_ids.FLAGS.unparse_flags()
     cli.parse(hash_user_ids.FLAGS, ["hash_user_ids", f"--hash_user_ids={folder}/key"])
-    hash_user_ids.main([])
+    with pytest.raises(InputError, match=r"^line 3 of standard input is not UTF-8, as all user id"):
+        hash_user_ids.main([])
     expected = [user_hashes.hashed(user, KEY.encode()) for user in ("person-u1", "person-u2")]
     assert capsys.readouterr().out.splitlines() == expected
