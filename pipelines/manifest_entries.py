@@ -39,6 +39,19 @@ class InputFile:
     items: ItemFields | None = None
 
 
+KEPT, KEPT_PARTS = "events", "parts.json"
+"""The folder of what a data set keeps to be extended, and the file in it that says what is there.
+
+Its `sha256` has the checksum of each other file by name, its `whole` that of all it says itself.
+"""
+
+
+def kept_checksum(kept: dict[str, Any]) -> str:
+    """Of what KEPT_PARTS says."""
+    said = {name: value for name, value in kept.items() if name != "whole"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 REQUESTS = {"requests": schema.TARGET, "source_requests": schema.SOURCE}
 """Names of the accounts of requests, and their domains."""
 

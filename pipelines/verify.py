@@ -93,6 +93,7 @@ class Verifier:
             )
         self._attempt("manifest can be read", self._manifest)
         self._attempt(f"{schema.CHECKSUMS_FILE} can be read", self._files)
+        self._attempt("kept events can be read", self._kept)
         self._attempt("vocabularies and item tables can be read", self._vocabularies)
         self._attempt("item vectors can be read", self._vectors)
         self._attempt("features.json and dataset_info.json can be read", self._metadata)
@@ -255,6 +256,22 @@ class Verifier:
         }
         self.check("shards are those of the manifest", on_disk == set(self.manifest.shards),
                    lambda: str(sorted(on_disk ^ set(self.manifest.shards))))  # fmt: skip
+
+    def _kept(self) -> None:
+        """What is kept to extend the data set is as it was written, where anything is."""
+        folder = self.root / manifest_entries.KEPT
+        if not (self.job.keep_events or folder.is_dir()):
+            return
+        kept = json.loads((folder / manifest_entries.KEPT_PARTS).read_text())
+        whole = kept.get("whole", "")
+        self.check("kept events have their checksums",
+                   whole in ("", manifest_entries.kept_checksum(kept)),
+                   manifest_entries.KEPT_PARTS)  # fmt: skip
+        for name, expected in kept.get("sha256", {}).items():
+            path = folder / name
+            actual = whole_files.sha256(path) if path.is_file() else "missing"
+            self.check("kept events have their checksums", actual == expected,
+                       f"{name}: {actual[:12]}")  # fmt: skip
 
     def _vocabularies(self) -> None:
         for domain in schema.DOMAINS:

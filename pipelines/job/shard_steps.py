@@ -61,7 +61,7 @@ def sort_shard(
     for domain in schema.DOMAINS:
         tables[domain], filtered[domain] = loading.pop(domain).finish()
         event_paths[domain] = work.place(f"sorted-{domain}-{shard}")
-    files.write_tables([(event_paths[domain], table) for domain, table in tables.items()])
+    sums = files.write_tables([(event_paths[domain], table) for domain, table in tables.items()])
     users, events = shards.coded(tables)
     plan = request_rules.plan(events, column_hashes.hash_strings(users), job, cutoffs)
     for domain in schema.DOMAINS:
@@ -71,7 +71,8 @@ def sort_shard(
     both = np.intersect1d(plan.clicks[schema.SOURCE].user, plan.clicks[schema.TARGET].user)
     rows = {domain: len(table) for domain, table in tables.items()}
     expected = _expected_bytes(plan.asked[schema.TARGET], job)
-    yield SortedShard(shard, event_paths, rows, filtered, len(both), expected)
+    sha256 = {domain: sums[path] for domain, path in event_paths.items()}
+    yield SortedShard(shard, event_paths, sha256, rows, filtered, len(both), expected)
 
 
 def _expected_bytes(asked: request_rules.Asked, job: Job) -> int:

@@ -88,7 +88,8 @@ class SortedShard:
 
     Attributes:
       shard: its number.
-      events, rows: by domain, files of sorted events and how many they hold.
+      events, sha256, rows: by domain, files of sorted events, their checksums and how many they
+        hold.
       filtered: by domain, events filtered by rule.
       shared_users: users with clicks in both domains.
       record_bytes: expected of its training records of stage 2.
@@ -96,6 +97,7 @@ class SortedShard:
 
     shard: int
     events: dict[str, str]
+    sha256: dict[str, str]
     rows: dict[str, int]
     filtered: dict[str, dict[str, int]]
     shared_users: int

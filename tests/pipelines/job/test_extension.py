@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import shutil
 
 import pytest
 
@@ -158,3 +159,33 @@ def test_what_cannot_be_extended(chain, folder, tmp_path):
         build(folder, "2", tmp_path / "out", split, f"--extends={out}/d1", "--label_field=c")
     with pytest.raises(InputError, match="is not a directory"):
         build(folder, "2", tmp_path / "out", split, "--extends=nowhere")
+
+
+def test_damaged_events_are_named_by_verification_and_by_the_next_day(chain, folder, tmp_path):
+    out, manifests = chain
+    shutil.copytree(out / "d1", tmp_path / "d1")
+    events = tmp_path / "d1" / "events"
+    job = Job({}, "out", shards=3, seed=0, split=manifests[0].split["kind"],
+              extends=str(tmp_path / "d1"))  # fmt: skip
+    [part] = [p for n, p in extension.load(job).events if (n, p.domain) == (1, "source")]
+    assert part.read().num_rows == part.rows
+    for name, read in (
+        ("source-00001.arrow", part.read),
+        ("target-items.arrow", lambda: extension.load(job)),
+        ("parts.json", lambda: extension.load(job)),
+    ):
+        whole = (events / name).read_bytes()
+        (events / name).write_bytes(whole.replace(b"3", b"4"))
+        with pytest.raises(
+            InputError, match=rf"^\S+{name} is damaged: it has not its checksum: bri"
+        ):
+            read()
+        found = verify.Verifier(str(tmp_path / "d1")).verify(with_logs=False).wrong
+        assert list(found) == ["kept events have their checksums"]
+        (events / name).unlink()
+        if name != "parts.json":
+            with pytest.raises(
+                InputError, match=rf"^\S+{name} is missing: bring it back as it was"
+            ):
+                read()
+        (events / name).write_bytes(whole)
