@@ -32,7 +32,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import facts, option_fields, presets
 from pipelines.job import run as job_run
-from pipelines.logs import user_hashes
+from pipelines.logs import line_counts, user_hashes
 from pipelines.logs.line_counts import Account
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import ItemFields, Job
@@ -53,7 +53,7 @@ def _define_flags() -> None:
     for domain in schema.DOMAINS:
         text(f"{domain}_items", "", f"item files of the {domain} domain; none by default")
     text("output", "", "the data set directory to make")
-    flags.DEFINE_bool("overwrite", False, "replace what is at --output", flag_values=FLAGS)
+    flags.DEFINE_bool("overwrite", False, "replace the data set at --output", flag_values=FLAGS)
     text("preset", "", f"flags for well-known logs: {', '.join(presets.PRESETS)}")
     text("format", "auto", "of the input files: auto (by name), jsonl, csv or parquet")
     fields = {"user": "user id", "item": "item id", "time": "time"}
@@ -145,6 +145,10 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
         rows.append(f"{what:16}{ended.total:>14,}{ended.used:>14,}{filtered:>14,}{rejected:>14,}")
         for kind, reasons in (("filtered", ended.filtered), ("rejected", ended.rejected)):
             details += [f"  {what} {kind}: {r} {n:,}" for r, n in reasons.items()]
+        if ended.period:
+            details.append(f"  {what}: clicks of {line_counts.days(ended.period)}")
+        if ended.merged:
+            details.append(f"  {what} used: {ended.merged:,} with another line of their candidate")
     for stage, splits in manifest.records.items():
         rows.append(f"{stage}: " + ", ".join(f"{n:,} {s}" for s, n in splits.items()))
     rows += [

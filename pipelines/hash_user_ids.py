@@ -12,6 +12,7 @@ from absl import flags
 
 from pipelines.logs import user_hashes
 from sitn_tf import cli
+from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string(
@@ -21,8 +22,15 @@ flags.DEFINE_string(
 
 def main(_: list[str]) -> None:
     key = user_hashes.read_key(cli.require(FLAGS, "hash_user_ids"))
-    for line in sys.stdin:
-        print(user_hashes.hashed(line.rstrip("\r\n"), key))
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            user = line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"line {number} of standard input is not UTF-8, as all user ids of logs are",
+                "bring it to UTF-8, such as by iconv",
+            ) from error
+        print(user_hashes.hashed(user, key))
 
 
 if __name__ == "__main__":

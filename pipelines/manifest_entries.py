@@ -5,7 +5,8 @@ import hashlib
 import json
 from typing import Any
 
-from pipelines.options import Job
+from pipelines.logs.log_format import LogFormat
+from pipelines.options import ItemFields, Job
 from sitn_tf import schema
 
 LOG, ITEMS, DATA_SET = "log", "items", "data set"
@@ -17,10 +18,15 @@ class InputFile:
     """What a data set was made of.
 
     Attributes:
-      path, bytes: of the file or, of a data set, its folder and its kept events.
+      path, bytes: of the file or, of a data set, its folder and its kept events; local paths are
+        absolute.
       domain: "" of a data set.
       kind: LOG, ITEMS or DATA_SET.
       dataset_hash: of a data set.
+      file_format: of a file, one of line_blocks.KINDS.
+      log: how the lines of a log are read.
+      items: which fields of an item file are read. Of a data set that is extended the next day's
+        files may be of other formats.
     """
 
     path: str
@@ -28,6 +34,22 @@ class InputFile:
     kind: str
     bytes: int
     dataset_hash: str | None = None
+    file_format: str | None = None
+    log: LogFormat | None = None
+    items: ItemFields | None = None
+
+
+KEPT, KEPT_PARTS = "events", "parts.json"
+"""The folder of what a data set keeps to be extended, and the file in it that says what is there.
+
+Its `sha256` has the checksum of each other file by name, its `whole` that of all it says itself.
+"""
+
+
+def kept_checksum(kept: dict[str, Any]) -> str:
+    """Of what KEPT_PARTS says."""
+    said = {name: value for name, value in kept.items() if name != "whole"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 REQUESTS = {"requests": schema.TARGET, "source_requests": schema.SOURCE}

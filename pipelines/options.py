@@ -49,6 +49,7 @@ class Job:
       item_fields: names of the fields of item files.
       title_length: words of a title that are kept.
       hashed_users: whether hashes stand for user ids (logs/user_hashes.py).
+      hashed_with: fingerprint of their key, which the job gets from it; "" for none.
     """
 
     logs: dict[str, str]
@@ -107,6 +108,12 @@ class Job:
         96, "numbers that longer vectors of items are reduced to, by a PCA", at_least(1)
     )
     max_user_events: int = option(100_000, "latest events kept of a user in a domain", at_least(1))
+    request_seconds: int = option(
+        3_600,
+        "that a request lasts: later lines of its id, which may have been given again, are of "
+        "another request",
+        at_least(0),
+    )
     max_candidates: int = option(1_000, "requests with more are filtered", at_least(1))
     max_reject_rate: float = option(
         0.01,
@@ -140,6 +147,7 @@ class Job:
     )
     keep_events: bool = option(False, "keep the events: the data set can be extended")
     hashed_users: bool = False
+    hashed_with: str = ""
     extends: str = option(
         "", "a data set with kept events: the logs are added to those it was made of"
     )
@@ -185,6 +193,13 @@ class Job:
                 raise InputError(
                     f"train_until={self.train_until} must be positive and not after "
                     f"validation_until={self.validation_until}"
+                )
+            latest = max(log.max_time for log in self.formats.values())
+            if self.validation_until > latest:
+                raise InputError(
+                    f"validation_until={self.validation_until} is past {latest}, the latest time "
+                    "that a log may have",
+                    "cutoffs are in seconds since 1970, whatever the unit of the logs",
                 )
         if self.validation_fraction + self.test_fraction >= 1:
             raise InputError(

@@ -4,7 +4,8 @@
     ... mend again/source.jsonl ...
     python -m pipelines.build_dataset --source_log='logs/*.jsonl,again/source.jsonl' ...
 
-Lines come out byte for byte as they were, one file for each log and kind of file.
+Lines come out byte for byte as they were, one file for each log and kind of file, of CSV for each
+header (source.csv, source-2.csv); rows of Parquet as JSON.
 """
 
 import contextlib
@@ -33,16 +34,26 @@ _REMEDY = "bring the file back, or build the data set again"
 def replay(data_dir: pathlib.Path, output: pathlib.Path, reason: str = "") -> Counter[str]:
     """Writes the rejected lines; how many by file name, and under "cut" those not kept whole.
 
+    Where no line was rejected nothing is made.
+
     Raises:
-      InputError: there is something at `output`, or lines that the manifest counts are not there.
+      InputError: there is something at `output`, lines that the manifest counts are not there, or
+        none of them was rejected for the reason.
     """
     manifest = schema.read_manifest(data_dir)
+    rejected = sum((Counter(told["rejected"]) for told in manifest.lines.values()), Counter())
+    if reason and rejected and reason not in rejected:
+        known = ", ".join(repr(name) for name, _ in rejected.most_common())
+        raise InputError(f"reason={reason}: no line was rejected for it", f"give one of: {known}")
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(
             f"output={output} is there already, and may hold lines that were mended", "give another"
         )
     written: Counter[str] = Counter()
+    if not rejected:
+        return written
     streams: dict[str, Any] = {}
+    names: dict[tuple[str, ...], str] = {}
     found = 0
     with whole_files.directory(output) as folder, contextlib.ExitStack() as stack:
         for entry in _rejected(data_dir / REJECTS):
@@ -52,13 +63,18 @@ def replay(data_dir: pathlib.Path, output: pathlib.Path, reason: str = "") -> Co
             if entry.get("cut"):
                 written["cut"] += 1
                 continue
-            name = f"{entry['domain']}.{'csv' if 'columns' in entry else 'jsonl'}"
+            name = _name(entry, names)
             if name not in streams:
                 streams[name] = stack.enter_context((folder / name).open("wb"))
                 streams[name].write(_header(entry))
             streams[name].write(_line(entry) + b"\n")
             written[name] += 1
-        _check_all(data_dir, manifest, found)
+        if found < rejected.total():
+            raise InputError(
+                f"{data_dir / REJECTS} holds {found:,} of the {rejected.total():,} lines that were "
+                "rejected",
+                _REMEDY,
+            )
     return written
 
 
@@ -76,14 +92,16 @@ def _rejected(folder: pathlib.Path) -> Iterator[dict[str, Any]]:
                 yield entry
 
 
-def _check_all(data_dir: pathlib.Path, manifest: schema.Manifest, found: int) -> None:
-    """A data set that extends another counts that one's lines too, and has only its own."""
-    told = sum(sum(counts["rejected"].values()) for counts in manifest.lines.values())
-    if found < told and not manifest.options.get("extends"):
-        raise InputError(
-            f"{data_dir / REJECTS} holds {found:,} of the {told:,} lines that were rejected",
-            _REMEDY,
-        )
+def _name(entry: dict[str, Any], names: dict[tuple[str, ...], str]) -> str:
+    """The file that a line goes to; `names` are those of CSV by domain and header so far."""
+    domain = entry["domain"]
+    if "columns" not in entry:
+        return f"{domain}.jsonl"
+    key = (domain, *entry["columns"])
+    if key not in names:
+        number = 1 + sum(known[0] == domain for known in names)
+        names[key] = f"{domain}.csv" if number == 1 else f"{domain}-{number}.csv"
+    return names[key]
 
 
 def _header(entry: dict[str, Any]) -> bytes:

@@ -66,7 +66,7 @@ def next_command(output: str | pathlib.Path, names: dict[str, str]) -> str:
     options = [f"--{flag}={output / name}" for flag, name in names.items()]
     options += ["--label_field=click", "--request_field=request_id", "--score_field=score"]
     options += [f"--output={output / 'data'}"]
-    return " \\\n    ".join(["python -m pipelines.build_dataset", *options])
+    return cli.shell("pipelines.build_dataset", *options)
 
 
 def main(unknown: list[str]) -> None:

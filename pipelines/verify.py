@@ -76,7 +76,7 @@ class Verifier:
         """Makes all checks.
 
         Raises:
-          InputError: the logs can't be compared without the key, or there was none.
+          InputError: the logs can't be compared without the key, or there was none or another.
         """
         if with_logs and self.job.hashed_users != (self._user_key is not None):
             hashed = self.job.hashed_users
@@ -84,8 +84,16 @@ class Verifier:
                 f"the user ids of {self.root} are {'hashed' if hashed else 'not hashed'}",
                 "give hash_user_ids=KEYFILE, or logs=False" if hashed else "leave out the key",
             )
+        if with_logs and self._user_key is not None and self.job.hashed_with not in (
+            "", user_hashes.fingerprint(self._user_key)
+        ):  # fmt: skip
+            raise InputError(
+                f"hash_user_ids is not the key that {self.root} was made with",
+                "give that key, or logs=False",
+            )
         self._attempt("manifest can be read", self._manifest)
         self._attempt(f"{schema.CHECKSUMS_FILE} can be read", self._files)
+        self._attempt("kept events can be read", self._kept)
         self._attempt("vocabularies and item tables can be read", self._vocabularies)
         self._attempt("item vectors can be read", self._vectors)
         self._attempt("features.json and dataset_info.json can be read", self._metadata)
@@ -248,6 +256,22 @@ class Verifier:
         }
         self.check("shards are those of the manifest", on_disk == set(self.manifest.shards),
                    lambda: str(sorted(on_disk ^ set(self.manifest.shards))))  # fmt: skip
+
+    def _kept(self) -> None:
+        """What is kept to extend the data set is as it was written, where anything is."""
+        folder = self.root / manifest_entries.KEPT
+        if not (self.job.keep_events or folder.is_dir()):
+            return
+        kept = json.loads((folder / manifest_entries.KEPT_PARTS).read_text())
+        whole = kept.get("whole", "")
+        self.check("kept events have their checksums",
+                   whole in ("", manifest_entries.kept_checksum(kept)),
+                   manifest_entries.KEPT_PARTS)  # fmt: skip
+        for name, expected in kept.get("sha256", {}).items():
+            path = folder / name
+            actual = whole_files.sha256(path) if path.is_file() else "missing"
+            self.check("kept events have their checksums", actual == expected,
+                       f"{name}: {actual[:12]}")  # fmt: skip
 
     def _vocabularies(self) -> None:
         for domain in schema.DOMAINS:

@@ -60,7 +60,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
             for split in records[stage]
         })  # fmt: skip
     files.write_json(files.join(root, schema.CHECKSUMS_FILE), checksums)
-    described = [*inputs.describe(to_read), *extension.ancestry(job)]
+    described = [*inputs.describe(to_read, job), *extension.ancestry(job)]
     manifest = schema.Manifest(
         schema_version=schema.SCHEMA_VERSION,
         schema_hash=schema.schema_hash(job.click_times),
@@ -167,7 +167,8 @@ def account(summary: Summary, carried: Carried) -> dict[str, Account]:
     for parsed in _with_all_domains(summary.lines):
         later = _summed(group.filtered.get(parsed.what, {}) for group in summary.groups)
         brought = sum(part.rows for _, part in carried.events if part.domain == parsed.what)
-        accounts[parsed.what] = parsed.counts.account(later, brought)
+        merged = sum(group.merged[parsed.what] for group in summary.groups)
+        accounts[parsed.what] = parsed.counts.account(later, brought, merged)
     for what, domain in manifest_entries.REQUESTS.items():
         asked = [group for group in summary.groups if domain in group.requests]
         if not asked:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pipelines import facts
+from pipelines import facts, manifest_entries
 from pipelines.job.summary import Summary
 from pipelines.job.title_model import TitleModel
 from pipelines.job.workspace import Carried
@@ -14,8 +14,7 @@ from pipelines.records import shards
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 
-FOLDER = "events"
-_PARTS = "parts.json"
+FOLDER, _PARTS = manifest_entries.KEPT, manifest_entries.KEPT_PARTS
 _TITLES = "titles.arrow"
 _MUST_AGREE = ("shards", "split", "max_user_events", "seed")
 
@@ -24,19 +23,22 @@ def keep(root: str, summary: Summary) -> None:
     """Moves a job's sorted events, raw items, titles' vectors and click times into the data set."""
     folder = files.join(root, FOLDER)
     files.make_folder(folder)
-    parts, moves = [], []
+    parts, moves, sums = [], [], {}
     for shard in (shard for group in summary.groups for shard in group.kept):
         for domain, path in sorted(shard.events.items()):
             name = f"{domain}-{shard.shard:05d}.arrow"
             moves.append((path, files.join(folder, name)))
             parts.append([shard.shard, domain, name, shard.rows[domain]])
-    for table in summary.tables:
-        moves.append((table.raw_items, files.join(folder, _items_file(table.domain))))
+            sums[name] = shard.sha256[domain]
+    others = [(table.raw_items, _items_file(table.domain)) for table in summary.tables]
     if summary.vectors and summary.vectors.titles:
-        moves.append((summary.vectors.titles, files.join(folder, _TITLES)))
-    files.rename_all(moves)
+        others.append((summary.vectors.titles, _TITLES))
+    sums |= {name: files.sha256(path) for path, name in others}
+    files.rename_all([*moves, *((path, files.join(folder, name)) for path, name in others)])
     times = facts.to_json(summary.cutoffs.times)
-    files.write_json(files.join(folder, _PARTS), {"parts": parts, "times": times})
+    kept: dict[str, Any] = {"parts": parts, "times": times, "sha256": sums}
+    kept["whole"] = manifest_entries.kept_checksum(kept)
+    files.write_json(files.join(folder, _PARTS), kept)
 
 
 def _items_file(domain: str) -> str:
@@ -47,7 +49,8 @@ def load(job: Job, model: TitleModel | None = None) -> Carried:
     """What the data set that a job extends brings.
 
     Raises:
-      InputError: it keeps no events, or was made in a way that can't be carried on.
+      InputError: it keeps no events, these are damaged (each shard's is looked at where it is
+        read), or it was made in a way that can't be carried on.
     """
     if not job.extends:
         return Carried()
@@ -59,10 +62,17 @@ def load(job: Job, model: TitleModel | None = None) -> Carried:
         )
     _check_agreement(job, manifest)
     _check_vectors(job, manifest.vectors, model)
-    kept = json.loads(files.read_text(files.join(folder, _PARTS)))
+    kept = _kept(files.join(folder, _PARTS))
+    sums = kept.get("sha256", {})
+    of_shards = {name for _, _, name, _ in kept["parts"]}
+    for name in sorted(sums.keys() - of_shards):
+        files.check_sha256(files.join(folder, name), sums[name])
     return Carried(
         events=tuple(
-            (shard, shards.Part(domain, files.join(folder, name), 0, rows, (-1, 0)))
+            (
+                shard,
+                shards.Part(domain, files.join(folder, name), 0, rows, (-1, 0), sums.get(name, "")),
+            )
             for shard, domain, name, rows in kept["parts"]
         ),
         items=tuple((d, files.join(folder, _items_file(d))) for d in schema.DOMAINS),
@@ -76,11 +86,31 @@ def load(job: Job, model: TitleModel | None = None) -> Carried:
     )
 
 
+def _kept(path: str) -> dict[str, Any]:
+    """What KEPT_PARTS says, whole; data sets of before its checksums are taken as they are."""
+    try:
+        kept: dict[str, Any] = json.loads(files.read_text(path))
+        whole = kept.get("whole")
+        fine = whole is None or whole == manifest_entries.kept_checksum(kept)
+    except (ValueError, AttributeError):
+        fine = False
+    if not fine:
+        raise InputError(f"{path} is damaged: it has not its checksum", files.AS_WRITTEN)
+    return kept
+
+
 def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
     if job.hashed_users != manifest.options.get("hashed_users", False):
         raise InputError(
             f"hash_user_ids is given for only one of this job and extends={job.extends}",
             "give the same key to both, or build all anew",
+        )
+    theirs = manifest.options.get("hashed_with")
+    if theirs and theirs != job.hashed_with:
+        raise InputError(
+            f"hash_user_ids is another key than that of extends={job.extends}: each user would be "
+            "two",
+            "give that key, or build all anew",
         )
     for name in (*_MUST_AGREE, *(("vector_dim",) if manifest.vectors else ())):
         if (ours := getattr(job, name)) != manifest.options[name]:
@@ -89,9 +119,9 @@ def _check_agreement(job: Job, manifest: schema.Manifest) -> None:
                 f"extends={job.extends} was made with: give that, or build all anew"
             )
     for domain in schema.DOMAINS:
-        theirs = manifest.options["formats"][domain]
+        their_format = manifest.options["formats"][domain]
         for field in ("label", "request", "score"):
-            if (getattr(job.formats[domain], field) is None) != (theirs[field] is None):
+            if (getattr(job.formats[domain], field) is None) != (their_format[field] is None):
                 raise InputError(
                     f"formats.{domain}.{field} is given for only one of this job and "
                     f"extends={job.extends}: the {domain} events would not fit together"
@@ -123,5 +153,5 @@ def ancestry(job: Job) -> list[InputFile]:
         return []
     manifest = schema.read_manifest(job.extends)
     kept = sum(size for _, size in files.match(files.join(job.extends, FOLDER, "*")))
-    this = InputFile(job.extends, "", DATA_SET, kept, manifest.dataset_hash)
+    this = InputFile(files.absolute(job.extends), "", DATA_SET, kept, manifest.dataset_hash)
     return [this, *(facts.from_json(InputFile, entry) for entry in manifest.inputs)]

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from pipelines.job.workspace import Carried
-from pipelines.logs import line_blocks, log_format
+from pipelines.logs import files, line_blocks, log_format
 from pipelines.manifest_entries import ITEMS, LOG, InputFile
 from pipelines.options import Job
 from pipelines.records import item_files, item_vectors, vector_column
@@ -25,7 +25,8 @@ def plan(job: Job) -> list[Input]:
     """Everything to read.
 
     Raises:
-      InputError: a file is missing, empty or of no known format.
+      InputError: a file is missing, empty, of no known format, or a CSV without a column or with
+        two of one name.
     """
     inputs = [
         Input(domain, kind, unit)
@@ -37,19 +38,21 @@ def plan(job: Job) -> list[Input]:
         )
     ]
     for entry in inputs:
-        if entry.kind == LOG and entry.unit.kind == "csv":
-            log = job.formats[entry.domain]
-            log_format.check_columns(entry.unit.path, entry.unit.columns, log, entry.domain)
+        path, columns = entry.unit.path, entry.unit.columns
+        if entry.kind == ITEMS:
+            log_format.check_once(path, columns, dataclasses.asdict(job.item_fields).values())
+        elif entry.unit.kind == "csv":
+            log_format.check_columns(path, columns, job.formats[entry.domain], entry.domain)
     return inputs
 
 
 def whole_files(units: Iterable[line_blocks.Unit]) -> list[line_blocks.Unit]:
     """Of the units of files, one a file that spans its own: a job's request names no block."""
-    files: dict[str, line_blocks.Unit] = {}
+    wholes: dict[str, line_blocks.Unit] = {}
     for unit in units:
-        first = files.setdefault(unit.path, unit)
-        files[unit.path] = dataclasses.replace(first, end=unit.end)
-    return list(files.values())
+        first = wholes.setdefault(unit.path, unit)
+        wholes[unit.path] = dataclasses.replace(first, end=unit.end)
+    return list(wholes.values())
 
 
 def vector_width(job: Job, inputs: list[Input], carried: Carried) -> int:
@@ -78,10 +81,18 @@ def vector_width(job: Job, inputs: list[Input], carried: Carried) -> int:
     )
 
 
-def describe(inputs: list[Input]) -> list[InputFile]:
-    """The files, for the manifest."""
-    files = {
-        (i.domain, i.kind, i.unit.path): InputFile(i.unit.path, i.domain, i.kind, i.unit.file_bytes)
-        for i in inputs
-    }
-    return [files[key] for key in sorted(files)]
+def describe(inputs: list[Input], job: Job) -> list[InputFile]:
+    """The files and how they were read, for the manifest."""
+    described = {}
+    for entry in inputs:
+        of_log = entry.kind == LOG
+        described[entry.domain, entry.kind, entry.unit.path] = InputFile(
+            files.absolute(entry.unit.path),
+            entry.domain,
+            entry.kind,
+            entry.unit.file_bytes,
+            file_format=entry.unit.kind,
+            log=job.formats[entry.domain] if of_log else None,
+            items=None if of_log else job.item_fields,
+        )
+    return [described[key] for key in sorted(described)]

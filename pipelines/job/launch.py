@@ -57,7 +57,7 @@ def announce(job: Job, runner: str, to_read: Sequence[Input], carried: Carried) 
     if shuffle.on_one_machine(runner):
         return
     logs = [entry for entry in to_read if entry.kind == LOG]
-    read = sum(file.bytes for file in describe(list(to_read)))
+    read = sum(file.bytes for file in describe(list(to_read), job))
     lines = _lines(logs)
     events = lines + sum(part.rows for _, part in carried.events)
     of_shard = -(-events // job.shards)

@@ -3,8 +3,6 @@
 import functools
 from collections.abc import Iterable
 
-import numpy as np
-
 from pipelines.logs import line_counts, log_format
 from pipelines.logs.line_counts import LineCounts
 from pipelines.options import Job
@@ -47,6 +45,10 @@ def log_remedies(domain: str, log: log_format.LogFormat) -> dict[str, str]:
         f"check formats.{domain}.time_unit, which is {log.time_unit}: "
         f"times in milliseconds need formats.{domain}.time_unit=ms"
     )
+    remedies[log_format.wrong_type(log.time)] = (
+        f"times are numbers since 1970 in formats.{domain}.time_unit, or timestamps of Parquet: "
+        "dates in words have to be brought to one of these"
+    )
     return remedies
 
 
@@ -86,15 +88,28 @@ def check_periods(times: dict[str, line_counts.TimeHistogram]) -> None:
             return
         apart = spans[later][0] - spans[earlier][1]
         if apart > YEARS_APART * 365 * 86_400:
-            days = {
-                domain: " to ".join(str(np.datetime64(int(t), "s").astype("M8[D]")) for t in span)
-                for domain, span in spans.items()
-            }
+            days = {domain: line_counts.days(span) for domain, span in spans.items()}
             raise InputError(
                 f"the {earlier} log is of {days[earlier]}, the {later} log of {days[later]}: check "
                 f"formats.{later}.time_unit and the time fields; "
                 "logs in two units have to be brought to one first"
             )
+
+
+NO_LOG_BEFORE = 631_152_000
+"""1990, in Unix seconds: older times are in another unit, or don't count from 1970."""
+
+
+def check_clock(domain: str, times: line_counts.TimeHistogram, log: log_format.LogFormat) -> None:
+    """
+    Raises:
+      InputError: a log that ends before 1990.
+    """
+    if len(times.counts) and times.span()[1] < NO_LOG_BEFORE:
+        raise InputError(
+            f"the {domain} log is of {line_counts.days(times.span())}, which no log is: check "
+            f"formats.{domain}.time_unit, which is {log.time_unit}, and that times count from 1970"
+        )
 
 
 def decide_cutoffs(
@@ -116,7 +131,10 @@ def decide_cutoffs(
             raise InputError(
                 f"no impression of the {domain} log was clicked: check formats.{domain}.label"
             )
-    check_periods({domain: counts.get(domain, LineCounts()).times for domain in schema.DOMAINS})
+    read = {domain: counts.get(domain, LineCounts()).times for domain in schema.DOMAINS}
+    check_periods(read)
+    for domain, times in read.items():
+        check_clock(domain, times, job.formats[domain])
     times = counts.get(schema.TARGET, LineCounts()).times.merge(carried)
     if job.split == "last":
         return request_rules.Cutoffs(None, None), times

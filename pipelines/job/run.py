@@ -22,7 +22,7 @@ from pipelines.job import (
 )
 from pipelines.job.build_records import BuildRecords
 from pipelines.job.workspace import Work
-from pipelines.logs import files
+from pipelines.logs import files, user_hashes
 from pipelines.manifest_entries import LOG
 from pipelines.options import Job
 from sitn_tf import beam_runner, beam_workers, schema
@@ -41,7 +41,7 @@ def build_dataset(
     Args:
       job: what to make of which logs.
       options: Beam's; by default, and for DirectRunner, its local runner runs the job.
-      overwrite: replace what is at `job.output`.
+      overwrite: replace the data set at `job.output`.
       user_key: hashes user ids; it goes to the workers with the job's request (which
         Dataflow keeps under `temp_location`) and into no other file.
 
@@ -55,6 +55,7 @@ def build_dataset(
     job = dataclasses.replace(
         job,
         hashed_users=user_key is not None,
+        hashed_with=user_hashes.fingerprint(user_key) if user_key else "",
         # a job that extends goes on keeping events: the next day will want them
         keep_events=job.keep_events or bool(job.extends),
         output=job.output.rstrip("/"),
@@ -71,11 +72,11 @@ def build_dataset(
 def _build(
     job: Job, pipeline: beam.Pipeline, runner: str, overwrite: bool, user_key: bytes | None
 ) -> schema.Manifest:
-    if not overwrite:
-        staging.check_free(job.output)
+    (staging.check_replaceable if overwrite else staging.check_free)(job.output)
     model = title_model.find(job.title_model) if job.title_model else None
     carried = extension.load(job, model)
     to_read = inputs.plan(job)
+    staging.check_apart(job.output, (entry.unit.path for entry in to_read))
     launch.announce(job, runner, to_read, carried)
     with staging.staging(job.output) as root:
         width = inputs.vector_width(job, to_read, carried)

@@ -61,7 +61,7 @@ def sort_shard(
     for domain in schema.DOMAINS:
         tables[domain], filtered[domain] = loading.pop(domain).finish()
         event_paths[domain] = work.place(f"sorted-{domain}-{shard}")
-    files.write_tables([(event_paths[domain], table) for domain, table in tables.items()])
+    sums = files.write_tables([(event_paths[domain], table) for domain, table in tables.items()])
     users, events = shards.coded(tables)
     plan = request_rules.plan(events, column_hashes.hash_strings(users), job, cutoffs)
     for domain in schema.DOMAINS:
@@ -71,7 +71,8 @@ def sort_shard(
     both = np.intersect1d(plan.clicks[schema.SOURCE].user, plan.clicks[schema.TARGET].user)
     rows = {domain: len(table) for domain, table in tables.items()}
     expected = _expected_bytes(plan.asked[schema.TARGET], job)
-    yield SortedShard(shard, event_paths, rows, filtered, len(both), expected)
+    sha256 = {domain: sums[path] for domain, path in event_paths.items()}
+    yield SortedShard(shard, event_paths, sha256, rows, filtered, len(both), expected)
 
 
 def _expected_bytes(asked: request_rules.Asked, job: Job) -> int:
@@ -153,6 +154,7 @@ class WriteRecords(beam.DoFn):
         members = sorted(members, key=lambda member: member.shard)
         filtered: dict[str, Counter[str]] = {domain: Counter() for domain in schema.DOMAINS}
         requests: Counter[str] = Counter()
+        merged: Counter[str] = Counter()
         requests_filtered: dict[str, Counter[str]] = {d: Counter() for d in job.request_domains}
         statistics = feature_statistics.Statistics()
         with _Writers(self._work, group) as writers:
@@ -171,11 +173,20 @@ class WriteRecords(beam.DoFn):
                     filtered[domain].update(counts)
                 for domain, asked in shard.plan.asked.items():
                     requests[domain] += len(asked.requests.user)
+                    merged[domain] += asked.requests.merged
         path = self._work.place(f"statistics-{group}")
         files.write_text(path, json.dumps(facts.to_json(statistics)))
         kept = tuple(members) if job.keep_events else ()
         yield GroupFacts(
-            group, groups, kept, filtered, writers.written(), path, requests, requests_filtered
+            group,
+            groups,
+            kept,
+            filtered,
+            writers.written(),
+            path,
+            requests,
+            requests_filtered,
+            merged,
         )
 
 

@@ -1,12 +1,13 @@
 """A data set directory that becomes visible only when whole, whatever stops its job."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pipelines.logs import files
 from sitn_tf import locks, schema
@@ -25,7 +26,47 @@ def check_free(output: str) -> None:
 
 
 def _already_there(output: str) -> InputError:
-    return InputError(f"output={output} is there already: give overwrite=True or another")
+    if _replaceable(output):
+        return InputError(f"output={output} is there already", "give overwrite=True or another")
+    return InputError(f"output={output} is there already and is no data set", "give another")
+
+
+def check_replaceable(output: str) -> None:
+    """
+    Raises:
+      InputError: there is something that is neither a data set nor an empty folder.
+    """
+    if files.holds_files(output) and not _replaceable(output):
+        raise InputError(
+            f"output={output} is not a data set, and only one is overwritten",
+            "give another, or remove what is there",
+        )
+
+
+def _replaceable(output: str) -> bool:
+    """Whether what is there is a data set, of this version or another, or a folder of nothing."""
+    if files.is_local(output) and os.path.isdir(output) and not os.listdir(output):
+        return True
+    try:
+        manifest = json.loads(files.read_text(files.join(output, schema.MANIFEST_FILE)))
+    except (OSError, ValueError):  # none, or not to be read
+        return False
+    return isinstance(manifest, dict) and {"schema_version", "dataset_hash"} <= manifest.keys()
+
+
+def check_apart(output: str, inputs: Iterable[str]) -> None:
+    """
+    Raises:
+      InputError: a file of the inputs lies at the output, and would go when it is overwritten.
+    """
+    folder = _resolved(output).rstrip("/") + "/"
+    for path in inputs:
+        if (_resolved(path) + "/").startswith(folder):
+            raise InputError(f"output={output} holds {path}, which is to be read", "give another")
+
+
+def _resolved(path: str) -> str:
+    return os.path.realpath(path) if files.is_local(path) else path
 
 
 def _not_writable(output: str, error: OSError) -> InputError:
@@ -95,8 +136,7 @@ def publish(root: str, output: str, manifest: schema.Manifest, *, overwrite: boo
     Raises:
       InputError: the name is taken and not to be overwritten.
     """
-    if not overwrite:
-        check_free(output)
+    (check_replaceable if overwrite else check_free)(output)
     if files.is_local(output):
         files.write_text(files.join(root, schema.MANIFEST_FILE), manifest.to_json())
         old = f"{output}.old-{uuid.uuid4().hex[:8]}"

@@ -88,7 +88,8 @@ class SortedShard:
 
     Attributes:
       shard: its number.
-      events, rows: by domain, files of sorted events and how many they hold.
+      events, sha256, rows: by domain, files of sorted events, their checksums and how many they
+        hold.
       filtered: by domain, events filtered by rule.
       shared_users: users with clicks in both domains.
       record_bytes: expected of its training records of stage 2.
@@ -96,6 +97,7 @@ class SortedShard:
 
     shard: int
     events: dict[str, str]
+    sha256: dict[str, str]
     rows: dict[str, int]
     filtered: dict[str, dict[str, int]]
     shared_users: int
@@ -113,6 +115,7 @@ class GroupFacts:
       written: the records.
       statistics: the file of their statistics: those of many are large.
       requests: by domain, how many; requests_filtered: by domain and rule.
+      merged: by domain, lines of requests' candidates that have another line.
     """
 
     group: int
@@ -123,6 +126,7 @@ class GroupFacts:
     statistics: str
     requests: Counter[str]
     requests_filtered: dict[str, Counter[str]]
+    merged: Counter[str]
 
 
 Fact = LineFacts | CutoffFacts | VectorFacts | TableFacts | GroupFacts

@@ -127,6 +127,7 @@ def _csv_at_once(data: bytes, lines: Lines, unit: line_blocks.Unit, log: LogForm
 
 def parse_rows(table: pa.Table, first_row: int, log: LogFormat) -> Parsed:
     """Parses rows of a Parquet file, whose columns have types already."""
+    table = _times_as_numbers(table, log)
     try:
         columns = _normalise(table, log)
     except (pa.ArrowInvalid, _NotAtOnceError):
@@ -137,6 +138,25 @@ def parse_rows(table: pa.Table, first_row: int, log: LogFormat) -> Parsed:
         return position, raw
 
     return judge(columns, log, describe)
+
+
+def _times_as_numbers(table: pa.Table, log: LogFormat) -> pa.Table:
+    """Rows whose times, where they have a type of their own, are numbers in the log's unit.
+
+    What has no zone is UTC. So times mean the same at once, row by row and in rejects, which are
+    JSON.
+    """
+    column = table[log.time].combine_chunks()
+    if pa.types.is_timestamp(column.type):
+        column = pc.floor_temporal(column, unit="second")
+    elif not pa.types.is_date(column.type):
+        return table
+    seconds = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+    unit = log_format.TIME_UNITS[log.time_unit]
+    numbers = np.clip(seconds.fill_null(0).to_numpy(), -1, LIMIT // unit) * unit
+    place = table.column_names.index(log.time)
+    given = pa.array(numbers, mask=~np.asarray(seconds.is_valid()))
+    return table.set_column(place, log.time, given)
 
 
 def _normalise(table: pa.Table, log: LogFormat) -> dict[str, pa.Array]:
@@ -181,8 +201,6 @@ def _all_match(strings: pa.Array, pattern: re.Pattern[str]) -> bool:
 
 
 def _times(column: pa.Array, log: LogFormat) -> pa.Array:
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        return column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
     number = _number(column)
     valid = np.asarray(number.is_valid())
     values = number.fill_null(0).to_numpy(zero_copy_only=False)

@@ -1,6 +1,7 @@
 """Columns of a log's fields to events: the rules by which rows are rejected or filtered."""
 
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -36,10 +37,10 @@ def judge(
             reject(columns[role].is_null(), missing(name))
     for role in (log_format.USER, log_format.ITEM, log_format.REQUEST):
         if role in columns:
-            ids = columns[role].fill_null("")
-            reject(pc.equal(pc.binary_length(ids), 0), f"empty {log.fields[role]}")
-            reject(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), f"{log.fields[role]} too long")
-            reject(_has_control_character(ids), f"control character in {log.fields[role]}")
+            ids, (empty, long, control) = columns[role].fill_null(""), _id_reasons(log.fields[role])
+            reject(pc.equal(pc.binary_length(ids), 0), empty)
+            reject(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), long)
+            reject(_has_control_character(ids), control)
     times = columns[log_format.TIME].fill_null(0).to_numpy()
     reject(times < 0, f"negative {log.time}")
     reject(times > log.max_time, far_future(log.time))
@@ -50,13 +51,29 @@ def judge(
     ]
     kept, filtered = verdict == 0, {}
     if log_format.RATING in columns:
-        is_low = columns[log_format.RATING].fill_null(0.0).to_numpy() < (
-            log.min_rating or -math.inf
-        )
+        lowest = -math.inf if log.min_rating is None else log.min_rating
+        is_low = columns[log_format.RATING].fill_null(0.0).to_numpy() < lowest
         if low := int((kept & is_low).sum()):
             filtered = {"rating_below_minimum": low}
         kept &= ~is_low
     return Parsed(_events(columns, kept, log), rows, filtered, rejects)
+
+
+def _id_reasons(field: str) -> tuple[str, str, str]:
+    return f"empty {field}", f"{field} too long", f"control character in {field}"
+
+
+def id_reason(value: str, field: str) -> str:
+    """Why an id is rejected, "" where it is fine: of one, what `judge` tells of columns."""
+    empty, long, control = _id_reasons(field)
+    if not value:
+        return empty
+    if len(value.encode()) > MAX_ID_BYTES:
+        return long
+    return control if _CONTROL.search(value) else ""
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def _has_control_character(ids: pa.Array) -> np.ndarray:

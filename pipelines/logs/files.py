@@ -31,6 +31,11 @@ def is_local(path: str) -> bool:
     return "://" not in path
 
 
+def absolute(path: str) -> str:
+    """A path that means the same wherever it is read."""
+    return os.path.abspath(path) if is_local(path) else path
+
+
 def check_reachable(field: str, path: str) -> None:
     """
     Raises:
@@ -160,21 +165,72 @@ def write_table_batches(path: str, batches: list[pa.RecordBatch]) -> None:
             writer.write_batch(batch)
 
 
-def write_table(path: str, table: pa.Table) -> None:
-    """Writes a table as an Arrow IPC file, of one batch even where it has no rows."""
+class _Hashed:
+    """A stream that is written to, and the SHA-256 of what was."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self.sha256 = stream, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.sha256.update(content)
+        return self._stream.write(content)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def write_table(path: str, table: pa.Table) -> str:
+    """Writes a table as an Arrow IPC file, of one batch even where it has no rows; its SHA-256."""
     batches = table.combine_chunks().to_batches()
-    write_table_batches(path, batches or [pa.RecordBatch.from_pylist([], table.schema)])
+    batches = batches or [pa.RecordBatch.from_pylist([], table.schema)]
+    with writing(path) as stream:
+        hashed = _Hashed(stream)
+        with pa.ipc.new_file(hashed, table.schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+    return hashed.sha256.hexdigest()
 
 
-def write_tables(tables: Sequence[tuple[str, pa.Table]]) -> None:
-    """Writes (path, table) each by `write_table`; objects of a store at the same time."""
-    _write_each([one for one in tables if is_local(one[0])])
-    _at_once(_write_each, [one for one in tables if not is_local(one[0])])
+def write_tables(tables: Sequence[tuple[str, pa.Table]]) -> dict[str, str]:
+    """Writes (path, table) each by `write_table`; objects of a store at the same time.
+
+    Returns:
+      SHA-256 by path.
+    """
+    sums: dict[str, str] = {}
+
+    def write_each(some: list[tuple[str, pa.Table]]) -> None:
+        for path, table in some:
+            sums[path] = write_table(path, table)
+
+    write_each([one for one in tables if is_local(one[0])])
+    _at_once(write_each, [one for one in tables if not is_local(one[0])])
+    return sums
 
 
-def _write_each(tables: list[tuple[str, pa.Table]]) -> None:
-    for path, table in tables:
-        write_table(path, table)
+def sha256(path: str) -> str:
+    """Of a file's content, read in pieces."""
+    with reading(path) as stream:
+        digest = hashlib.sha256()
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def check_sha256(path: str, expected: str) -> None:
+    """
+    Raises:
+      InputError: a file is not there, or not as it was written.
+    """
+    try:
+        actual = sha256(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing", AS_WRITTEN) from error
+    if actual != expected:
+        raise InputError(f"{path} is damaged: it has not its checksum", AS_WRITTEN)
+
+
+AS_WRITTEN = "bring it back as it was written, or build the data set again"
 
 
 def read_table_batches(path: str, which: list[int] | None = None) -> pa.Table:

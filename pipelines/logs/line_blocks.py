@@ -121,6 +121,20 @@ def plan(field: str, patterns: str, given_kind: str, block_bytes: int) -> list[U
     return units
 
 
+def units_at(path: str, given_kind: str, block_bytes: int) -> list[Unit]:
+    """The units of one file, whose name is no pattern whatever characters it has.
+
+    Raises:
+      InputError: it is not there, or not of its format.
+    """
+    try:
+        size = os.path.getsize(path) if files.is_local(path) else dict(files.match(path))[path]
+    except (OSError, LookupError) as error:
+        raise InputError(f"{path} is not there") from error
+    kind, gzipped = kind_of(path, given_kind)
+    return list(units_of(_whole(path, 0, kind, gzipped, size), block_bytes)) if size else []
+
+
 def _whole(path: str, index: int, kind: Kind, gzipped: bool, size: int) -> Unit:
     """The unit that spans a file."""
     if kind == "parquet":

@@ -2,12 +2,18 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from pipelines.logs.parsed import Parsed
 
 MAX_BUCKETS = 1 << 16
+
+
+def days(span: Sequence[int]) -> str:
+    """Unix seconds of a period's begin and end as days: 2020-09-13 to 2020-10-22."""
+    return " to ".join(str(np.datetime64(int(time), "s").astype("M8[D]")) for time in span)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +23,9 @@ class Account:
     Attributes:
       filtered, rejected: counts by rule and by reason.
       carried: events of the data set that was extended; they count as lines. None for none.
+      merged: of the used lines, those of a request's candidate that an earlier line names, such
+        as the click of an impression. None for none.
+      period: Unix seconds of the oldest and the newest click read, to a bucket of TimeHistogram.
     """
 
     total: int
@@ -24,6 +33,8 @@ class Account:
     filtered: dict[str, int]
     rejected: dict[str, int]
     carried: int | None = None
+    merged: int | None = None
+    period: list[int] | None = None
 
     @property
     def placed(self) -> int:
@@ -133,12 +144,13 @@ class LineCounts:
             self.reject_files + other.reject_files,
         )
 
-    def account(self, later: Counter[str], carried: int) -> Account:
+    def account(self, later: Counter[str], carried: int, merged: int = 0) -> Account:
         """For the manifest.
 
         Args:
           later: events filtered after parsing, by rule.
           carried: events of the data set that was extended.
+          merged: lines of candidates that have another line.
         """
         return Account(
             total=self.total + carried,
@@ -146,6 +158,8 @@ class LineCounts:
             filtered=dict(sorted((self.filtered + later).items())),
             rejected=dict(sorted(self.rejected.items())),
             carried=carried or None,
+            merged=merged or None,
+            period=list(self.times.span()) if len(self.times.counts) else None,
         )
 
     @property

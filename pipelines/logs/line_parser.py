@@ -112,11 +112,19 @@ def _values(row: dict[str, Any], log: LogFormat) -> list[Any]:
     ]
 
 
-def _read_id(value: Any, name: str, log: LogFormat) -> str:
+def read_id(value: Any, name: str) -> str:
+    """An id as it is, without a look at its characters.
+
+    Raises:
+      BadLineError: it is neither text nor an integer.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError as error:  # more digits than Python writes
+            raise BadLineError(f"{name} too long") from error
     if not isinstance(value, str):
-        raise BadLineError(f"wrong type in {name}")
+        raise BadLineError(log_format.wrong_type(name))
     try:
         value.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair
@@ -124,23 +132,25 @@ def _read_id(value: Any, name: str, log: LogFormat) -> str:
     return value
 
 
+def _read_id(value: Any, name: str, log: LogFormat) -> str:
+    return read_id(value, name)
+
+
 def _read_number(value: Any, name: str) -> int | float:
     if isinstance(value, str):
         if INTEGER.fullmatch(value):
             return int(value)
         if not NUMBER.fullmatch(value):
-            raise BadLineError(f"wrong type in {name}")
+            raise BadLineError(log_format.wrong_type(name))
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadLineError(f"wrong type in {name}")
+        raise BadLineError(log_format.wrong_type(name))
     if isinstance(value, float) and not math.isfinite(value):
         raise BadLineError(f"{name} is not a finite number")
     return value
 
 
 def _read_time(value: Any, name: str, log: LogFormat) -> int:
-    if hasattr(value, "timestamp"):
-        return math.floor(value.timestamp())
     number = max(-1, min(_read_number(value, name), LIMIT))
     return math.floor(number) // log_format.TIME_UNITS[log.time_unit]
 

@@ -1,7 +1,7 @@
 """How a domain's log is to be read: which field is what, and what an event's columns are."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 
@@ -76,8 +76,9 @@ def option_names(log: LogFormat, domain: str) -> dict[str, str]:
 def check_columns(path: str, columns: Collection[str], log: LogFormat, domain: str) -> None:
     """
     Raises:
-      InputError: a file lacks a column.
+      InputError: a file lacks a column that is read, or has it twice.
     """
+    check_once(path, columns, log.fields.values())
     for field, option in option_names(log, domain).items():
         if field not in columns:
             raise InputError(
@@ -85,9 +86,28 @@ def check_columns(path: str, columns: Collection[str], log: LogFormat, domain: s
             )
 
 
+def check_once(path: str, columns: Collection[str], wanted: Iterable[str]) -> None:
+    """
+    Raises:
+      InputError: a file has two columns of a name that is wanted.
+    """
+    listed = list(columns)
+    for field in wanted:
+        if listed.count(field) > 1:
+            raise InputError(
+                f"{path} has {listed.count(field)} columns {field}: which counts can't be told",
+                "rename the others",
+            )
+
+
 def missing(field: str) -> str:
     """The reason of a line without a field."""
     return f"missing field {field}"
+
+
+def wrong_type(field: str) -> str:
+    """The reason of a line with a value that is not of its field's kind."""
+    return f"wrong type in {field}"
 
 
 def far_future(field: str) -> str:

@@ -53,6 +53,11 @@ def read_key(path: str) -> bytes:
     return key
 
 
+def fingerprint(key: bytes) -> str:
+    """What tells two keys apart and nothing of either: the hash of what no user id can be."""
+    return hashed("\0", key)
+
+
 def hashed(user: str, key: bytes) -> str:
     """What stands for a raw user id: hexadecimal digits."""
     return hmac.digest(key, user.encode(), "sha256").hex()[:HEX_DIGITS]

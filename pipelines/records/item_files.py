@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.logs import line_blocks
-from pipelines.logs.line_parser import csv_row
+from pipelines.logs.event_rules import id_reason
+from pipelines.logs.line_parser import csv_row, read_id
 from pipelines.logs.log_format import missing
 from pipelines.logs.parsed import BadLineError, Line, Parsed, described_rows, read_each
 from pipelines.logs.text_lines import lines_with_text
@@ -105,10 +106,7 @@ def read_item(row: dict[str, Any], fields: ItemFields, width: int = 0) -> dict[s
     Raises:
       BadLineError: the item has no id, or what is no vector of the width.
     """
-    value = row.get(fields.item)
-    item = "" if isinstance(value, float) else _clean(value)  # as it is: logs have it so too
-    if not item:
-        raise BadLineError(missing(fields.item))
+    item = _item_id(row.get(fields.item), fields.item)
     path = _category_path(row.get(fields.categories))
     main, second = [*path, "", ""][:2]
     read: dict[str, Any] = {
@@ -122,6 +120,16 @@ def read_item(row: dict[str, Any], fields: ItemFields, width: int = 0) -> dict[s
     if fields.vector:
         read[schema.VECTOR] = vector_column.read(row.get(fields.vector), fields.vector, width)
     return read
+
+
+def _item_id(value: Any, field: str) -> str:
+    """An id by the rules of logs, which is to be found there."""
+    if value is None:
+        raise BadLineError(missing(field))
+    item = read_id(value, field)
+    if reason := id_reason(item, field):
+        raise BadLineError(reason)
+    return item
 
 
 def _category_path(value: Any) -> list[str]:

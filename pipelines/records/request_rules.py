@@ -11,6 +11,8 @@ from sitn_tf import schema
 SPLIT_CODES = {name: code for code, name in enumerate(schema.STAGE2_SPLITS)}
 NO_SPLIT = -1
 TIME_LIMIT = (1 << histories.TIME_BITS) - 1
+CROSSES = "crosses_a_cutoff"
+"""The rule of requests that begin before a cutoff and have lines, so labels, from after it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +31,27 @@ class Requests:
     """Requests of a shard, sorted by (user, time, ...).
 
     Attributes:
-      user, time: int64 [r].
-      rows: int64 [candidates], events of their domain in order of their requests.
+      user: int64 [r].
+      time, last: int64 [r], of the first and of the last line.
+      rows: int64 [candidates], events of their domain in order of their requests; of a candidate
+        with several lines the first.
+      clicked: bool [candidates], whether any of a candidate's lines was.
+      score: float32 [candidates], the highest of its lines, or None where the log has no scores.
       start, stop: int64 [r], the request's candidates are rows[start:stop].
       seed: uint64 [r], hash of user and request, which all sampling starts from.
+      merged: lines beside the first of a candidate.
     """
 
     user: np.ndarray
     time: np.ndarray
+    last: np.ndarray
     rows: np.ndarray
+    clicked: np.ndarray
+    score: np.ndarray | None
     start: np.ndarray
     stop: np.ndarray
     seed: np.ndarray
+    merged: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +105,9 @@ class Plan:
 def find(events: shards.Events, user_hash: np.ndarray, job: Job, domain: str) -> Requests:
     """Impressions grouped to requests, or each click a request of its own.
 
-    Impressions belong together if user and request id agree (the earliest time counts) or,
-    where the log names no requests, user and time.
+    Impressions belong together if user and request id agree and none is more than
+    `job.request_seconds` after the first, whose time counts; or, where the log names no requests,
+    if user and time agree. Lines of one request and item are one candidate.
     """
     if not job.impressions(domain):
         rows = np.flatnonzero(events.clicked)
@@ -103,26 +115,83 @@ def find(events: shards.Events, user_hash: np.ndarray, job: Job, domain: str) ->
         stop = start + 1
         detail = column_hashes.hash_strings(events.items)[events.item[rows]]
     else:
-        rows, start, stop = _grouped(events, named=job.formats[domain].request is not None)
+        named = job.formats[domain].request is not None
+        rows, start, stop = _grouped(events, job.request_seconds if named else None)
         named_hash = column_hashes.hash_strings(events.requests)
         first = events.request[rows[start]]
         detail = named_hash[first] if len(named_hash) else np.zeros(len(start), np.uint64)
     user = events.user[rows[start]]
-    time = np.minimum.reduceat(events.time[rows], start) if len(start) else start
+    time, last = events.time[rows[start]], events.time[rows[stop - 1]]
     seed = column_hashes.combine(user_hash[user], time, detail)
+    lines = len(rows)
+    rows, start, stop, clicked, score = _candidates(events, rows, start, stop)
     order = shards.sort_order(user, time)
-    return Requests(user[order], time[order], rows, start[order], stop[order], seed[order])
+    columns = (user, time, last, start, stop, seed)
+    user, time, last, start, stop, seed = (column[order] for column in columns)
+    merged = lines - len(rows)
+    return Requests(user, time, last, rows, clicked, score, start, stop, seed, merged)
 
 
-def _grouped(events: shards.Events, *, named: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Event rows by request, and where each request's begin and end."""
-    key = events.request if named else events.time
+def _candidates(
+    events: shards.Events, rows: np.ndarray, start: np.ndarray, stop: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Lines by request, in order of time, to candidates: rows, start, stop, clicked, score.
+
+    A log may tell the click of an impression by a line of its own.
+    """
+    owner = np.repeat(np.arange(len(start)), stop - start)
+    order = shards.sort_order(owner, events.item[rows])
+    owner, lines = owner[order], rows[order]
+    new = np.ones(len(lines), bool)
+    new[1:] = (np.diff(owner) != 0) | (np.diff(events.item[lines]) != 0)
+    first = np.flatnonzero(new)
+    score = None if events.score is None else events.score[lines]
+    if len(first) == len(lines):
+        return lines, start, stop, events.clicked[lines], score
+    clicked = np.logical_or.reduceat(events.clicked[lines], first)
+    score = None if score is None else np.fmax.reduceat(score, first)
+    edges = np.searchsorted(owner[first], np.arange(len(start) + 1))
+    return lines[first], edges[:-1], edges[1:], clicked, score
+
+
+def _grouped(
+    events: shards.Events, longest: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Event rows by request, in order of time, and where each request's begin and end.
+
+    Args:
+      longest: seconds that a request of an id lasts; None where the log names no requests.
+    """
+    key = events.time if longest is None else events.request
     rows = shards.sort_order(events.user, key)
     user, key = events.user[rows], key[rows]
     new = np.ones(len(rows), bool)
     new[1:] = (np.diff(user) != 0) | (np.diff(key) != 0)
+    if longest is not None:
+        new[_later_requests(events.time[rows], np.flatnonzero(new), longest)] = True
     start = np.flatnonzero(new)
     return rows, start, np.append(start[1:], len(rows)) if len(start) else start
+
+
+def _later_requests(time: np.ndarray, start: np.ndarray, longest: int) -> np.ndarray:
+    """Rows at which an id that was given before begins another request: int64 [any].
+
+    Args:
+      time: int64 [n], ascending within the lines of a user's request id.
+      start: int64 [ids], where the lines of each begin.
+      longest: seconds after a request's first line until which its lines may come.
+    """
+    owner = np.repeat(np.arange(len(start)), np.diff(np.append(start, len(time))))
+    keys = histories.user_time_key(owner, time)
+    found = [start[:0]]
+    while len(start):
+        ends = np.minimum(time[start] + longest, TIME_LIMIT)
+        after = np.searchsorted(keys, histories.user_time_key(owner[start], ends), side="right")
+        same = after < len(keys)
+        same[same] = owner[after[same]] == owner[start[same]]
+        start = after[same]
+        found.append(start)
+    return np.concatenate(found)
 
 
 def plan(
@@ -141,13 +210,14 @@ def plan(
         assert cutoffs.validation_until is not None
         bounds = np.array([cutoffs.train_until, cutoffs.validation_until])
         split = np.searchsorted(bounds, requests.time, side="right")
+        rules.leave_out(split != np.searchsorted(bounds, requests.last, side="right"), CROSSES)
         user_cutoff, user_end = (np.full(len(user_hash), bound) for bound in bounds)
     else:
         split, user_cutoff = last_requests(requests.user, requests.time, rules.left, len(user_hash))
         user_end = np.full(len(user_hash), TIME_LIMIT)
         tests = split == SPLIT_CODES[schema.TEST]
         user_end[requests.user[tests]] = requests.time[tests]
-        late = (split == SPLIT_CODES[schema.TRAIN]) & (requests.time >= user_cutoff[requests.user])
+        late = (split == SPLIT_CODES[schema.TRAIN]) & (requests.last >= user_cutoff[requests.user])
         rules.leave_out(late, "at_the_users_cutoff")
         last_event = np.maximum(*(_last_time(e, len(user_hash)) for e in events.values()))
         user_cutoff = np.minimum(user_cutoff, last_event + 1)
@@ -166,11 +236,11 @@ def with_source(plan: Plan, events: shards.Events, user_hash: np.ndarray, job: J
     requests = find(events, user_hash, job, schema.SOURCE)
     rules = _Rules(len(requests.user))
     rules.leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
-    rules.leave_out(requests.time >= plan.user_end[requests.user], "in_the_test_period")
+    rules.leave_out(requests.last >= plan.user_end[requests.user], "in_the_test_period")
+    cutoff = plan.user_cutoff[requests.user]
+    rules.leave_out((requests.time < cutoff) & (requests.last >= cutoff), CROSSES)
     split = np.where(
-        requests.time < plan.user_cutoff[requests.user],
-        SPLIT_CODES[schema.TRAIN],
-        SPLIT_CODES[schema.VALIDATION],
+        requests.time < cutoff, SPLIT_CODES[schema.TRAIN], SPLIT_CODES[schema.VALIDATION]
     )
     asked = rules.asked(requests, _clicks_before(plan.clicks, requests), split, job)
     return dataclasses.replace(plan, asked=plan.asked | {schema.SOURCE: asked})

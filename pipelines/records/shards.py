@@ -28,7 +28,8 @@ MESSAGE_BYTES = 1 << 20
 class Part:
     """A batch of an Arrow file: events of one shard and domain.
 
-    `order` is where in the inputs they come from: files are read in that order.
+    `order` is where in the inputs they come from: files are read in that order. `sha256` is of the
+    file, "" where it was written by this job.
     """
 
     domain: str
@@ -36,9 +37,16 @@ class Part:
     batch: int
     rows: int
     order: tuple[int, int]
+    sha256: str = ""
 
     def read(self) -> pa.Table:
-        """The events."""
+        """The events.
+
+        Raises:
+          InputError: the file is of an earlier job and not as that wrote it.
+        """
+        if self.sha256:
+            files.check_sha256(self.path, self.sha256)
         return files.read_table_batches(self.path, [self.batch])
 
 

@@ -193,20 +193,20 @@ def _shown(
     """What was shown at the requests `rows`, in a seeded order."""
     asked, of_domain = shard.plan.asked[domain].requests, shard.events[domain]
     start, stop = asked.start[rows], asked.stop[rows]
-    events = asked.rows[histories.ragged_index(start, stop)]
+    places = histories.ragged_index(start, stop)
     owner = np.repeat(np.arange(len(rows)), stop - start)
-    item_hash = column_hashes.hash_strings(of_domain.items)[of_domain.item[events]]
-    events = events[negatives.shuffled(seed, owner, item_hash)]
+    item_hash = column_hashes.hash_strings(of_domain.items)[of_domain.item[asked.rows[places]]]
+    places = places[negatives.shuffled(seed, owner, item_hash)]
     scores = np.empty(0, np.float32)
     known = np.zeros(len(rows), bool)
-    if of_domain.score is not None and len(rows):
-        scores = of_domain.score[events]
+    if asked.score is not None and len(rows):
+        scores = asked.score[places]
         known = np.logical_and.reduceat(~np.isnan(scores), np.cumsum(stop - start) - (stop - start))
         scores = scores[known[owner]]
     return _candidate_columns(
         domain,
-        shard.ids[domain][events],
-        of_domain.clicked[events],
+        shard.ids[domain][asked.rows[places]],
+        asked.clicked[places],
         stop - start,
         examples.Ragged.of_lengths(scores, np.where(known, stop - start, 0)),
     )

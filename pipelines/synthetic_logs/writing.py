@@ -118,7 +118,10 @@ def write(
             )
         output.mkdir(parents=True, exist_ok=True)
         # Present means whole, also while old logs are being replaced.
-        (output / SUMMARY_FILE).unlink(missing_ok=True)
+        if (output / SUMMARY_FILE).is_file():
+            (output / SUMMARY_FILE).unlink()
+            for name in file_names(not compressed).values():  # patterns would match both
+                (output / name).unlink(missing_ok=True)
         items = {domain: make_items(knobs, domain) for domain in schema.DOMAINS}
         for domain in schema.DOMAINS:
             path = output / names[f"{domain}_items"]

@@ -23,16 +23,13 @@ from pipelines.records import item_files, shards, vocabulary
 from pipelines.verification import user_events
 from pipelines.verification.findings import Findings
 from pipelines.verification.record_rules import Record, RecordChecks, candidates_of, clicked_ids
-from pipelines.verification.user_events import Events
+from pipelines.verification.user_events import Events, Request
 from sitn_tf import schema
 
 _BLOCK_BYTES = 16 << 20
 _USERS_KEPT = 1024
 _LINES = "lines are as many as the manifest says"
 
-
-Shown = dict[Any, list[tuple[int, str, bool]]]
-"""Events (time, item, clicked) by what makes a request of them."""
 
 Expected = tuple[str, int, tuple[Any, ...]]
 """Split, time and content of a request that is to be a record."""
@@ -75,19 +72,23 @@ class Logs:
             domain: collections.Counter() for domain in schema.DOMAINS
         }
         self.requests: collections.Counter[str] = collections.Counter()
+        self.merged: collections.Counter[str] = collections.Counter()
         self.lost: dict[str, list[tuple[Any, ...]]] = collections.defaultdict(list)
         self.lost_requests: collections.Counter[str] = collections.Counter()
 
-    def _units(self, domain: str, kind: str) -> Iterator[line_blocks.Unit]:
-        for entry in self.manifest.inputs:
-            file = facts.from_json(InputFile, entry)
+    def _units(self, domain: str, kind: str) -> Iterator[tuple[InputFile, line_blocks.Unit]]:
+        """The units of the files that the manifest names, each with how it was read."""
+        for told in self.manifest.inputs:
+            file = facts.from_json(InputFile, told)
             if (file.domain, file.kind) == (domain, kind):
-                yield from line_blocks.plan(kind, file.path, self.job.file_format, _BLOCK_BYTES)
+                known = file.file_format or self.job.file_format
+                units = line_blocks.units_at(file.path, known, _BLOCK_BYTES)
+                yield from ((file, unit) for unit in units)
 
     def _read(self, domain: str) -> line_counts.LineCounts:
         counts = line_counts.LineCounts()
-        log = self.job.formats[domain]
-        for unit in self._units(domain, LOG):
+        for file, unit in self._units(domain, LOG):
+            log = file.log or self.job.formats[domain]
             for _, block in event_parser.parse_unit(unit, log, _BLOCK_BYTES, domain):
                 if self._user_key is not None:
                     block = user_hashes.hash_users(block, self._user_key)
@@ -118,12 +119,11 @@ class Logs:
         """With all shards seen: what holds of their sums."""
         for domain, counts in self._counts.items():
             self._check_lines(domain, counts, self._dropped[domain])
-            items = line_counts.LineCounts()
+            items, width = line_counts.LineCounts(), self.manifest.vectors.get("width", 0)
             described: list[pa.Array] = []
-            for unit in self._units(domain, ITEMS):
-                for _, block in item_files.parse_items(
-                    unit, self.job.item_fields, _BLOCK_BYTES, self.manifest.vectors.get("width", 0)
-                ):
+            for file, unit in self._units(domain, ITEMS):
+                fields = file.items or self.job.item_fields
+                for _, block in item_files.parse_items(unit, fields, _BLOCK_BYTES, width):
                     items = items.merge(line_counts.LineCounts.of(block))
                     if not self.job.min_item_count:
                         described += block.events[schema.ITEM].chunks
@@ -144,6 +144,8 @@ class Logs:
         self.findings.check(
             _LINES, told.total == asked, f"{what}: {told.total}, the log has {asked}"
         )
+        said, merged = self._told(domain).merged or 0, self.merged[domain]
+        self.findings.check(_LINES, said == merged, f"{domain} merged: {said}, not {merged}")
 
     def _check_lines(self, what: str, counts: line_counts.LineCounts, dropped: int) -> None:
         """What the manifest says of the lines is so; lines carried over were counted before."""
@@ -200,22 +202,20 @@ class ShardOfLogs:
         self._ids = {domain: of_domain.ids for domain, of_domain in events.items()}
         # records are shuffled: a user comes again and again
         self._user = functools.lru_cache(_USERS_KEPT)(functools.partial(user_events.user, events))
+        self._requests = functools.lru_cache(_USERS_KEPT)(self._requests_of)
         self._recorded: dict[str, collections.Counter[tuple[Any, ...]]] = {
             domain: collections.Counter() for domain in schema.DOMAINS
         }
         self._stage1: set[str] = set()
 
-    def _shown(self, name: str, domain: str) -> Shown:
-        """A user's events of a domain by what makes a request of them."""
+    def _requests_of(self, name: str, domain: str) -> list[Request]:
+        """A user's requests of a domain."""
         events, impressions = self._user(name).events[domain], self._job.impressions(domain)
-        shown: Shown = {}
         if self._job.formats[domain].request is not None:
             keys: list[Any] = self._events[domain].requests_of(name)
         else:
             keys = [at if impressions else (at, item) for at, item, _ in events]
-        for key, event in zip(keys, events, strict=True):
-            shown.setdefault(key, []).append(event)
-        return shown
+        return user_events.requests(events, keys, self._job.request_seconds)
 
     def request(self, domain: str, split: str, record: Record) -> None:
         """Compares one request's record."""
@@ -251,11 +251,11 @@ class ShardOfLogs:
         user, ids = self._user(record["user_id"]), self._ids[domain]
         pairs = candidates_of(record, domain)
         if self._job.impressions(domain):
-            named = self._job.formats[domain].request is not None
             shown = {
                 (ids[item], int(clicked))
-                for at, item, clicked in user.events[domain]
-                if at == moment or named
+                for request in self._requests(record["user_id"], domain)
+                if request.first == moment
+                for item, clicked in request.shown.items()
             }
             self._check("candidates were shown to the user", set(pairs) <= shown, where)
             return
@@ -323,18 +323,19 @@ class ShardOfLogs:
             self._logs.shown_unknown[domain].update(events.items[code] for code in unknown)
 
     def _compare_requests(
-        self, domain: str, expected: Callable[[str, Shown], Iterator[Expected]]
+        self, domain: str, expected: Callable[[str, list[Request]], Iterator[Expected]]
     ) -> None:
         """Each request of the log that no rule filters is there, once and in its split.
 
         Args:
-          expected: a user and what was shown → the requests that are to be records.
+          expected: a user and its requests → those that are to be records.
         """
         recorded, lost = self._recorded[domain], self._logs.lost[domain]
         for name in self._events[domain].users:
-            shown = self._shown(name, domain)
-            self._logs.requests[domain] += len(shown)
-            for request in expected(name, shown):
+            asked = self._requests(name, domain)
+            self._logs.requests[domain] += len(asked)
+            self._logs.merged[domain] += sum(one.lines - len(one.shown) for one in asked)
+            for request in expected(name, asked):
                 key = (name, *request)
                 if recorded[key] > 0:
                     recorded[key] -= 1
@@ -347,51 +348,52 @@ class ShardOfLogs:
         self._check("records are requests of the log, each once", not made_up,
                     lambda: f"{made_up.total()}, such as {min(made_up)[1:3]}")  # fmt: skip
 
-    def _expected(self, name: str, shown: Shown) -> Iterator[Expected]:
+    def _expected(self, name: str, asked: list[Request]) -> Iterator[Expected]:
         """The target's requests of a user that are to be records."""
         user, minimum = self._user(name), self._minimum(0)
-        asked = sorted((min(e[0] for e in events), key) for key, events in shown.items())
         left = [
-            (moment, shown[key])
-            for moment, key in asked
-            if user.enough(moment, minimum) and len(shown[key]) <= self._job.max_candidates
+            request
+            for request in asked
+            if user.enough(request.first, minimum)
+            and len(request.shown) <= self._job.max_candidates
         ]
-        for place, (moment, events) in enumerate(left):
-            split = self._split(moment, len(left) - place, left)
-            content = self._expected_content(events, schema.TARGET)
+        for place, request in enumerate(left):
+            split = self._split(request, len(left) - place, left)
+            content = self._expected_content(request, schema.TARGET)
             if split and content:
-                yield split, moment, content
+                yield split, request.first, content
 
     def _expected_of_source(
-        self, records: RecordChecks, name: str, shown: Shown
+        self, records: RecordChecks, name: str, asked: list[Request]
     ) -> Iterator[Expected]:
         """The source's requests of a user that are to be records: no history is too short."""
-        for events in shown.values():
-            moment = min(at for at, _, _ in events)
-            split = records.source_split(name, moment)
-            content = self._expected_content(events, schema.SOURCE)
-            if split and content and len(events) <= self._job.max_candidates:
-                yield split, moment, content
+        for request in asked:
+            split = records.source_split(name, request.first)
+            crosses = split != records.source_split(name, request.last)
+            content = self._expected_content(request, schema.SOURCE)
+            fits = len(request.shown) <= self._job.max_candidates
+            if split and not crosses and fits and content:
+                yield split, request.first, content
 
-    def _expected_content(
-        self, events: list[tuple[int, str, bool]], domain: str
-    ) -> tuple[Any, ...] | None:
+    def _expected_content(self, request: Request, domain: str) -> tuple[Any, ...] | None:
         """What tells a request's record, None where the click has no id to be told by."""
-        known = [(self._ids[domain][item], int(clicked)) for _, item, clicked in events]
+        known = [(self._ids[domain][item], int(clicked)) for item, clicked in request.shown.items()]
         if self._job.impressions(domain):
             return tuple(sorted(known))
         if not (self._logs.told[domain][0][known[0][0]] or self._job.keep_unknown_clicks):
             return None
         return (known[0][0],)
 
-    def _split(self, moment: int, from_end: int, left: list[Any]) -> str:
-        """Of a request, the `from_end`-th from the last; "" where it is at the cutoff."""
+    def _split(self, request: Request, from_end: int, left: list[Request]) -> str:
+        """Of a request, the `from_end`-th from the last; "" where it has lines past a cutoff."""
         if self._job.split == "time":
-            bounds = self._logs.manifest.split
-            late = sum(moment >= bounds[name] for name in ("train_until", "validation_until"))
-            return str(schema.STAGE2_SPLITS[late])
+            until = [self._logs.manifest.split[n] for n in ("train_until", "validation_until")]
+            first, last = (
+                sum(at >= bound for bound in until) for at in (request.first, request.last)
+            )
+            return str(schema.STAGE2_SPLITS[first]) if first == last else ""
         if len(left) < 3:
             return str(schema.TRAIN)
         if from_end <= 2:
             return str(schema.TEST if from_end == 1 else schema.VALIDATION)
-        return str(schema.TRAIN) if moment < left[-2][0] else ""
+        return str(schema.TRAIN) if request.last < left[-2].first else ""

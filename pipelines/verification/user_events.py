@@ -3,6 +3,8 @@
 import bisect
 import dataclasses
 import itertools
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,47 @@ class User:
             bisect.bisect_left(self.clicks[domain], (moment, "")) >= count
             for domain, count in minimum.items()
         )
+
+
+@dataclasses.dataclass
+class Request:
+    """Lines that make a request.
+
+    Attributes:
+      key: what they have in common.
+      first, last: times of the first line and the last.
+      lines: how many they are.
+      shown: by item, whether any line of it was clicked.
+    """
+
+    key: Any
+    first: int
+    last: int
+    lines: int = 0
+    shown: dict[str, bool] = dataclasses.field(default_factory=dict)
+
+
+def requests(
+    events: list[tuple[int, str, bool]], keys: Iterable[Any], longest: int
+) -> list[Request]:
+    """A user's requests in order of their time.
+
+    Args:
+      events: (time, item, clicked) of the user in a domain, sorted.
+      keys: of each event what makes a request of it.
+      longest: seconds after a request's first line until which lines with its key are its.
+    """
+    found: list[Request] = []
+    current: dict[Any, Request] = {}
+    for key, (at, item, clicked) in zip(keys, events, strict=True):
+        if key not in current or at - current[key].first > longest:
+            current[key] = Request(key, at, at)
+            found.append(current[key])
+        request = current[key]
+        request.last = at
+        request.lines += 1
+        request.shown[item] = clicked or request.shown.get(item, False)
+    return sorted(found, key=lambda request: (request.first, request.key))
 
 
 class Events:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from pipelines import build_dataset
-from pipelines.job import assembly
+from pipelines.job import assembly, preconditions, staging
+from pipelines.logs import line_counts
+from pipelines.logs.log_format import LogFormat
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from tests.pipelines import two_logs as logs
@@ -511,6 +514,24 @@ def test_milliseconds(tmp_path):
           "--time_unit, which is s: times in milliseconds need --time_unit=ms")  # fmt: skip
 
 
+def test_dates_in_words(tmp_path):
+    lines_file(tmp_path, "s.jsonl")
+    rows = [r | {"timestamp": "2020-09-13T12:00:00Z"} for r in logs.clicks(5, 5, 9, 50, "i")]
+    logs.write_lines(tmp_path / "t.jsonl", rows)
+    fails(tmp_path, "wrong type in timestamp: 53 .*: times are numbers since 1970 in --time_unit, "
+          "or timestamps of Parquet: dates in words have to be brought to one of")  # fmt: skip
+
+
+def test_a_log_of_1970_is_in_another_unit(tmp_path):
+    times = line_counts.TimeHistogram.of(np.array([1_600_000, 1_610_000]))
+    told = (r"^the target log is of 1970-01-19 to 1970-01-19, which no log is: check "
+            r"formats.target.time_unit, which is ms, and that times count from 1970$")  # fmt: skip
+    with pytest.raises(InputError, match=told):
+        preconditions.check_clock("target", times, LogFormat(time_unit="ms"))
+    at_1990 = line_counts.TimeHistogram.of(np.array([5, 631_152_000]))
+    preconditions.check_clock("target", at_1990, LogFormat())
+
+
 def test_nothing_to_train_on(tmp_path):
     lines_file(tmp_path, "s.jsonl")
     lines_file(tmp_path, "t.jsonl")
@@ -553,12 +574,27 @@ def test_output_is_kept_unless_overwritten(by_time, folder, tmp_path):
     flags = logs.flags_of(folder)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
+    with pytest.raises(InputError, match=r"--output=.*out is there already and is no data set: g"):
+        build(tmp_path / "out", *flags)
+    with pytest.raises(InputError, match=r"--output=.*out is not a data set, and only one is over"):
+        build(tmp_path / "out", "--overwrite", *flags)
+    assert (tmp_path / "out" / "mine").read_text() == "precious"
+    (tmp_path / "out" / "mine").unlink()
+    first = build(tmp_path / "out", "--overwrite", *flags)
     with pytest.raises(InputError, match=r"--output=.*out is there already: give --overwrite"):
         build(tmp_path / "out", *flags)
-    assert (tmp_path / "out" / "mine").read_text() == "precious"
-    build(tmp_path / "out", "--overwrite", *flags)
-    assert not (tmp_path / "out" / "mine").exists()
+    assert build(tmp_path / "out", "--overwrite", "--seed=1", *flags) != first
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_data_set_that_holds_its_logs_is_not_overwritten(tmp_path):
+    staging.check_apart(f"{tmp_path}/out", [f"{tmp_path}/out-logs/a", "store://out/a"])
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for path in ("out/logs/a", "link/logs/a"):
+        with pytest.raises(InputError, match=r"^output=\S*out holds \S*logs/a, which is to "):
+            staging.check_apart(f"{tmp_path}/out", [f"{tmp_path}/{path}"])
+    with pytest.raises(InputError, match=r"^output=store://out holds store://out/a, which is to "):
+        staging.check_apart("store://out", ["store://out/a"])
 
 
 def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch):
@@ -571,7 +607,7 @@ def test_of_two_jobs_at_once_the_later_one_refuses(folder, tmp_path, monkeypatch
         return assemble(*arguments)
 
     monkeypatch.setattr(assembly, "assemble", overtaken)
-    with pytest.raises(InputError, match=r"--output=.*out is there already: give --overwrite"):
+    with pytest.raises(InputError, match=r"--output=.*out is there already and is no data set: g"):
         build(tmp_path / "out", *flags)
     assert (tmp_path / "out" / "theirs").read_text() == "precious"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -610,7 +646,7 @@ def test_command_line_error_is_one_line(tmp_path):
 
 def test_an_error_within_the_pipeline_is_one_line_too(tmp_path):
     for name, user in (("s", "a"), ("t", "b")):
-        event = {"user_id": user, "item_id": "x", "timestamp": 5}
+        event = {"user_id": user, "item_id": "x", "timestamp": 1_600_000_000}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(event) + "\n")
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.build_dataset", f"--source_log={tmp_path}/s.jsonl",
@@ -646,6 +682,7 @@ def test_the_summary_tells_how_many_items_are_described(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "WARNING: only 2 of 48 source items are in the item files: check --source_items" in lines
     assert "39 of 39 target items are in the item files" in lines
+    assert "  source: clicks of 2020-09-13 to 2020-10-22" in lines
 
 
 def test_the_summary_tells_the_flag_that_leaves_out_many_requests(tmp_path, capsys):

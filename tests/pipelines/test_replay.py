@@ -51,3 +51,35 @@ def test_lines_that_were_mended_are_not_replaced(data_dir, tmp_path):
     with pytest.raises(InputError, match="again is there already, and may hold lines that were m"):
         replay.replay(data_dir, tmp_path / "again")
     assert (tmp_path / "again" / "source.jsonl").read_bytes() == b"{}\n"
+
+
+def test_each_header_has_a_file_of_its_own(data_dir, tmp_path):
+    entries = [
+        {"domain": "source", "reason": "no item", "line": line, "columns": columns}
+        for line, columns in (("1,2", ["a", "b"]), ("3,4", ["b", "a"]), ("5,6", ["a", "b"]))
+    ]
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (data_dir / "rejects" / "part-00000.jsonl").write_text(lines)
+    assert replay.replay(data_dir, tmp_path / "again") == {"source.csv": 2, "source-2.csv": 1}
+    assert (tmp_path / "again" / "source.csv").read_text() == "a,b\n1,2\n5,6\n"
+    assert (tmp_path / "again" / "source-2.csv").read_text() == "b,a\n3,4\n"
+
+
+def test_a_reason_that_no_line_has_is_told_with_those_there_are(data_dir, tmp_path):
+    told = r"^reason=typo: no line was rejected for it: give one of: 'malformed json', 'no item'$"
+    with pytest.raises(InputError, match=told):
+        replay.replay(data_dir, tmp_path / "again", reason="typo")
+    assert not (tmp_path / "again").exists()
+
+
+def test_of_a_data_set_that_extends_another_all_rejects_are_asked_for_too(data_dir, tmp_path):
+    schema.read_manifest(data_dir).options["extends"] = "yesterday"
+    (data_dir / "rejects" / "part-00000.jsonl").write_text("")
+    with pytest.raises(InputError, match="holds 0 of the 2 lines that were rejected"):
+        replay.replay(data_dir, tmp_path / "again")
+
+
+def test_without_rejects_nothing_is_made(data_dir, tmp_path):
+    schema.read_manifest(data_dir).lines["source"]["rejected"].clear()
+    assert replay.replay(data_dir, tmp_path / "again") == {}
+    assert not (tmp_path / "again").exists()

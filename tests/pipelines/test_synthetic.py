@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -404,6 +405,16 @@ class TestCommand:
         assert (tmp_path / "source.jsonl.gz").read_text() == "mine"
         writing.write(SMALL, tmp_path, overwrite=True)
 
+    def test_earlier_logs_don_t_stay_beside_new_ones_of_other_names(self, tmp_path):
+        writing.write(SMALL, tmp_path)
+        written = writing.write(SMALL, tmp_path, compressed=False, overwrite=True)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"synthetic.json", *written["files"].values()}
+
+    def test_the_next_command_is_what_a_shell_takes(self, tmp_path):
+        told = synthetic.next_command(tmp_path / "my logs", {"source_log": "source.jsonl"})
+        assert f"--source_log={tmp_path}/my logs/source.jsonl" in shlex.split(told)
+
     def test_earlier_logs_are_not_overwritten(self, tmp_path):
         written = writing.write(SMALL, tmp_path)
         with pytest.raises(InputError, match=r"holds synthetic logs already: .*overwrite=True"):
@@ -425,7 +436,7 @@ class TestCommand:
         assert f"{summary['lines']['target']:,} target lines" in done.stdout
         assert f"AUC over all target lines: {summary['best_auc']:.4f}" in done.stdout
         assert "40 of 40 users" in done.stderr
-        command = done.stdout.split("next:\n")[1].replace("\\\n", "").split()
+        command = shlex.split(done.stdout.split("next:\n")[1])
         logs = f"{tmp_path}/logs"
         assert command == [
             *("python", "-m", "pipelines.build_dataset"),

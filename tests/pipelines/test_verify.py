@@ -26,7 +26,13 @@ def built(tmp_path_factory):
     build_dataset.run([*flags, f"--output={folder}/time"])
     build_dataset.run([*flags, "--split=last", "--click_times", f"--output={folder}/last"])
     build_dataset.run([*flags, "--split=last", "--min_item_count=10", f"--output={folder}/rare"])
-    logs.write_lines(folder / "shown.jsonl", logs.impressions(3, 30, 30, 150))
+    shown = [  # users' ids of requests are given again and again
+        row | {"request_id": f"r{int(row['request_id'][1:]) % 10}"}
+        for row in logs.impressions(3, 30, 30, 150)
+    ]
+    clicked = [row | {"timestamp": row["timestamp"] + 9} for row in shown if row["clicked"]]
+    shown = [row | {"clicked": 0} for row in shown]  # the click is a line of its own
+    logs.write_lines(folder / "shown.jsonl", shown + clicked)
     build_dataset.run([
         *flags, f"--target_log={folder}/shown.jsonl", "--label_field=clicked",
         "--request_field=request_id", f"--output={folder}/shown",
@@ -96,6 +102,16 @@ def test_a_data_set_as_built_is_fine(built, kind, with_logs):
     findings = verified(built / kind, with_logs=with_logs)
     assert findings.wrong == {}
     assert sum(findings.looked_at.values()) > 1000
+
+
+def test_clicks_that_are_lines_of_their_own_are_counted(built):
+    told = schema.read_manifest(built / "shown").lines["target"]
+    lines = [json.loads(line) for line in (built / "shown.jsonl").read_text().splitlines()]
+    assert told["merged"] == sum(line["clicked"] for line in lines)
+    records = [
+        r for s in schema.STAGE2_SPLITS for r in logs.read_records(built / "shown", "stage2", s)
+    ]
+    assert {len(r["candidates"]) for r in records} == {4}
 
 
 def _set(name, place, value):
@@ -351,7 +367,7 @@ def test_files_that_are_missing_or_damaged(copy):
 def test_a_log_that_is_gone_is_named_and_so_is_the_way_without_it(copy):
     data_dir = copy("time")
     change_manifest(data_dir, lambda m: m["inputs"][0].update(path="nowhere.jsonl"))
-    told = r"^what .*manifest.json names .* again: log=nowhere.jsonl matches .*: give logs=False to"
+    told = r"^what .*manifest.json names .* again: nowhere.jsonl is not there: give logs=False to"
     with pytest.raises(InputError, match=told):
         verified(data_dir)
 

@@ -47,6 +47,11 @@ def test_errors_name_options_and_the_command_its_flags(job, tmp_path):
         ({"file_format": "xml"}, "file_format=xml is not one of: auto, jsonl, csv, parquet"),
         ({"train_until": 5}, "train_until and validation_until go together: give both or none"),
         (
+            {"train_until": 1_600_000_000_000, "validation_until": 1_610_000_000_000},
+            "validation_until=1610000000000 is past 4102444800, the latest time that a log may "
+            "have: cutoffs are in seconds since 1970, whatever the unit of the logs",
+        ),
+        (
             {"formats": {"target": LogFormat(request="r")}},
             "formats.target.request and formats.target.score describe impressions: "
             "give formats.target.label too",

@@ -1,6 +1,8 @@
 """Parsing a block at once agrees with parsing each line alone, whatever the lines hold."""
 
+import dataclasses
 import json
+import time
 from unittest import mock
 
 import pyarrow as pa
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.logs import event_parser, line_blocks, text_lines
-from pipelines.logs.log_format import LogFormat
+from pipelines.logs.log_format import TIME_UNITS, LogFormat
 from tests.fuzzing import log_lines
 from tests.fuzzing.log_lines import CSV, JSON, PLAIN, RATED, SHOWN
 
@@ -55,6 +57,13 @@ def test_impressions_have_labels_requests_and_scores():
         {"clicked": True, "request": "r", "score": 0.5},
         {"clicked": False, "request": "r", "score": None},
     ]
+
+
+def test_a_minimum_of_zero_filters_negative_ratings():
+    log = dataclasses.replace(RATED, min_rating=0.0)
+    parsed = parse([line(stars=-1), line(stars=0)], log)
+    assert len(parsed.events) == 1
+    assert parsed.filtered == {"rating_below_minimum": 1}
 
 
 def test_low_ratings_are_filtered():
@@ -169,6 +178,35 @@ def test_rows_of_parquet():
         (101, "missing field user_id"),
         (102, "empty item_id"),
     ]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
+@pytest.mark.parametrize(
+    ("kind", "one", "second"),
+    [
+        (pa.timestamp("s"), 86_400, 86_400),
+        (pa.timestamp("ns"), 86_400_999_999_999, 86_400),
+        (pa.timestamp("us", "Asia/Tokyo"), 86_400_000_001, 86_400),
+        (pa.date32(), 1, 86_400),
+        (pa.date64(), 86_400_000, 86_400),
+    ],
+)
+def test_times_of_parquet_are_utc_at_once_row_by_row_and_in_rejects(
+    monkeypatch, unit, kind, one, second
+):
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    log = dataclasses.replace(SHOWN, request=None, score=None, time_unit=unit)
+    table = pa.table({
+        "user_id": ["u", "", "w", "x"], "item_id": ["a", "b", "c", "d"],
+        "timestamp": pa.array([one, one, None, -one], kind), "clicked": [1, 0, 1, 1],
+    })  # fmt: skip
+    words = table.set_column(3, "clicked", pa.array(["true", "false", "true", "true"]))
+    for rows in (table, words):  # the second goes row by row
+        parsed = event_parser.parse_rows(rows, 0, log)
+        assert parsed.events["time"].to_pylist() == [second]
+        assert reasons(parsed) == ["empty user_id", "missing field timestamp", "negative timestamp"]
+        assert json.loads(parsed.rejects[0].raw)["timestamp"] == second * TIME_UNITS[unit]
 
 
 def test_rows_of_parquet_with_not_a_number():

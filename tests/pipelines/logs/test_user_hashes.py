@@ -1,5 +1,8 @@
 """Hashes that stand for user ids."""
 
+import hashlib
+import hmac
+
 import pyarrow as pa
 import pytest
 
@@ -57,3 +60,11 @@ def test_a_file_that_was_never_filled_is_no_key(tmp_path, content, different):
     (tmp_path / "key").write_bytes(content)
     with pytest.raises(InputError, match=rf"key holds {different} different bytes, .*openssl"):
         user_hashes.read_key(str(tmp_path / "key"))
+
+
+def test_a_fingerprint_tells_keys_apart():
+    # echo -ne '\0' | openssl dgst -sha256 -hmac a-key-that-nobody-else-has
+    key = b"a-key-that-nobody-else-has"
+    told = user_hashes.fingerprint(key)
+    assert told == hmac.new(key, b"\0", hashlib.sha256).hexdigest()[:32]
+    assert told != user_hashes.fingerprint(key[::-1])

@@ -5,8 +5,11 @@ import json
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipelines.logs import line_blocks
+from pipelines.logs import event_parser, line_blocks
+from pipelines.logs.log_format import LogFormat
 from pipelines.options import ItemFields
 from pipelines.records import item_files
 
@@ -96,15 +99,28 @@ def test_code_is_not_run():
     ("line", "reason"),
     [
         (b'{"title": "x"}', "missing field asin"),
-        (b'{"asin": ""}', "missing field asin"),
-        (b'{"asin": " "}', "missing field asin"),
-        (b"{'asin': 0x" + b"f" * 5000 + b"}", "missing field asin"),
+        (b'{"asin": ""}', "empty asin"),
+        (b'{"asin": 1.5}', "wrong type in asin"),
+        (b'{"asin": "\xc2\x85"}', "control character in asin"),
+        (b'{"asin": "' + b"x" * 513 + b'"}', "asin too long"),
+        (b"{'asin': 0x" + b"f" * 5000 + b"}", "asin too long"),
         (b'["asin"]', "not a json object"),
         (b'{"asin": "\xff"}', "invalid utf-8"),
     ],
 )
 def test_rejects(line, reason):
     assert parse(line) == ([], [(0, reason)])
+
+
+@given(st.one_of(st.text(max_size=3), st.sampled_from([*map(chr, range(256)), "a  b", "x" * 513])))
+def test_an_id_is_what_logs_make_of_it(item):
+    log = {"user_id": "u", "item_id": item, "timestamp": 5}
+    unit = dataclasses.replace(UNIT, kind="jsonl")
+    block = line_blocks.Block(0, json.dumps(log).encode())
+    told = event_parser.parse_block(block, unit, LogFormat())
+    described = item_files.parse_lines(block, unit, ItemFields())
+    assert described.events["item"].to_pylist() == told.events["item"].to_pylist()
+    assert [r.reason for r in described.rejects] == [r.reason for r in told.rejects]
 
 
 def test_every_line_is_in_one_place():

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import Job
 from pipelines.records import request_rules, shards, vocabulary
 from pipelines.records.request_rules import NO_SPLIT, Cutoffs
+from pipelines.verification import user_events
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LOGS = {"source": "a", "target": "b"}
@@ -63,6 +66,101 @@ def test_impressions_of_a_request_belong_together_from_its_first_time():
         (0, 7, ["a", "b"]), (0, 8, ["c"]), (1, 9, ["a"])]  # fmt: skip
     # only the click of u at 8 is history, and only after it
     assert len(plan.clicks["target"].time) == 2
+
+
+def groups(requests, found):
+    """(user, first time, last time, items) of each request."""
+    return [
+        (u, t, last, sorted(found.items.take(pa.array(found.item[requests.rows[a:b]])).to_pylist()))
+        for u, t, last, a, b in zip(
+            *(x.tolist() for x in (requests.user, requests.time, requests.last)),
+            requests.start, requests.stop, strict=True,
+        )
+    ]  # fmt: skip
+
+
+def test_an_id_given_again_is_another_request():
+    target = [
+        ("u", 5, "a", False, "r"), ("u", 15, "b", True, "r"), ("u", 16, "c", True, "r"),
+        ("u", 30, "d", False, "r"), ("v", 16, "a", False, "r"),
+    ]  # fmt: skip
+    plan, found = planned([("u", 1, "s", True)], target, formats=SHOWN, request_seconds=10)
+    assert groups(plan.asked["target"].requests, found) == [
+        (0, 5, 15, ["a", "b"]), (0, 16, 16, ["c"]), (0, 30, 30, ["d"]), (1, 16, 16, ["a"]),
+    ]  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("uv"), st.integers(0, 60), st.sampled_from("rs")),
+             max_size=30),
+    st.integers(0, 25),
+)  # fmt: skip
+def test_requests_of_ids_given_again_against_a_loop(rows, longest):
+    rows = [(u, t, f"i{n}", False, r) for n, (u, t, r) in enumerate(rows)]
+    rows.append(("w", 0, "i", False, "r"))
+    plan, found = planned([("w", 0, "s", True)], rows, formats=SHOWN, request_seconds=longest)
+    expected = []
+    for index, user in enumerate(sorted({row[0] for row in rows})):
+        of_user = sorted((t, r, i) for u, t, i, _, r in rows if u == user)
+        events, keys = [(t, i, False) for t, _, i in of_user], [r for _, r, _ in of_user]
+        expected += [
+            (index, request.first, request.last, sorted(request.shown))
+            for request in user_events.requests(events, keys, longest)
+        ]
+    assert groups(plan.asked["target"].requests, found) == expected
+
+
+def test_lines_of_a_request_and_item_are_one_candidate():
+    names = ("user", "time", "item", "clicked", "request", "score")
+    rows = [
+        ("u", 5, "a", False, "r", 0.5), ("u", 5, "b", False, "r", 0.25),
+        ("u", 7, "b", True, "r", None), ("u", 7, "c", False, "r", None),
+        ("u", 9, "b", True, "q", 0.75),
+    ]  # fmt: skip
+    table = pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
+    _, coded = shards.coded({"target": shards.compact(table, 100)[0]})
+    job = Job(LOGS, "out", formats=SHOWN)
+    found = request_rules.find(coded["target"], np.zeros(1, np.uint64), job, "target")
+    items = coded["target"].items.take(pa.array(coded["target"].item[found.rows])).to_pylist()
+    candidates = [
+        (t, [(items[i], bool(found.clicked[i]), float(found.score[i])) for i in range(a, b)])
+        for t, a, b in zip(found.time.tolist(), found.start, found.stop, strict=True)
+    ]
+    assert [(t, c[:2]) for t, c in candidates] == [
+        (5, [("a", False, 0.5), ("b", True, 0.25)]), (9, [("b", True, 0.75)]),
+    ]  # fmt: skip
+    assert candidates[0][1][2][:2] == ("c", False)
+    assert np.isnan(candidates[0][1][2][2])
+    assert found.merged == 1
+    # the click's own time is that of the history
+    assert request_rules.Clicks.of(coded["target"]).time.tolist() == [7, 9]
+
+
+def test_requests_with_labels_from_after_a_cutoff_are_filtered():
+    source = [("u", 1, "s", True)]
+    target = [("u", 9, "a", False, "r1"), ("u", 10, "b", True, "r1"), ("u", 19, "c", True, "r2")]
+    plan, _ = planned(source, target, formats=SHOWN)
+    assert plan.asked["target"].split.tolist() == [NO_SPLIT, VALIDATION]
+    assert plan.asked["target"].filtered == {"crosses_a_cutoff": 1}
+    by_last = [("u", 9, "a", False, "r1"), ("u", 12, "b", True, "r1"),
+               ("u", 11, "c", True, "r2"), ("u", 13, "d", True, "r3")]  # fmt: skip
+    plan, _ = planned(source, by_last, Cutoffs(None, None), formats=SHOWN, split="last")
+    assert plan.asked["target"].split.tolist() == [NO_SPLIT, VALIDATION, TEST]
+    assert plan.asked["target"].filtered == {"at_the_users_cutoff": 1}
+
+
+def test_source_requests_with_labels_from_after_a_cutoff_are_filtered():
+    formats = {"source": LogFormat(label="c", request="r"), "target": LogFormat()}
+    rows = [("u", 9, "a", True, "r1"), ("u", 10, "b", True, "r1"), ("u", 12, "c", True, "r2"),
+            ("u", 19, "d", True, "r3"), ("u", 20, "e", True, "r3")]  # fmt: skip
+    tables = {"source": events(rows, request=True), "target": events([("u", 1, "t", True)])}
+    _, coded = shards.coded(tables)
+    job = Job(LOGS, "out", formats=formats, source_requests=True)
+    of_users = np.arange(1, dtype=np.uint64)
+    plan = request_rules.plan(coded, of_users, job, Cutoffs(10, 20))
+    asked = request_rules.with_source(plan, coded["source"], of_users, job).asked["source"]
+    assert asked.split.tolist() == [NO_SPLIT, VALIDATION, NO_SPLIT]
+    assert asked.filtered == {"in_the_test_period": 1, "crosses_a_cutoff": 1}
 
 
 def test_last_requests():
