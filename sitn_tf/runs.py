@@ -244,6 +244,17 @@ def read_asked(run_dir: pathlib.Path) -> configs.Config:
     return read_config(run_dir) if raced is None else configs.Config.from_dict(raced["asked"])
 
 
+def was_offered_stage1(run_dir: pathlib.Path) -> bool:
+    """Whether a stage-2 run was offered a stage 1, wherever it then started.
+
+    Raises:
+      InputError: what the run says of itself is damaged.
+    """
+    started = read_json(run_dir / INITIALIZATION_FILE, {})
+    raced = (run_dir / RACE_FILE).is_file()
+    return raced or read_info(run_dir).init != NO_INIT or started.get("lift") is not None
+
+
 def read_info(run_dir: pathlib.Path) -> RunInfo:
     """What `run.json` says; raises InputError for a damaged or missing one."""
     try:

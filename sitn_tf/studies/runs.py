@@ -146,7 +146,7 @@ class Run:
         return self.study.workdir / schema.STAGE1 / short_hash(depends_on) / str(self.seed)
 
     def is_finished(self) -> bool:
-        """Whether the run of this very configuration is there, scored.
+        """Whether the run of this very configuration and start is there, scored.
 
         Raises:
           InputError: there is another one.
@@ -158,6 +158,9 @@ class Run:
         changed = config.differences(runs.read_asked(self.stage2), self.config)
         if runs.read_info(self.stage2).dataset_hash != self.manifest.dataset_hash:
             changed.append("another data set")
+        if runs.was_offered_stage1(self.stage2) != (self.stage1 is not None):
+            told = "a stage 1, none" if self.stage1 is None else "no stage 1, one"
+            changed.append(f"offered {told}")
         if changed:
             raise InputError(
                 f"{self.stage2} holds another run (there, here: {'; '.join(changed)})",
