@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sitn_tf import runs, schema
+from sitn_tf.evaluation.comparison import SIGNIFICANT
 from sitn_tf.pages.figures import Picture
 from sitn_tf.pages.page import Alarm, Content, MadeBy, Section, Table
 from sitn_tf.pages.pictures import Interval, intervals, signed
@@ -25,9 +26,6 @@ from sitn_tf.studies.tables import (
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
-
-SIGNIFICANT = 0.05
-"""P-values below it, after Holm's correction, are called above or below the baseline."""
 
 
 def of_study(
