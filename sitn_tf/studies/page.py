@@ -12,6 +12,7 @@ from sitn_tf.pages.page import Alarm, Content, MadeBy, Section, Table
 from sitn_tf.pages.pictures import Interval, intervals, signed
 from sitn_tf.studies import arm_curves, learning_curve, readings, user_gains
 from sitn_tf.studies.arm_curves import Histories
+from sitn_tf.studies.arms import told_races
 from sitn_tf.studies.learning_curve import LearningCurve, name_at
 from sitn_tf.studies.runs import Study
 from sitn_tf.studies.tables import (
@@ -65,6 +66,9 @@ def of_study(
     if read:
         facts["test split"] = readings.describe(read)
     notes: list[str | Alarm] = [Alarm(readings.describe(read))] if len(read) > 1 else []
+    own = {name_at(arm, curve.shares[0]): arm for arm in curve.arms} if curve else {}
+    raced = [own.get(arm, arm) for arm in study.raced if not curve or arm in own]
+    notes += filter(None, [told_races(raced, list(own or study.arms))])
     kept = user_gains.read(study, results) if study.stage == "2" else None
     notes += _not_kept(kept.missing) if kept else []
     if curve:

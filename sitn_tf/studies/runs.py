@@ -79,6 +79,14 @@ class Study:
         settings = [*AS_IT_IS, *self.settings, *arm.settings]
         return config.override(config.preset(self.preset), settings)
 
+    @property
+    def raced(self) -> list[str]:
+        """Names of the arms whose starts race."""
+        return [
+            name for name, arm in self.arms.items()
+            if arm.pretrain and self.stage == "2" and self.config(arm).stage2.race_steps
+        ]  # fmt: skip
+
     def runs(self) -> list["Run"]:
         """Every seed of every arm, seed by seed."""
         manifest = schema.read_manifest(self.data_dir)

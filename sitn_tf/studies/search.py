@@ -7,7 +7,8 @@
 Each arm has the same number of trials with seed 0, the first with its defaults. What is suggested
 depends on the trials before alone, so that an interrupted search goes on as if it had not been,
 and equal studies try the same. Runs of trials are removed when they are told: the best settings are
-trained again, as one of the seeds.
+trained again, as one of the seeds. An arm whose starts race (`arms.RACE`) takes the best of up to
+three trainings in each trial, by the AUC that judges it; the others have one.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from sitn_tf import extras, runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies import workers
+from sitn_tf.studies.arms import told_races
 from sitn_tf.studies.runs import Run, Study, carry_out, last_words, minutes_left, short_hash
 from sitn_tf.studies.search_spaces import Range, Space, defaults, space_of
 
@@ -254,8 +256,12 @@ def best_of(trials: Sequence[Trial]) -> Best:
     return Best(len(trials), failed, number, scored[number], trials[number].settings)
 
 
-def section(best: Mapping[str, Best]) -> Section:
-    """What the search of each arm came to."""
+def section(best: Mapping[str, Best], raced: Sequence[str] = ()) -> Section:
+    """What the search of each arm came to.
+
+    Args:
+      raced: names of the arms whose starts race, in each trial too.
+    """
     titles = ["arm", "trials", "failed", "best trial", "its validation AUC", "settings"]
     rows = [
         [
@@ -270,4 +276,5 @@ def section(best: Mapping[str, Best]) -> Section:
     ]
     trials = max(found.trials for found in best.values())
     answer = f"Settings are the best of {trials} trials of each arm on validation data, seed 0."
-    return Section("Search", answer, [Table("The best trial of each arm", titles, rows)])
+    told = [f"{told_races(raced, list(best))} It is the same for trials."] if raced else []
+    return Section("Search", answer, [*told, Table("The best trial of each arm", titles, rows)])

@@ -78,6 +78,11 @@ def test_the_best_is_the_first_of_the_highest_and_failures_are_counted():
     assert search.best_of(made) == search.Best(4, 1, 1, 0.7, ("a.b=2",))
     assert search.best_of(made[:1]) == search.Best(1, 1)
     [table] = search.section({"x": search.best_of(made), "y": search.best_of(made[:1])}).body
+    told, _ = search.section({"x": search.best_of(made), "y": search.best_of(made)}, ["y"]).body
+    assert told == (
+        "Each run of y keeps the best of up to three starts by validation AUC; a run of another "
+        "arm is trained once. It is the same for trials."
+    )
     assert table.rows == [["x", "4", "1", "1", "0.7000", "a.b=2"], ["y", "1", "1", "", "", ""]]
 
 
