@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from sitn_tf import sections
@@ -245,17 +245,21 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     return dataclasses.replace(config, **values)
 
 
-def differences(ours: Config, theirs: Config, within: Sequence[str] = ()) -> list[str]:
+def differences(
+    ours: Config, theirs: Config, within: Sequence[str] = (), but: Collection[str] = ()
+) -> list[str]:
     """The fields in which two configurations differ, as `path: ours, theirs`.
 
     Args:
       within: sections or fields (`model.embedding_dim`) to compare; all if empty.
+      but: fields that are not compared.
     """
     flat, other = _flatten(dataclasses.asdict(ours)), _flatten(dataclasses.asdict(theirs))
     return [
         f"{path}: {flat[path]}, {other[path]}"
         for path in flat
         if flat[path] != other[path]
+        and path not in but
         and (not within or path in within or path.partition(".")[0] in within)
     ]
 

@@ -19,7 +19,7 @@ import pathlib
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
@@ -29,6 +29,9 @@ from sitn_tf.studies.arms import AS_IT_IS, Arm
 from sitn_tf.studies.tables import RACE, Result
 
 LOG_FILE = "log.txt"
+
+OTHER_WORKDIR = "give a study of other settings another workdir"
+"""The remedy where runs of other settings lie."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,18 +166,29 @@ class Run:
             return self.stage1 is not None and runs.is_finished(self.stage1)
         if not (self.stage2 / runs.RUN_FILE).is_file():
             return False
-        changed = config.differences(runs.read_asked(self.stage2), self.config)
+        changed = self.changed()
+        if changed:
+            raise InputError(
+                f"{self.stage2} holds another run (there, here: {'; '.join(changed)})",
+                OTHER_WORKDIR,
+            )
+        return self.is_scored()
+
+    def changed(self, but: Collection[str] = ()) -> list[str]:
+        """How the run that lies there differs from this one, if it does and one lies there.
+
+        Args:
+          but: fields of the configuration that may be others.
+        """
+        if not (self.stage2 / runs.RUN_FILE).is_file():
+            return []
+        changed = config.differences(runs.read_asked(self.stage2), self.config, but=but)
         if runs.read_info(self.stage2).dataset_hash != self.manifest.dataset_hash:
             changed.append("another data set")
         if runs.was_offered_stage1(self.stage2) != (self.stage1 is not None):
             told = "a stage 1, none" if self.stage1 is None else "no stage 1, one"
             changed.append(f"offered {told}")
-        if changed:
-            raise InputError(
-                f"{self.stage2} holds another run (there, here: {'; '.join(changed)})",
-                "give a study of other settings another workdir",
-            )
-        return self.is_scored()
+        return changed
 
     def is_scored(self) -> bool:
         """Whether its metrics are there, and its predictions where the study keeps them.

@@ -23,7 +23,15 @@ from sitn_tf.errors import InputError
 from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies import workers
 from sitn_tf.studies.arms import told_races
-from sitn_tf.studies.runs import Run, Study, carry_out, last_words, minutes_left, short_hash
+from sitn_tf.studies.runs import (
+    OTHER_WORKDIR,
+    Run,
+    Study,
+    carry_out,
+    last_words,
+    minutes_left,
+    short_hash,
+)
 from sitn_tf.studies.search_spaces import Range, Space, defaults, space_of
 
 FOLDER = "search"
@@ -96,7 +104,7 @@ class Search:
         if told["of"] != self._identity():
             raise InputError(
                 f"{self.folder} holds a search of other settings, spaces or data",
-                "give a study of other settings another workdir",
+                OTHER_WORKDIR,
             )
         return [Trial(**trial) for trial in told["trials"]]
 
@@ -155,7 +163,8 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
       jobs: trials at a time, of different arms.
 
     Raises:
-      InputError: Optuna is missing; a search of other settings lies there; nothing to judge by.
+      InputError: Optuna is missing; seeds or a search of other settings lie there; nothing to judge
+        by.
     """
     extras.check(f"trials={trials}", "studies", "optuna")
     if study.stage == "1":
@@ -165,6 +174,7 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
     searches = [Search(study, arm) for arm in study.arms]
     for search in searches:
         defaults(search.space, study.config(study.arms[search.arm]))
+    check_seeds(study, searches)
     steps = [
         Step(search, last=number == trials - 1)
         for number in range(trials)
@@ -194,6 +204,20 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
         for name, arm in study.arms.items()
     }
     return dataclasses.replace(study, arms=arms), best
+
+
+def check_seeds(study: Study, searches: Sequence[Search]) -> None:
+    """Raises InputError where seeds lie whose settings no outcome of the searches can match."""
+    spaces = {search.arm: search.space for search in searches}
+    others = [
+        f"{run.arm}/{run.seed} ({'; '.join(changed)})"
+        for run in study.runs()
+        if (changed := run.changed(but=spaces[run.arm]))
+    ]
+    if others:
+        raise InputError(
+            f"{study.workdir} holds other runs (there, here): {', '.join(others)}", OTHER_WORKDIR
+        )
 
 
 def _may_begin(step: Step, running: Sequence[Step]) -> bool:
