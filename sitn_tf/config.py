@@ -179,8 +179,8 @@ def paper() -> Config:
             cluster_init="normal",
             view="mlp",
         ),
-        stage1=sections.Stage1Config(item_mask=0.0, train_ids=True),
-        stage2=sections.Stage2Config(min_lift=0.0, race_steps=0, contrast_weight=0.0),
+        stage1=sections.Stage1Config(min_steps=0, item_mask=0.0, train_ids=True),
+        stage2=sections.Stage2Config(min_steps=0, min_lift=0.0, race_steps=0, contrast_weight=0.0),
     )
 
 

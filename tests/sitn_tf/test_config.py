@@ -171,3 +171,8 @@ def test_every_preset_takes_every_model(preset, name):
         assert getattr(made, section) == getattr(expected, section)
     assert set(json.loads(made.to_json())) == {"seed", *config.sections_of(name)}
     assert config.Config.from_json(made.to_json()) == made
+
+
+def test_the_paper_has_nothing_that_keeps_a_stage_from_stopping():
+    paper = config.paper()
+    assert (paper.stage1.min_steps, paper.stage2.min_steps) == (0, 0)
