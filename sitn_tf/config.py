@@ -245,6 +245,29 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     return dataclasses.replace(config, **values)
 
 
+def as_settings(config: Config) -> tuple[str, list[str]]:
+    """The nearest preset, and the settings of `override` that make it this one but for the seed."""
+    found: dict[str, list[str]] = {}
+    own = _flatten(dataclasses.asdict(config))
+    for name in PRESETS:
+        plain = preset(name)
+        named = override(plain, [f"model.name={config.model.name}"])
+        theirs = _flatten(dataclasses.asdict(named)) | {"model.name": plain.model.name}
+        changed = [path for path in own if path != "seed" and own[path] != theirs[path]]
+        # No text stands for a value that is to be left to the model.
+        if all(own[path] is not None for path in changed):
+            found[name] = [f"{path}={_as_text(own[path])}" for path in changed]
+    nearest = min(found, key=lambda name: len(found[name]))
+    return nearest, found[nearest]
+
+
+def _as_text(value: Any) -> str:
+    """What `_coerce` reads."""
+    if isinstance(value, tuple):
+        return ",".join(map(_as_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def differences(
     ours: Config, theirs: Config, within: Sequence[str] = (), but: Collection[str] = ()
 ) -> list[str]:
