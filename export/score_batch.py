@@ -4,7 +4,7 @@ r"""Scores stage-2 records offline with an exported version, in Beam (RunInferen
         --input='DATASET/stage2/sitn_stage2-test.tfrecord-*' --output=SCORES
 
 The same SavedModel as TF Serving's, so the same scores. Writes SCORES-*.parquet: user_id,
-request_time, item (raw ids), ctr; one row a request. Those of an earlier run go, when all are there.
+request_time, item (raw ids), ctr; one row a request. Files of an earlier run go when all are there.
 Flags that are not listed go to Beam.
 """
 
