@@ -208,6 +208,7 @@ class Run:
         best = {stage: _metrics(run_dir)[schema.VALIDATION] for stage, run_dir in there.items()}
         held_out = best.get(schema.STAGE1, {})
         split = _metrics(self.stage2)[self.study.split] if self.study.stage == "2" else {}
+        frozen = self.config.stage2.encoders == "freeze"
         return Result(
             self.arm,
             self.seed,
@@ -218,7 +219,7 @@ class Run:
             epoch={stage: int(entry["epoch"]) for stage, entry in best.items()},
             seconds={stage: _seconds(run_dir) for stage, run_dir in there.items()}
             | _lost_seconds(self.stage2),
-            parameters=_parameters(self.stage2) if split else None,
+            parameters=_parameters(self.stage2, frozen) if split else None,
             commit=runs.read_info([*there.values()][-1]).commit,
         )
 
@@ -393,9 +394,13 @@ def _lost_seconds(run_dir: pathlib.Path) -> dict[str, float]:
     return {RACE: raced["seconds"] - raced["starts"][raced["winner"]]["seconds"]}
 
 
-def _parameters(run_dir: pathlib.Path) -> int:
-    """Numbers that are trained, from the run's list of `name [shape]` of its variables."""
+def _parameters(run_dir: pathlib.Path, frozen: bool) -> int:
+    """Numbers that are trained, from the run's list of `name [shape]` of its variables.
+
+    Args:
+      frozen: whether what stage 1 has trained is left as it is.
+    """
     listed = runs.read_json(run_dir / runs.INITIALIZATION_FILE, {})
-    started = ("restored", "restored_in_part", "untrained", "fresh")
+    started = ("restored_in_part", "untrained", "fresh", *(() if frozen else ("restored",)))
     shapes = [json.loads(v[v.rindex("[") :]) for how in started for v in listed.get(how, [])]
     return sum(math.prod(shape) for shape in shapes)

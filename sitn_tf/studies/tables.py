@@ -30,7 +30,7 @@ class Result:
       epoch: the best one, by stage.
       seconds: of the training steps of all epochs, by stage, and of a RACE; a shared stage 1 counts
         in each run.
-      parameters: trainable numbers of the scorer, None without a stage 2.
+      parameters: numbers that stage 2 trains, without frozen ones; None without a stage 2.
       commit: of the code that began the run, of stage 1 where that is all.
     """
 

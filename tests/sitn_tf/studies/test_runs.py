@@ -10,7 +10,7 @@ from sitn_tf.studies.tables import Result
 
 
 def test_a_runs_parameters_and_lost_seconds(tmp_path):
-    """8 x 16 and 16 and 1 (a scalar) of 145; a race of 30 s whose winner took 12 s."""
+    """8 x 16 and 16 and 1 (a scalar) of 145, the 128 frozen; a race of 30 s, the winner's 12 s."""
     started = {
         "init": "x",
         "lift": None,
@@ -18,7 +18,8 @@ def test_a_runs_parameters_and_lost_seconds(tmp_path):
         "fresh": ["c:0 [16]", "d:0 []"],
     }
     (tmp_path / "initialization.json").write_text(json.dumps(started))
-    assert runs._parameters(tmp_path) == 145
+    assert runs._parameters(tmp_path, frozen=False) == 145
+    assert runs._parameters(tmp_path, frozen=True) == 17
     assert runs._lost_seconds(tmp_path) == {}
     raced = {
         "seconds": 30.0,
