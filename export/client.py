@@ -140,7 +140,10 @@ def explained(error: ServerError, client: Client, asked: Request | None = None) 
 
 
 def main(_: list[str]) -> int:
-    """Does what the flags ask; the status is 1 where golden scores differ."""
+    """Does what the flags ask.
+
+    The status is 1 where golden scores differ, or no call of a load is answered.
+    """
     if not _GOLDEN.value and not _CANDIDATES.value:
         raise InputError("nothing to ask: give --candidates=a,b, or --golden=SERVABLE/1")
     if _PROTOCOL.value == "grpc":
@@ -188,8 +191,9 @@ def _times(flag: flags.FlagHolder) -> tuple[int, ...] | None:
 
 def _golden(client: Client, version: pathlib.Path, load: int, threads: int) -> int:
     if load:
-        print(run_load(client, [g.request for g in golden.read(version)], load, threads))
-        return 0
+        report = run_load(client, [g.request for g in golden.read(version)], load, threads)
+        print(report)
+        return int(not len(report.latency_ms))
     difference = check_golden(client, version)
     print(f"golden requests: {difference}")
     return int(not difference.passes)

@@ -74,6 +74,7 @@ def _export(
     for domain, vocabulary in vocabularies.items():
         _check_vocabulary(run, domain, vocabulary_files[domain], len(vocabulary))
     calibration = _fit(run, data_dir, options)
+    judge = _test_requests(run.manifest, data_dir)
     graph = signatures.Servable(
         run.scorer,
         fold(run.scorer),
@@ -111,8 +112,8 @@ def _export(
                 "max_difference": dataclasses.asdict(difference),
             },
             "drift": _drift(answer, newest, options),
-            "measured": _measure(run, traced, data_dir, calibration, options, made),
-            "not_measured": data_dir.message if isinstance(data_dir, InputError) else None,
+            "measured": _measure(run, traced, judge, calibration, options, made),
+            "not_measured": judge.message if isinstance(judge, InputError) else None,
         }
         whole_files.write_json(made / version_files.METADATA_FILE, described)
         if version is None and not options.force:
@@ -177,6 +178,17 @@ def _drift(
             "look at the run, then give allow_drift=True",
         )
     return {"version": version, "requests": len(old), "mean": mean}
+
+
+def _test_requests(
+    manifest: schema.Manifest, data_dir: pathlib.Path | InputError
+) -> pathlib.Path | InputError:
+    """The data set with a test split to measure on, or why an export has to do without."""
+    if isinstance(data_dir, InputError):
+        return data_dir
+    if manifest.records.get(schema.STAGE2, {}).get(schema.TEST) == 0:
+        return InputError(f"{data_dir} has no requests in its test split")
+    return data_dir
 
 
 def _measure(

@@ -4,7 +4,8 @@ r"""Scores stage-2 records offline with an exported version, in Beam (RunInferen
         --input='DATASET/stage2/sitn_stage2-test.tfrecord-*' --output=SCORES
 
 The same SavedModel as TF Serving's, so the same scores. Writes SCORES-*.parquet: user_id,
-request_time, item (raw ids), ctr; one row a request. Flags that are not listed go to Beam.
+request_time, item (raw ids), ctr; one row a request. Files of an earlier run go when all are there.
+Flags that are not listed go to Beam.
 """
 
 import contextlib
@@ -50,15 +51,16 @@ class ServableHandler(ModelHandler[bytes, Row, "LoadedServable"]):
     Args:
       version: directory of an exported version, where every worker can read it.
       batch: records scored at once, at most.
+      new_items: raw ids of target items behind the version's own, see `new_items`.
     """
 
-    def __init__(self, version: str, batch: int = 128) -> None:
+    def __init__(self, version: str, batch: int = 128, new_items: Sequence[str] = ()) -> None:
         super().__init__()
-        self.version, self.batch = version, batch
+        self.version, self.batch, self.new_items = version, batch, new_items
 
     def load_model(self) -> "LoadedServable":
         """Once a process."""
-        return LoadedServable(self.version)
+        return LoadedServable(self.version, self.new_items)
 
     def run_inference(
         self,
@@ -94,14 +96,14 @@ class ServableHandler(ModelHandler[bytes, Row, "LoadedServable"]):
 class LoadedServable:
     """A version in TensorFlow's Python runtime, with the raw ids of target items."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, new_items: Sequence[str] = ()) -> None:
         import tensorflow as tf
 
         # A signature does not keep the model that its variables belong to alive.
         self._loaded = tf.saved_model.load(version)
         self.serving_default = self._loaded.signatures[requests.SERVING_DEFAULT]
         target_items = requests.read_vocabularies(pathlib.Path(version) / "assets")[schema.TARGET]
-        self.items = [None, None, *target_items]
+        self.items = [None, None, *target_items, *new_items]
 
 
 def check_same_ids(version: str, file: str) -> None:
@@ -128,6 +130,32 @@ def check_same_ids(version: str, file: str) -> None:
                     "give records of the data set that the version was trained on, or of one "
                     "that extends it",
                 )
+
+
+def new_items(version: str, files: Iterable[str]) -> list[str]:
+    """Raw ids of the target items that data sets have behind those of a version, in their order.
+
+    The version scores them as unknown; their names are the data set's to tell. None are found
+    where it is not on this machine.
+
+    Args:
+      files: of the input, one a data set, `<data set>/stage2/<shard>`.
+
+    Raises:
+      InputError: an id is of one item in one data set and of another in another.
+    """
+    served = len(requests.read_vocabularies(pathlib.Path(version) / "assets")[schema.TARGET])
+    found: list[str] = []
+    for file in files:
+        known = requests.read_vocabularies(pathlib.Path(file).parent.parent / "vocabularies")
+        shorter, longer = sorted((found, [*known[schema.TARGET]][served:]), key=len)
+        if longer[: len(shorter)] != shorter:
+            raise InputError(
+                f"input={file}: its new target items are not those of the other data sets",
+                "score the data sets one by one",
+            )
+        found = longer
+    return found
 
 
 def check_records(file: str, version: str) -> None:
@@ -167,12 +195,19 @@ def _row(
     }
 
 
-def build(pipeline: beam.Pipeline, version: str, source: str, output: str, batch: int) -> None:
+def build(
+    pipeline: beam.Pipeline,
+    version: str,
+    source: str,
+    output: str,
+    batch: int,
+    new_items: Sequence[str] = (),
+) -> None:
     """Adds the whole job to a pipeline."""
     (
         pipeline
         | "ReadRecords" >> beam.io.ReadFromTFRecord(source)
-        | "Score" >> RunInference(ServableHandler(version, batch))
+        | "Score" >> RunInference(ServableHandler(version, batch, new_items))
         | "WriteScores"
         >> beam.io.WriteToParquet(output, SCORES, file_name_suffix=".parquet", codec="zstd")
     )
@@ -199,8 +234,15 @@ def score_records(
     if not matched:
         raise InputError(f"input={source} matches no file", "give stage-2 TFRecord files")
     files = sorted(file.path for file in matched)
-    for file in {str(pathlib.Path(file).parent): file for file in files}.values():
+    for file in files:
+        if pathlib.Path(file).is_dir():
+            raise InputError(
+                f"input={file} is a directory", "give DATASET/stage2/sitn_stage2-*.tfrecord-*"
+            )
+    one_a_folder = {str(pathlib.Path(file).parent): file for file in files}.values()
+    for file in one_a_folder:
         check_same_ids(version, file)
+    more = new_items(version, one_a_folder)
     for file in files:
         check_records(file, version)
     options = options or PipelineOptions([])
@@ -211,7 +253,7 @@ def score_records(
             beam_workers.errors_in_one_line(),
             beam.Pipeline(options=options) as pipeline,
         ):
-            build(pipeline, version, source, output, batch)
+            build(pipeline, version, source, output, batch, more)
     except InputError:
         raise
     except Exception as error:
@@ -227,7 +269,11 @@ def score_records(
 
 @contextlib.contextmanager
 def _all_or_none(output: str) -> Iterator[None]:
-    """Removes the files that a job which fails has put in place; earlier ones stay."""
+    """Of a job that fails the files that it has put in place go, and earlier ones stay.
+
+    Of one that succeeds those of an earlier one with another number of files go: what reads the
+    prefix would read both.
+    """
     before = _put_in_place(output)
     try:
         yield
@@ -235,6 +281,8 @@ def _all_or_none(output: str) -> Iterator[None]:
         for path, _ in _put_in_place(output) - before:
             path.unlink(missing_ok=True)
         raise
+    for path, _ in before & _put_in_place(output):
+        path.unlink(missing_ok=True)
 
 
 def _put_in_place(output: str) -> set[tuple[pathlib.Path, int]]:

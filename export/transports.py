@@ -9,6 +9,7 @@ import numpy as np
 
 from export.requests import CTR, Inputs
 from export.serving_client import Client, DeadlineExceededError, PredictCall, ServerError
+from sitn_tf.errors import InputError
 
 DEFAULT_ADDRESS = {"grpc": "localhost:8500", "rest": "localhost:8501"}
 
@@ -158,6 +159,13 @@ class RestClient(Client):
 
 
 def make_client(protocol: str, address: str | None, **options: Any) -> Client:
-    """A client of the protocol, at its usual port if there is no address."""
+    """A client of the protocol, at its usual port if there is no address.
+
+    Raises:
+      InputError: the address has a port that is no number.
+    """
+    port = (address or "").rpartition(":")[2]
+    if protocol == "rest" and ":" in (address or "") and not port.isdecimal():
+        raise InputError(f"address={address} is not host:port", "such as localhost:8501")
     kind = {"grpc": GrpcClient, "rest": RestClient}[protocol]
     return kind(address or DEFAULT_ADDRESS[protocol], **options)

@@ -68,7 +68,8 @@ def main(_: list[str]) -> None:
         f"wrote {output}: {info['users']} users, {info['items']['source']} source and "
         f"{info['items']['target']} target items, {info['clusters']} clusters of D = {info['dim']}"
     )
-    print(f"next: python -m export.vectors --vectors={output} --user={info['example_user']}")
+    words = f"--vectors={output}", f"--user={info['example_user']}"
+    print("next:", cli.shell("export.vectors", *words))
 
 
 def write_vectors(

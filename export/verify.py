@@ -9,6 +9,7 @@ signature and its warm-up file, and prints one scored request. The run directory
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,9 +233,9 @@ def main(_: list[str]) -> int:
         print(f"error: {version} does not answer as it did at export: export it again")
         return FAILED
     image = f"{bill_of_materials.SERVER_IMAGE}:{bill_of_materials.SERVER_TAG}"
+    volume = shlex.quote(f"{version.parent.resolve()}:/models/sitn")
     print(
-        "next: docker run -p 8500:8500 -p 8501:8501 "
-        f"-v {version.parent.resolve()}:/models/sitn -e MODEL_NAME=sitn {image} "
+        f"next: docker run -p 8500:8500 -p 8501:8501 -v {volume} -e MODEL_NAME=sitn {image} "
         "--max_num_load_retries=0 --tensorflow_intra_op_parallelism=1 --grpc_max_threads=64"
     )
     return 0

@@ -82,8 +82,9 @@ def children(servable: pathlib.Path) -> list[pathlib.Path]:
 
 
 def check_free(servable: pathlib.Path, version: int) -> None:
-    """Raises InputError where the version exists, or was withdrawn."""
-    free = f"leave the version out for version {next_version(servable)}"
+    """Raises InputError where the version exists, was withdrawn, or is below the next number."""
+    following = next_version(servable)
+    free = f"leave the version out for version {following}"
     if version in present(servable):
         raise InputError(f"{servable / str(version)} exists", free)
     if version in withdrawn(servable):
@@ -91,6 +92,12 @@ def check_free(servable: pathlib.Path, version: int) -> None:
             f"version {version} of {servable} was withdrawn",
             f"{free}, or take it back with python -m export.versions --servable={servable} "
             f"--restore={version}",
+        )
+    if version < following:
+        raise InputError(
+            f"version {version} of {servable} is below one that there is or was: it would not be "
+            "served, or has been given before",
+            free,
         )
 
 
@@ -153,13 +160,24 @@ def _check_kept(servable: pathlib.Path, version: int, how: str) -> None:
 
 
 def restore(servable: pathlib.Path, version: int) -> None:
-    """Takes a withdrawn version back."""
+    """Takes a withdrawn version back.
+
+    Raises:
+      InputError: it is not there, or its files are not as exported.
+    """
     if version not in withdrawn(servable):
         raise InputError(
             f"restore={version} is not among the withdrawn versions of {servable}: "
             f"{', '.join(map(str, withdrawn(servable))) or 'none'}"
         )
-    (servable / f"{WITHDRAWN}{version}").rename(servable / str(version))
+    kept = servable / f"{WITHDRAWN}{version}"
+    damage = flaw(kept)
+    if damage is not None:
+        raise InputError(
+            f"{kept}, which would be served, is damaged: {damage}",
+            "bring the file back, or export again with python -m export.export_model",
+        )
+    kept.rename(servable / str(version))
 
 
 def retain(servable: pathlib.Path, keep: int) -> list[int]:

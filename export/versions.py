@@ -77,7 +77,13 @@ def prune(servable: pathlib.Path) -> list[str]:
       InputError: no version is whole; nothing is removed.
     """
     flaws = check(servable)
-    if flaws and all(flaws.values()):
+    if not flaws:
+        raise InputError(
+            f"no version of {servable} is served, nothing was removed",
+            "export one with python -m export.export_model, or take back a withdrawn one with "
+            "--restore",
+        )
+    if all(flaws.values()):
         version, wrong = next(iter(flaws.items()))
         raise InputError(
             f"no version of {servable} is whole, nothing was removed (version {version}: {wrong})",
@@ -134,8 +140,14 @@ def _change(servable: pathlib.Path) -> None:
 def _report(flaws: dict[int, str | None]) -> int:
     for version, wrong in flaws.items():
         print(f"{version}  {'ok' if wrong is None else f'BROKEN: {wrong}'}")
-    if not any(flaws.values()):
+    if flaws and not any(flaws.values()):
         return 0
+    if not flaws:
+        print(
+            "no version is served: export one with python -m export.export_model, or take back a "
+            "withdrawn one with --restore"
+        )
+        return BROKEN
     if all(flaws.values()):
         print(
             "none is whole: export one with python -m export.export_model --allow_drift, then "

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from sitn_tf import sections
@@ -179,8 +179,8 @@ def paper() -> Config:
             cluster_init="normal",
             view="mlp",
         ),
-        stage1=sections.Stage1Config(item_mask=0.0, train_ids=True),
-        stage2=sections.Stage2Config(min_lift=0.0, race_steps=0, contrast_weight=0.0),
+        stage1=sections.Stage1Config(min_steps=0, item_mask=0.0, train_ids=True),
+        stage2=sections.Stage2Config(min_steps=0, min_lift=0.0, race_steps=0, contrast_weight=0.0),
     )
 
 
@@ -245,17 +245,44 @@ def override(config: Config, settings: Sequence[str]) -> Config:
     return dataclasses.replace(config, **values)
 
 
-def differences(ours: Config, theirs: Config, within: Sequence[str] = ()) -> list[str]:
+def as_settings(config: Config) -> tuple[str, list[str]]:
+    """The nearest preset, and the settings of `override` that make it this one but for the seed."""
+    found: dict[str, list[str]] = {}
+    own = _flatten(dataclasses.asdict(config))
+    for name in PRESETS:
+        plain = preset(name)
+        named = override(plain, [f"model.name={config.model.name}"])
+        theirs = _flatten(dataclasses.asdict(named)) | {"model.name": plain.model.name}
+        changed = [path for path in own if path != "seed" and own[path] != theirs[path]]
+        # No text stands for a value that is to be left to the model.
+        if all(own[path] is not None for path in changed):
+            found[name] = [f"{path}={_as_text(own[path])}" for path in changed]
+    nearest = min(found, key=lambda name: len(found[name]))
+    return nearest, found[nearest]
+
+
+def _as_text(value: Any) -> str:
+    """What `_coerce` reads."""
+    if isinstance(value, tuple):
+        return ",".join(map(_as_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def differences(
+    ours: Config, theirs: Config, within: Sequence[str] = (), but: Collection[str] = ()
+) -> list[str]:
     """The fields in which two configurations differ, as `path: ours, theirs`.
 
     Args:
       within: sections or fields (`model.embedding_dim`) to compare; all if empty.
+      but: fields that are not compared.
     """
     flat, other = _flatten(dataclasses.asdict(ours)), _flatten(dataclasses.asdict(theirs))
     return [
         f"{path}: {flat[path]}, {other[path]}"
         for path in flat
         if flat[path] != other[path]
+        and path not in but
         and (not within or path in within or path.partition(".")[0] in within)
     ]
 

@@ -101,7 +101,7 @@ def _carry_out(study: Study, pictured: bool, curve: LearningCurve | None) -> Non
         more.append(figure3.write(study))
         print(f"wrote {study.workdir / figure3.NAME}.json")
     if searched:
-        more.append(search.section(searched))
+        more.append(search.section(searched, study.raced))
     command = cli.command(FLAGS, "sitn_tf.experiments")
     content = of_study(study, results, command, more, curve)
     title, asked, sections, _ = content

@@ -1,7 +1,8 @@
 """One writer at a time: who writes a directory holds its lock file, and the next one is told who.
 
 The kernel lets go of a lock (flock) when its holder ends, however it ends; where a file system has
-none, the file itself is the lock, and one whose holder is dead on this machine is taken over.
+none, the file itself is the lock, and one whose holder is dead on this machine is taken over. That
+needs hard links: where there are neither, nothing can be held, which is an error.
 """
 
 import contextlib
@@ -14,11 +15,14 @@ import shlex
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 
 from sitn_tf.errors import InputError
 
 _NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def beside(directory: pathlib.Path) -> pathlib.Path:
@@ -80,25 +84,57 @@ def _is_at(descriptor: int, path: pathlib.Path) -> bool:
 
 
 def _create(path: pathlib.Path, of: str) -> int:
-    """The lock where there is no flock: the file with its holder's name in it."""
-    holder = _read(path)
-    here = holder.get("host") == socket.gethostname()
-    if holder and not (here and _is_dead(int(holder["pid"]))):
-        raise _in_use(of, path)
-    path.unlink(missing_ok=True)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:
-        raise _in_use(of, path) from None
+    """The lock where there is no flock: the file with its holder's name in it.
+
+    It is signed under a name of its own and then linked to the lock's, which fails where that is
+    taken: nobody sees a lock without its holder.
+    """
+    own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex}")
+    _make_way(path, own)
+    descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         _sign(descriptor)
+        os.link(own, path)
     except OSError as error:
-        # Without its holder's name it would be no lock.
-        path.unlink()
         os.close(descriptor)
-        error.filename = str(path)
+        if isinstance(error, FileExistsError):
+            raise _in_use(of, path) from None
+        if error.errno in _NO_LINKS:
+            raise InputError(
+                f"{of} can't be locked: the file system of {path} has neither flock nor links",
+                "write to another one, and copy from there",
+            ) from error
+        error.filename, error.filename2 = str(path), None
         raise
+    finally:
+        own.unlink()
     return descriptor
+
+
+def _make_way(path: pathlib.Path, aside: pathlib.Path) -> None:
+    """Removes a lock that holds nothing.
+
+    It is renamed and looked at again: in the meantime somebody else may have taken its place, and
+    theirs is put back.
+
+    Args:
+      aside: a free name of this process's own.
+    """
+    if not _holds_nothing(path):
+        return
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        if not _holds_nothing(aside):
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _holds_nothing(path: pathlib.Path) -> bool:
+    """Whether a lock file names nobody, as one that was opened to try flock, or one who is dead."""
+    holder = _read(path)
+    here = holder.get("host") == socket.gethostname()
+    return not holder or (here and _is_dead(int(holder["pid"])))
 
 
 def _sign(descriptor: int) -> None:

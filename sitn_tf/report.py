@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from sitn_tf import cli, evaluate, quiet, runs, schema
+from sitn_tf import cli, config, evaluate, quiet, runs, schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import (
     kept_predictions,
@@ -75,10 +75,24 @@ def main(_: list[str]) -> None:
     else:
         print(files[0].read_text())
     print(f"wrote {files[0]} and {files[1]}")
-    if len(compared.judged.runs) == 1:
-        data_dir = f"--data_dir={where or compared.judged.info.data_dir}"
-        words = "--study=transfer", data_dir, "--workdir=STUDY", "--seeds=5"
-        print("next, whether other seeds say the same:", cli.shell("sitn_tf.experiments", *words))
+    next_command = study_command(compared.judged, where)
+    if next_command:
+        print("next, whether other seeds say the same:", next_command)
+
+
+def study_command(judged: transfer.Contender, data_dir: str | None) -> str | None:
+    """Of a study of what stage 1 is worth to the judged run's model, over seeds.
+
+    None where there are several seeds already, or the model has no stage 1.
+    """
+    asked = runs.read_asked(judged.runs[0].run_dir)
+    if len(judged.runs) > 1 or not config.has_stage1(asked.model.name):
+        return None
+    preset, settings = config.as_settings(asked)
+    words = ["--study=transfer", f"--data_dir={data_dir or judged.info.data_dir}"]
+    words += ["--workdir=STUDY", "--seeds=5"]
+    words += [] if preset == "default" else [f"--preset={preset}"]
+    return cli.shell("sitn_tf.experiments", *words, *(f"--set={text}" for text in settings))
 
 
 def compare(

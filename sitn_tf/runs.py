@@ -17,6 +17,7 @@ import atexit
 import csv
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -64,6 +65,7 @@ class RunInfo:
       init: run directory of the stage 1 it started from, or "none".
       versions: of Python and of the packages that matter.
       commit: of this code (sitn_tf/commit.py).
+      init_hash: what `stage1_hash` says of `init`; "" where it is not known.
     """
 
     stage: str
@@ -72,6 +74,7 @@ class RunInfo:
     init: str
     versions: dict[str, str]
     commit: str = UNKNOWN
+    init_hash: str = ""
 
     @property
     def told_versions(self) -> str:
@@ -98,7 +101,9 @@ def info_of(
     stage: str, data_dir: str | pathlib.Path, manifest: schema.Manifest, init: str
 ) -> RunInfo:
     """Of a run of this code that begins; the arguments are `RunInfo`'s."""
-    return RunInfo(stage, str(data_dir), manifest.dataset_hash, init, versions(), commit())
+    return RunInfo(
+        stage, str(data_dir), manifest.dataset_hash, init, versions(), commit(), stage1_hash(init)
+    )
 
 
 def read_tables(
@@ -186,8 +191,7 @@ def _check_same_run(run_dir: pathlib.Path, config: configs.Config, info: RunInfo
     theirs = read_info(run_dir)
     if theirs.dataset_hash != info.dataset_hash:
         changed.append(f"dataset_hash: {theirs.dataset_hash}, {info.dataset_hash}")
-    if not same_init(run_dir, theirs.init, info.init):
-        changed.append(f"init: {theirs.init}, {info.init}")
+    changed += changed_init(run_dir, theirs.init, theirs.init_hash, info.init)
     if changed:
         raise InputError(
             f"{run_dir} holds another run (there, here: {'; '.join(changed)})",
@@ -206,6 +210,39 @@ def same_init(run_dir: pathlib.Path, theirs: str, ours: str) -> bool:
     old, new = pathlib.Path(theirs), pathlib.Path(ours).resolve()
     beside = new.parent in run_dir.resolve().parents
     return beside and new.name == old.name and not old.exists()
+
+
+def stage1_hash(init: str) -> str:
+    """An identity of a finished stage 1: the same wherever it lies, another for other weights.
+
+    Args:
+      init: as `RunInfo.init`.
+
+    Returns:
+      Twelve hexadecimal digits; "" where there is none.
+    """
+    run_dir = pathlib.Path(init)
+    if init == NO_INIT or not (run_dir / CONFIG_FILE).is_file():
+        return ""
+    # The index of a checkpoint has checksums of its tensors.
+    parts = [run_dir / CONFIG_FILE, *sorted((run_dir / BEST).glob("*.index"))]
+    digests = "".join(whole_files.sha256(part) for part in parts)
+    return hashlib.sha256(digests.encode()).hexdigest()[:12]
+
+
+def changed_init(run_dir: pathlib.Path, theirs: str, their_hash: str, ours: str) -> list[str]:
+    """How the stage 1 that is given now differs from a run's, if it does.
+
+    Args:
+      theirs, their_hash: `RunInfo.init` and `.init_hash` of the run.
+      ours: `init` that is given now.
+    """
+    if not same_init(run_dir, theirs, ours):
+        return [f"init: {theirs}, {ours}"]
+    our_hash = stage1_hash(ours)
+    if their_hash and our_hash and their_hash != our_hash:
+        return [f"init={ours}, which was trained again: {their_hash}, {our_hash}"]
+    return []
 
 
 def write_history(run_dir: pathlib.Path, history: list[dict[str, Any]]) -> None:
@@ -242,6 +279,17 @@ def read_asked(run_dir: pathlib.Path) -> configs.Config:
     """The configuration that a run was asked for: of a race's winner, that of the race."""
     raced = read_json(run_dir / RACE_FILE, None)
     return read_config(run_dir) if raced is None else configs.Config.from_dict(raced["asked"])
+
+
+def was_offered_stage1(run_dir: pathlib.Path) -> bool:
+    """Whether a stage-2 run was offered a stage 1, wherever it then started.
+
+    Raises:
+      InputError: what the run says of itself is damaged.
+    """
+    started = read_json(run_dir / INITIALIZATION_FILE, {})
+    raced = (run_dir / RACE_FILE).is_file()
+    return raced or read_info(run_dir).init != NO_INIT or started.get("lift") is not None
 
 
 def read_info(run_dir: pathlib.Path) -> RunInfo:

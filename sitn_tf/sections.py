@@ -324,7 +324,8 @@ class Stage1Config(TrainingConfig):
     train_ids: bool = True  # also the id embeddings of items of which more than the id is known
     item_mask: float = 0.2  # probability that a history's item is hidden, in training
     item_crop: float = 0.0  # share of a history cut off at its ends, in training
-    item_shuffle: float = 0.0  # how far items change places, as a share of the history
+    # x: items less than x / (1 - x) of the history apart may change places, in training
+    item_shuffle: float = 0.0
     i2c_after: int = 0  # steps of i2i alone before i2c joins
     micro_batches: int = 1  # parts of a replica's batch encoded one after the other
     collapse: Literal["warn", "stop", "ignore"] = "warn"  # what collapsed clusters lead to

@@ -18,8 +18,7 @@ holds what it took to make the tables where that is more, as with Adagrad's few 
 are there twice while they are made, beside the earlier one's.
 `PROCESS_GIBIBYTES` was measured (BUILD_NOTES.md, "Memory of a cluster") with batches of 64
 requests, histories of 100 and the default preset: larger ones need more of workers, and of the
-chief, which validates. What is said was within 8 % of what each process held of a run that had no
-part in it.
+chief, which validates.
 """
 
 import typing
@@ -60,6 +59,11 @@ STRING_BYTES = 68
 
 PROCESS_GIBIBYTES = {"ps": 0.76, "worker": 0.82, "chief": 1.00}
 """What a process holds beside tables and items, by TF_CONFIG's task types: mostly TensorFlow."""
+
+
+ACCURACY = 0.08
+"""What each process held of a run that had no part in `PROCESS_GIBIBYTES` was within this share of
+what is said."""
 
 
 class Memory(typing.NamedTuple):
@@ -154,7 +158,8 @@ def _beside(items: Sequence[int], held: dict[str, Memory], servers: int) -> list
         f"GiB a worker: {held['worker'].most:.2f}, whatever the tables",
         f"GiB of the chief: {held['chief'].most:.2f}, with the side features, ids and titles of "
         f"{sum(items):,} items",
-        "Small clusters were within 15 % of this: give each process a quarter more.",
+        f"A small cluster was within {100 * ACCURACY:.0f} % of this: give each process a quarter "
+        "more.",
     ]
 
 

@@ -18,6 +18,8 @@ from sitn_tf.pages.pictures import signed
 DRAWS = 2000
 SEED = 0
 COVERAGE = 0.95
+SIGNIFICANT = 0.05
+"""P-values below it, corrected where there are several, are told as more than chance."""
 FEW_USERS = 30
 """Below so many users with a click, or without one, no interval is told: draws would hardly
 differ from the sample's own oddities."""
@@ -208,8 +210,8 @@ def holm(p: np.ndarray) -> np.ndarray:
       p: `[M]`.
 
     Returns:
-      `[M]`: below 0.05 where the difference would be found by chance, among all of them, at most
-      once in twenty times.
+      `[M]`: below `SIGNIFICANT` where the difference would be found by chance, among all of them,
+      at most once in twenty times.
     """
     corrected = np.full(len(p), np.nan)
     order = np.argsort(p)[: np.sum(~np.isnan(p))]  # NaN comes last

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -40,14 +40,34 @@ def read_users(
         return encode_users(model, batches, most)
 
 
-def encode_users(model: Pretrainer, batches: tf.data.Dataset, most: int | None = None) -> Users:
+def read_user(model: Pretrainer, data_dir: str | pathlib.Path, user: str) -> Users | None:
+    """Encodes one user of stage 1 alone; None where it has no such user."""
+    for split in schema.STAGE1_SPLITS:
+        with shards.named(data_dir, [schema.STAGE1]):
+            for batch in data.read_split(data_dir, schema.STAGE1, split, BATCH):
+                ids = [told(raw) for raw in batch[schema.USER_ID.name].numpy()]
+                if user in ids:
+                    row = slice(ids.index(user), ids.index(user) + 1)
+                    alone = {name: values[row] for name, values in batch.items()}
+                    return encode_users(model, [alone])
+    return None
+
+
+def told(user_id: bytes) -> str:
+    """A raw user id as text."""
+    return user_id.decode(errors="replace")
+
+
+def encode_users(
+    model: Pretrainer, batches: Iterable[data.Batch], most: int | None = None
+) -> Users:
     """Encodes the first users of batches of schema.STAGE1_FEATURES, all if `most` is None."""
     ids: list[str] = []
     parts: dict[str, list[np.ndarray]] = {domain: [] for domain in schema.DOMAINS}
     for batch in batches:
         for domain, instances in zip(schema.DOMAINS, model(batch), strict=True):
             parts[domain].append(instances.numpy())
-        ids += [user.decode(errors="replace") for user in batch[schema.USER_ID.name].numpy()]
+        ids += [told(user) for user in batch[schema.USER_ID.name].numpy()]
         if most is not None and len(ids) >= most:
             break
     return Users(ids[:most], {d: np.concatenate(parts[d])[:most] for d in schema.DOMAINS})

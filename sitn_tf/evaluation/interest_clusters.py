@@ -13,7 +13,7 @@ import numpy as np
 from sitn_tf import schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation.collapse import Clusters, apart, clusters_of, first_choice, unit_rows
-from sitn_tf.evaluation.instances import Users, item_instances, read_users
+from sitn_tf.evaluation.instances import Users, item_instances, read_user, read_users
 from sitn_tf.evaluation.proximity import Proximity, proximity
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.trained_models import PretrainedRun
@@ -97,12 +97,8 @@ def tell(run: PretrainedRun, interests: Interests, user: str) -> str:
     Raises:
       InputError: stage 1 has no such user.
     """
-    for split in schema.STAGE1_SPLITS:
-        everyone = read_users(run.model, run.data_dir, split, batch_size=USERS_AT_ONCE)
-        if user in everyone.ids:
-            row = everyone.ids.index(user)
-            break
-    else:
+    found = read_user(run.model, run.data_dir, user)
+    if found is None:
         raise InputError(
             f"user={user} is not among stage 1's users (those with both histories), for "
             f"example {interests.users.ids[0]} is"
@@ -110,7 +106,7 @@ def tell(run: PretrainedRun, interests: Interests, user: str) -> str:
     lines = [f"interests of {user}"]
     for space, described in zip(interests.spaces, interests.granularities, strict=True):
         for domain in schema.DOMAINS:
-            instance = everyone.instances[domain][row]
+            instance = found.instances[domain][0]
             items: dict[int, Any] = {getattr(p, domain): p.items[domain] for p in described.pairs}
             for cluster, cosine in top_interests(instance, space.new[domain], space.top_k):
                 shown = " · ".join(items[cluster])

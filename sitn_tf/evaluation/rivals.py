@@ -46,15 +46,12 @@ def read_trained(name: str, run_dirs: Sequence[pathlib.Path]) -> Trained:
       InputError: one is damaged.
     """
     configs = [runs.read_asked(run_dir) for run_dir in run_dirs]
-    first = run_dirs[0]
-    started = runs.read_json(first / runs.INITIALIZATION_FILE, {})
-    offered = runs.read_info(first).init != runs.NO_INIT or started.get("lift") is not None
     told = [runs.read_json(run_dir / runs.METRICS_FILE, {}) for run_dir in run_dirs]
     return Trained(
         name=name,
         run_dirs={config.seed: run_dir for config, run_dir in zip(configs, run_dirs, strict=True)},
         config=configs[0],
-        offered=offered or (first / runs.RACE_FILE).is_file(),
+        offered=runs.was_offered_stage1(run_dirs[0]),
         validation_auc=float(np.mean([of.get(schema.VALIDATION, {}).get("auc", np.nan)
                                       for of in told])),
     )  # fmt: skip

@@ -17,14 +17,12 @@ from sitn_tf import config as configs
 from sitn_tf import runs, schema
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions, slices
-from sitn_tf.evaluation.comparison import Comparison, Gain, holm
+from sitn_tf.evaluation.comparison import SIGNIFICANT, Comparison, Gain, holm
 from sitn_tf.evaluation.kept_predictions import Predictions
 from sitn_tf.evaluation.slices import Slice, Slicing
 from sitn_tf.item_tables import read_item_table
 from sitn_tf.runs import RunInfo
 from sitn_tf.sections import Stage2Config
-
-LEVEL = 0.05
 
 ALL_REQUESTS = "all requests"
 """Where a run is worse, if not at a slice alone."""
@@ -201,7 +199,8 @@ class Harm:
 
     Attributes:
       where: the slice in words.
-      sure: whether that holds among all slices of the comparison, by Holm's correction.
+      sure: whether that holds by Holm's correction: of a slice among all slices of the comparison,
+        of all requests among the models that the first is compared with.
       remedy: the same wherever the run is worse than this other one.
     """
 
@@ -216,17 +215,19 @@ class Harm:
 def harms(transfer: Transfer) -> list[Harm]:
     """Wherever an interval lies below 0 as a whole: of all requests first, then slice by slice."""
     found = []
+    overall = holm(np.array([gain.p for gain in transfer.overall.gains]))
     for k, other in enumerate(transfer.others):
         whole = transfer.overall.gains[k]
         remedy = _remedy(transfer.judged, other, whole)
         if whole.hurts:
-            found.append(Harm(other, ALL_REQUESTS, transfer.overall, whole, True, remedy))
+            sure = bool(overall[k] < SIGNIFICANT)
+            found.append(Harm(other, ALL_REQUESTS, transfer.overall, whole, sure, remedy))
         told = [(s, part, part.comparison.gains[k]) for s, part in transfer.slices()]
         corrected = holm(np.array([gain.p for _, _, gain in told]))
         for (slicing, part, gain), p in zip(told, corrected, strict=True):
             if gain.hurts:
                 where = f"{slicing.title} {part.name}"
-                found.append(Harm(other, where, part.comparison, gain, p < LEVEL, remedy))
+                found.append(Harm(other, where, part.comparison, gain, p < SIGNIFICANT, remedy))
     return found
 
 

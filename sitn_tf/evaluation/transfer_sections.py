@@ -165,7 +165,8 @@ def _hurt(transfer: Transfer) -> Section:
                 ],
             ),
             f"Of {tests} intervals {by_chance:.1f} would lie below 0 by chance if there were no "
-            "difference anywhere. Holm's correction is for the slices of a comparison. " + untold,
+            "difference anywhere. Holm's correction is for the slices of a comparison; of all "
+            "requests it is for as many comparisons as there are. " + untold,
         ],
     )
 

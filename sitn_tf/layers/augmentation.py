@@ -107,11 +107,14 @@ def crop(history: tf.Tensor, draw: Draw, share: float) -> tf.Tensor:
 
 
 def shuffled(history: tf.Tensor, draw: Draw, reach: float) -> tf.Tensor:
-    """An order in which items change places with others at most `reach` of the history away.
+    """An order in which some pairs of items change places that are near each other.
+
+    An item's key is (1 - reach) of its place and a random number below reach of the length, so a
+    pair may change places if it is less than reach / (1 - reach) of the length apart.
 
     Args:
       history: `[B, T]` int64 ids.
-      reach: 0 keeps the order, 1 makes it random.
+      reach: 0 keeps the order, 1 makes it random; from 0.5 on any pair may change places.
 
     Returns:
       `[B, T]` int32, the places of the items in their new order, real ones first.

@@ -12,7 +12,9 @@ from sitn_tf.distributed.replicas import gather_rows
 
 
 def mini_batch_l2(
-    vectors_of: Callable[[tf.Tensor], tf.Tensor], count: tf.Tensor, ids: Sequence[tf.Tensor]
+    vectors_of: Callable[[tf.Tensor], tf.Tensor],
+    counts_of: Callable[[tf.Tensor], tf.Tensor],
+    ids: Sequence[tf.Tensor],
 ) -> tf.Tensor:
     """A replica's share of 0.5 sum_j |w_j|^2 / n_j over the items j of the global batch.
 
@@ -21,7 +23,8 @@ def mini_batch_l2(
 
     Args:
       vectors_of: ids `[U]` → w, `[U, D]`.
-      count: `[V]` float32, n: how often an item occurs in all samples; below 1 counts as 1.
+      counts_of: ids `[U]` → n, `[U]` float32: how often an item occurs in all samples; below 1
+        counts as 1.
       ids: int64 of any shapes, of this replica's rows; padding does not count.
 
     Returns:
@@ -36,4 +39,4 @@ def mini_batch_l2(
     answers = tf.gather(first, tf.gather(place, own)) == own
     kept = tf.boolean_mask(mine, answers & (mine != schema.PAD_ID))
     squares = tf.reduce_sum(tf.square(tf.cast(vectors_of(kept), tf.float32)), axis=-1)
-    return 0.5 * tf.reduce_sum(squares / tf.maximum(tf.gather(count, kept), 1.0))
+    return 0.5 * tf.reduce_sum(squares / tf.maximum(counts_of(kept), 1.0))

@@ -10,12 +10,12 @@ import tf_keras
 from sitn_tf import schema
 from sitn_tf.data import Batch
 from sitn_tf.distributed.tables import rows_of
+from sitn_tf.layers.click_ages import HOUR_SECONDS
 from sitn_tf.layers.embedding import add_table
 from sitn_tf.sections import ModelConfig
 
 HOURS = 24
 WEEKDAYS = 7
-HOUR_SECONDS = 3600
 DAY_SECONDS = 24 * HOUR_SECONDS
 FIRST_WEEKDAY = 3
 """1970-01-01 was a Thursday; weeks begin on Monday."""

@@ -24,16 +24,32 @@ Hidden layers of both have Dice (Section 5.2; layers/dice.py). Where this differ
   is an item's clicks in the training period, not its appearances in samples, which no table counts.
 """
 
+import functools
+from collections.abc import Callable
+
+import numpy as np
 import tensorflow as tf
 
 from sitn_tf import schema
 from sitn_tf.config import Config
 from sitn_tf.data import Batch
+from sitn_tf.distributed.tables import may_be_cut, rows_of
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers.attention import ActivationUnit, Keys
 from sitn_tf.layers.dice import DiceMlp
 from sitn_tf.layers.mini_batch_l2 import mini_batch_l2
 from sitn_tf.models.scorer import SHOWN, Encoded, Histories, History, Scorer
+
+
+def _clicks_of(table: ItemTable) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Ids `[U]` → their clicks in the training period, `[U]` float32.
+
+    They are read of a table that parameter servers may share out: a constant would go to every
+    worker as a whole. It is the data set's, and in no checkpoint.
+    """
+    name, values = f"{table.domain}_clicks", table.count.astype(np.float32)
+    with may_be_cut():
+        return functools.partial(rows_of, tf.Variable(values, trainable=False, name=name))
 
 
 class Din(Scorer):
@@ -49,9 +65,8 @@ class Din(Scorer):
         for unit in self.units.values():
             unit.build([None, None, dim])
         self.mlp = DiceMlp(config.mlp.widths, 1, own.mlp_activation, config.model.dropout)
-        self.counts = {
-            domain: tf.constant(tables[domain].count, tf.float32)
-            for domain in (self.items if own.l2 else ())
+        self.clicks_of = {
+            domain: _clicks_of(tables[domain]) for domain in (self.items if own.l2 else ())
         }
 
     def encode_history(self, domain: str, history: History, training: bool) -> Encoded:
@@ -84,5 +99,5 @@ class Din(Scorer):
             ids = [inputs[schema.HISTORY_OF_DOMAIN[domain].name]]
             if domain == schema.TARGET:
                 ids.append(inputs[schema.CANDIDATES.name])
-            parts.append(mini_batch_l2(items.id_vectors, self.counts[domain], ids))
+            parts.append(mini_batch_l2(items.id_vectors, self.clicks_of[domain], ids))
         return {"l2": self.config.din.l2 * tf.add_n(parts)}

@@ -1,6 +1,7 @@
 """An arm of a study: named settings, trained over seeds."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from sitn_tf.sections import Stage2Config
 
@@ -25,3 +26,16 @@ found little to transfer and another start would do better.
 """
 RACE = f"stage2.race_steps={Stage2Config().race_steps}"
 """Setting of the arms that start as `sitn_tf.train` does, from the best of their starts."""
+
+
+def told_races(raced: Sequence[str], arms: Sequence[str]) -> str:
+    """A sentence on arms whose starts race; none where there are no such arms.
+
+    Args:
+      raced: their names, among all of `arms`.
+    """
+    if not raced:
+        return ""
+    others = "; a run of another arm is trained once" if len(raced) < len(arms) else ""
+    told = ", ".join(raced)
+    return f"Each run of {told} keeps the best of up to three starts by validation AUC{others}."

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sitn_tf import extras, quiet, runs, whole_files
+from sitn_tf.evaluation.comparison import SIGNIFICANT
 from sitn_tf.pages.figures import Picture
 from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies.runs import Study
 
 NAME = "figure3"
-SIGNIFICANT = 0.05
-"""P-values below it are told as more than chance."""
 TITLES = 3
 """Items that describe a cluster."""
 USERS = 20_000

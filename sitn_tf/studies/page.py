@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from sitn_tf import runs, schema
+from sitn_tf.evaluation.comparison import SIGNIFICANT
 from sitn_tf.pages.figures import Picture
 from sitn_tf.pages.page import Alarm, Content, MadeBy, Section, Table
 from sitn_tf.pages.pictures import Interval, intervals, signed
 from sitn_tf.studies import arm_curves, learning_curve, readings, user_gains
 from sitn_tf.studies.arm_curves import Histories
+from sitn_tf.studies.arms import told_races
 from sitn_tf.studies.learning_curve import LearningCurve, name_at
 from sitn_tf.studies.runs import Study
 from sitn_tf.studies.tables import (
@@ -25,9 +27,6 @@ from sitn_tf.studies.tables import (
 
 HISTORY_OF = {"1": "recall", "2": "auc"}
 """By stage, the entry of its history that says how good the model is."""
-
-SIGNIFICANT = 0.05
-"""P-values below it, after Holm's correction, are called above or below the baseline."""
 
 
 def of_study(
@@ -67,6 +66,9 @@ def of_study(
     if read:
         facts["test split"] = readings.describe(read)
     notes: list[str | Alarm] = [Alarm(readings.describe(read))] if len(read) > 1 else []
+    own = {name_at(arm, curve.shares[0]): arm for arm in curve.arms} if curve else {}
+    raced = [own.get(arm, arm) for arm in study.raced if not curve or arm in own]
+    notes += filter(None, [told_races(raced, list(own or study.arms))])
     kept = user_gains.read(study, results) if study.stage == "2" else None
     notes += _not_kept(kept.missing) if kept else []
     if curve:

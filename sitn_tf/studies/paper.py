@@ -13,7 +13,8 @@ _MODELS = (
 )
 TABLE2 = {name: Arm((f"model.name={name}", RACE), pretrain=has_stage1(name)) for name in _MODELS}
 """Table 2: SITN, and the ten baselines in the paper's order, each by its defaults; those with a
-stage 1 from the best of their starts. `mv_dnn`, `conet` and `minet` need a data set with source
+stage 1 from the best of their starts: SITN and SEMI race up to three of them by validation AUC,
+where the others are trained once. `mv_dnn`, `conet` and `minet` need a data set with source
 requests.
 """
 

@@ -19,7 +19,7 @@ import pathlib
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
@@ -29,6 +29,9 @@ from sitn_tf.studies.arms import AS_IT_IS, Arm
 from sitn_tf.studies.tables import RACE, Result
 
 LOG_FILE = "log.txt"
+
+OTHER_WORKDIR = "give a study of other settings another workdir"
+"""The remedy where runs of other settings lie."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,14 @@ class Study:
         """Of seed 0."""
         settings = [*AS_IT_IS, *self.settings, *arm.settings]
         return config.override(config.preset(self.preset), settings)
+
+    @property
+    def raced(self) -> list[str]:
+        """Names of the arms whose starts race."""
+        return [
+            name for name, arm in self.arms.items()
+            if arm.pretrain and self.stage == "2" and self.config(arm).stage2.race_steps
+        ]  # fmt: skip
 
     def runs(self) -> list["Run"]:
         """Every seed of every arm, seed by seed."""
@@ -146,7 +157,7 @@ class Run:
         return self.study.workdir / schema.STAGE1 / short_hash(depends_on) / str(self.seed)
 
     def is_finished(self) -> bool:
-        """Whether the run of this very configuration is there, scored.
+        """Whether the run of this very configuration and start is there, scored.
 
         Raises:
           InputError: there is another one.
@@ -155,15 +166,29 @@ class Run:
             return self.stage1 is not None and runs.is_finished(self.stage1)
         if not (self.stage2 / runs.RUN_FILE).is_file():
             return False
-        changed = config.differences(runs.read_asked(self.stage2), self.config)
-        if runs.read_info(self.stage2).dataset_hash != self.manifest.dataset_hash:
-            changed.append("another data set")
+        changed = self.changed()
         if changed:
             raise InputError(
                 f"{self.stage2} holds another run (there, here: {'; '.join(changed)})",
-                "give a study of other settings another workdir",
+                OTHER_WORKDIR,
             )
         return self.is_scored()
+
+    def changed(self, but: Collection[str] = ()) -> list[str]:
+        """How the run that lies there differs from this one, if it does and one lies there.
+
+        Args:
+          but: fields of the configuration that may be others.
+        """
+        if not (self.stage2 / runs.RUN_FILE).is_file():
+            return []
+        changed = config.differences(runs.read_asked(self.stage2), self.config, but=but)
+        if runs.read_info(self.stage2).dataset_hash != self.manifest.dataset_hash:
+            changed.append("another data set")
+        if runs.was_offered_stage1(self.stage2) != (self.stage1 is not None):
+            told = "a stage 1, none" if self.stage1 is None else "no stage 1, one"
+            changed.append(f"offered {told}")
+        return changed
 
     def is_scored(self) -> bool:
         """Whether its metrics are there, and its predictions where the study keeps them.
@@ -183,6 +208,7 @@ class Run:
         best = {stage: _metrics(run_dir)[schema.VALIDATION] for stage, run_dir in there.items()}
         held_out = best.get(schema.STAGE1, {})
         split = _metrics(self.stage2)[self.study.split] if self.study.stage == "2" else {}
+        frozen = self.config.stage2.encoders == "freeze"
         return Result(
             self.arm,
             self.seed,
@@ -193,7 +219,7 @@ class Run:
             epoch={stage: int(entry["epoch"]) for stage, entry in best.items()},
             seconds={stage: _seconds(run_dir) for stage, run_dir in there.items()}
             | _lost_seconds(self.stage2),
-            parameters=_parameters(self.stage2) if split else None,
+            parameters=_parameters(self.stage2, frozen) if split else None,
             commit=runs.read_info([*there.values()][-1]).commit,
         )
 
@@ -368,9 +394,13 @@ def _lost_seconds(run_dir: pathlib.Path) -> dict[str, float]:
     return {RACE: raced["seconds"] - raced["starts"][raced["winner"]]["seconds"]}
 
 
-def _parameters(run_dir: pathlib.Path) -> int:
-    """Numbers that are trained, from the run's list of `name [shape]` of its variables."""
+def _parameters(run_dir: pathlib.Path, frozen: bool) -> int:
+    """Numbers that are trained, from the run's list of `name [shape]` of its variables.
+
+    Args:
+      frozen: whether what stage 1 has trained is left as it is.
+    """
     listed = runs.read_json(run_dir / runs.INITIALIZATION_FILE, {})
-    started = ("restored", "restored_in_part", "untrained", "fresh")
+    started = ("restored_in_part", "untrained", "fresh", *(() if frozen else ("restored",)))
     shapes = [json.loads(v[v.rindex("[") :]) for how in started for v in listed.get(how, [])]
     return sum(math.prod(shape) for shape in shapes)

@@ -7,7 +7,8 @@
 Each arm has the same number of trials with seed 0, the first with its defaults. What is suggested
 depends on the trials before alone, so that an interrupted search goes on as if it had not been,
 and equal studies try the same. Runs of trials are removed when they are told: the best settings are
-trained again, as one of the seeds.
+trained again, as one of the seeds. An arm whose starts race (`arms.RACE`) takes the best of up to
+three trainings in each trial, by the AUC that judges it; the others have one.
 """
 
 import dataclasses
@@ -21,7 +22,16 @@ from sitn_tf import extras, runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.pages.page import Section, Table
 from sitn_tf.studies import workers
-from sitn_tf.studies.runs import Run, Study, carry_out, last_words, minutes_left, short_hash
+from sitn_tf.studies.arms import told_races
+from sitn_tf.studies.runs import (
+    OTHER_WORKDIR,
+    Run,
+    Study,
+    carry_out,
+    last_words,
+    minutes_left,
+    short_hash,
+)
 from sitn_tf.studies.search_spaces import Range, Space, defaults, space_of
 
 FOLDER = "search"
@@ -94,7 +104,7 @@ class Search:
         if told["of"] != self._identity():
             raise InputError(
                 f"{self.folder} holds a search of other settings, spaces or data",
-                "give a study of other settings another workdir",
+                OTHER_WORKDIR,
             )
         return [Trial(**trial) for trial in told["trials"]]
 
@@ -153,7 +163,8 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
       jobs: trials at a time, of different arms.
 
     Raises:
-      InputError: Optuna is missing; a search of other settings lies there; nothing to judge by.
+      InputError: Optuna is missing; seeds or a search of other settings lie there; nothing to judge
+        by.
     """
     extras.check(f"trials={trials}", "studies", "optuna")
     if study.stage == "1":
@@ -163,6 +174,7 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
     searches = [Search(study, arm) for arm in study.arms]
     for search in searches:
         defaults(search.space, study.config(study.arms[search.arm]))
+    check_seeds(study, searches)
     steps = [
         Step(search, last=number == trials - 1)
         for number in range(trials)
@@ -192,6 +204,20 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
         for name, arm in study.arms.items()
     }
     return dataclasses.replace(study, arms=arms), best
+
+
+def check_seeds(study: Study, searches: Sequence[Search]) -> None:
+    """Raises InputError where seeds lie whose settings no outcome of the searches can match."""
+    spaces = {search.arm: search.space for search in searches}
+    others = [
+        f"{run.arm}/{run.seed} ({'; '.join(changed)})"
+        for run in study.runs()
+        if (changed := run.changed(but=spaces[run.arm]))
+    ]
+    if others:
+        raise InputError(
+            f"{study.workdir} holds other runs (there, here): {', '.join(others)}", OTHER_WORKDIR
+        )
 
 
 def _may_begin(step: Step, running: Sequence[Step]) -> bool:
@@ -254,8 +280,12 @@ def best_of(trials: Sequence[Trial]) -> Best:
     return Best(len(trials), failed, number, scored[number], trials[number].settings)
 
 
-def section(best: Mapping[str, Best]) -> Section:
-    """What the search of each arm came to."""
+def section(best: Mapping[str, Best], raced: Sequence[str] = ()) -> Section:
+    """What the search of each arm came to.
+
+    Args:
+      raced: names of the arms whose starts race, in each trial too.
+    """
     titles = ["arm", "trials", "failed", "best trial", "its validation AUC", "settings"]
     rows = [
         [
@@ -270,4 +300,5 @@ def section(best: Mapping[str, Best]) -> Section:
     ]
     trials = max(found.trials for found in best.values())
     answer = f"Settings are the best of {trials} trials of each arm on validation data, seed 0."
-    return Section("Search", answer, [Table("The best trial of each arm", titles, rows)])
+    told = [f"{told_races(raced, list(best))} It is the same for trials."] if raced else []
+    return Section("Search", answer, [*told, Table("The best trial of each arm", titles, rows)])

@@ -4,6 +4,9 @@ import math
 
 import numpy as np
 
+ROUNDING = 1e-12
+"""Differences of scores around 1 that are closer to each other are the same."""
+
 
 def interval(differences: np.ndarray) -> tuple[float, float]:
     """Mean and half-width of the 95 % interval of Student's t; NaN for one difference.
@@ -24,14 +27,15 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
 def paired_t_test(differences: np.ndarray) -> float:
     """Two-sided p-value of differences `[seeds]` whose mean is 0; NaN for fewer than two.
 
-    Differences that are all the same have no spread to judge by: p is 1 where they are 0, else 0.
+    Differences that are all the same, but for rounding, have no spread to judge by: p is 1 where
+    they are 0, else NaN.
     """
     n = len(differences)
     if n < 2:
         return math.nan
+    if np.ptp(differences) <= ROUNDING:
+        return math.nan if abs(differences[0]) > ROUNDING else 1.0
     mean, error = np.mean(differences), np.std(differences, ddof=1) / math.sqrt(n)
-    if not error:
-        return float(not mean)
     from scipy import stats
 
     return float(2 * stats.t.sf(abs(mean / error), df=n - 1))

@@ -30,7 +30,7 @@ class Result:
       epoch: the best one, by stage.
       seconds: of the training steps of all epochs, by stage, and of a RACE; a shared stage 1 counts
         in each run.
-      parameters: trainable numbers of the scorer, None without a stage 2.
+      parameters: numbers that stage 2 trains, without frozen ones; None without a stage 2.
       commit: of the code that began the run, of stage 1 where that is all.
     """
 
@@ -62,6 +62,10 @@ NOT_KEPT = "not kept"
 """Stands for a gain over users where a run keeps no predictions."""
 
 
+NO_SPREAD = "no spread"
+"""Stands for a p-value where all seeds have the very same difference."""
+
+
 class Comparison(NamedTuple):
     """An arm and the baseline over the seeds that both have.
 
@@ -69,7 +73,7 @@ class Comparison(NamedTuple):
       mean, half: of the differences, with the 95 % interval's half-width.
       p, corrected: of the paired t-test, and Holm's correction of it over all arms.
 
-    All but the mean are NaN for one seed.
+    All but the mean are NaN for one seed, and p where several have the very same difference.
     """
 
     mean: float
@@ -117,7 +121,8 @@ def main_table(
         if arm in compared:
             mean, half, *p_values = compared[arm]
             shown.append(signed(mean) + ("" if math.isnan(half) else f" ± {half:.4f}"))
-            shown += [_p(p) for p in p_values]
+            unjudged = "" if math.isnan(half) else NO_SPREAD
+            shown += [_p(p) or unjudged for p in p_values]
             shown += [] if over_users is None else _over_users(over_users.get(arm))
         rows.append(shown)
     return _filled("Means over seeds", titles, rows)

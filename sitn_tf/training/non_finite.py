@@ -15,6 +15,7 @@ def first_not_finite(
     model: tf_keras.Model,
     variables: Sequence[tf.Variable],
     losses: Callable[[], dict[str, tf.Tensor]],
+    loss_scale: float = 1.0,
 ) -> str:
     """Names the first of: weights, outputs of layers, parts of the loss, gradients.
 
@@ -22,21 +23,25 @@ def first_not_finite(
       model: whose layers are watched.
       variables: whose gradients are.
       losses: the forward pass of the batch, run eagerly; "loss" is differentiated.
+      loss_scale: as in the step (steps.make_step): with it a gradient of float16 may overflow that
+        is finite without.
     """
     for variable in model.variables:
         if not _finite(variable):
             return f"the weights {variable.name}, before the step"
     with _watch_outputs(model) as bad_layers, tf.GradientTape() as tape:
         parts = losses()
+        scaled = parts["loss"] * loss_scale
     if bad_layers:
         return f"the output of the layer {bad_layers[0]}"
     for name, part in parts.items():
         if not _finite(part):
             return f"{name}, though the output of every layer is finite"
-    gradients = tape.gradient(parts["loss"], list(variables))
+    gradients = tape.gradient(scaled, list(variables))
     for variable, gradient in zip(variables, gradients, strict=True):
         if gradient is not None and not _finite(gradient):
-            return f"the gradient of {variable.name}"
+            times = "" if loss_scale == 1 else f", of the loss times {loss_scale:g}"
+            return f"the gradient of {variable.name}{times}"
     return "nothing when the batch is run again alone"
 
 

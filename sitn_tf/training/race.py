@@ -159,6 +159,7 @@ class _Race:
         raced |= {
             "winner": winner_of({name: raced["starts"][name]["auc"] for name in starts}),
             "init": self.init,
+            "init_hash": runs.read_info(self.directory).init_hash,
             "asked": self.config.used(),
             "lift": stage2.lift_as_json(offer.lift),
             "seconds": round(sum(start["seconds"] for start in raced["starts"].values()), 2),
@@ -220,9 +221,12 @@ def _check(run_dir: pathlib.Path, init: str, asked: bool) -> None:
       asked: whether there is to be a race.
     """
     raced, race = runs.read_json(run_dir / runs.RACE_FILE, None), runs.race_of(run_dir)
-    if raced is not None and not runs.same_init(run_dir, raced["init"], init):
+    changed = []
+    if raced is not None:
+        changed = runs.changed_init(run_dir, raced["init"], raced.get("init_hash", ""), init)
+    if changed:
         raise InputError(
-            f"{run_dir} holds another run (there, here: init: {raced['init']}, {init})",
+            f"{run_dir} holds another run (there, here: {'; '.join(changed)})",
             "train into another directory, or give overwrite=True",
         )
     if raced is None and not asked and (race / runs.RUN_FILE).is_file():

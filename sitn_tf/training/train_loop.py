@@ -309,15 +309,31 @@ class _Fit:
             with randomness.at_step(self.stage.config.seed, step):
                 return self.task.losses(batch, step)
 
-        first = non_finite.first_not_finite(self.model, self.task.variables, losses)
-        section = self.stage.name
+        scale = LOSS_SCALE[self.stage.config.model.precision]
+        first = non_finite.first_not_finite(self.model, self.task.variables, losses, scale)
         return InputError(
             f"the loss is {values['loss']} and the norm of its gradient {values[GRADIENT_NORM]} at "
             f"step {batches + 1} of epoch {epoch}, whose records are saved in {path}; the first "
             f"that is not finite is {first}",
-            f"lower the learning rate ({section}.learning_rate=...) or bound the gradient "
-            f"({section}.clip_norm=1)",
+            self._remedy(),
         )
+
+    def _remedy(self, *more: str) -> str:
+        """Against numbers that are not finite.
+
+        Args:
+          more: further ones.
+        """
+        section = self.stage.name
+        rate = f"lower the learning rate ({section}.learning_rate=...)"
+        precision = self.stage.config.model.precision
+        if precision == "float16":
+            # The norm that is checked is of the gradients before they are bound.
+            first = ("give model.precision=bfloat16, which has float32's range", rate)
+        else:
+            first = (rate, f"bound the gradient ({section}.clip_norm=1)")
+        *others, last = *first, *more
+        return f"{', '.join(others)} or {last}"
 
     def _again(self, epoch: int, until: int) -> Iterator[tuple[int, dict[str, float]]]:
         """Takes an epoch's steps again from the last checkpoint, one after the other.
@@ -334,14 +350,12 @@ class _Fit:
         self, values: dict[str, float], epoch: int, step: int, last: int
     ) -> InputError:
         """What to say of a step that is finite when no other one is taken meanwhile."""
-        section = self.stage.name
         return InputError(
             f"the loss is {values['loss']} and the norm of its gradient {values[GRADIENT_NORM]} "
             f"at about step {step} of epoch {epoch}, while {self.step.at_once} workers took steps "
             "side by side; one after the other, from the last checkpoint up to step "
             f"{last}, all are finite, so no batch alone is to blame",
-            f"lower the learning rate ({section}.learning_rate=...), bound the gradient "
-            f"({section}.clip_norm=1) or train with one worker",
+            self._remedy("train with one worker"),
         )
 
     def _conclude(self) -> dict[str, Any]:

@@ -372,3 +372,27 @@ def test_a_refusal_names_the_context_that_the_model_wants(of_context, protocol):
 def test_output_filter_asks_for_less(ask):
     answer = ask.predict("score", requests.score_inputs([REQUEST]), outputs=["ctr"])
     assert list(answer) == ["ctr"]
+
+
+class _Silent:
+    """A client whose first so many calls are not answered."""
+
+    def __init__(self, silent):
+        self.silent = silent
+
+    def score(self, asked):
+        self.silent -= 1
+        if self.silent >= 0:
+            raise serving_client.ServerError("UNAVAILABLE", "nobody", retryable=True)
+
+
+@pytest.mark.parametrize(("silent", "status"), [(5, 1), (4, 0), (0, 0)])
+def test_a_load_without_an_answer_is_a_failure(monkeypatch, capsys, silent, status):
+    monkeypatch.setattr(golden, "read", lambda _: [golden.Golden(REQUEST, (0.0,), (0.0,))])
+    assert clients._golden(_Silent(silent), pathlib.Path("1"), load=5, threads=1) == status
+    assert (f"{silent} x UNAVAILABLE" in capsys.readouterr().out) == bool(silent)
+
+
+def test_an_address_without_a_port_number_is_refused():
+    with pytest.raises(InputError, match=r"^address=localhost:abc is not host:port: such as loca"):
+        clients.make_client("rest", "localhost:abc")

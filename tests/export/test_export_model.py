@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -311,3 +312,15 @@ def test_unknown_items_score_alike_in_every_version(servable, session):
     assert found[0] == found[1]
     assert 0 < found[0] < 1
     np.testing.assert_array_equal(np.isfinite(found), True)
+
+
+def test_a_data_set_without_test_requests_is_not_measured(run_dir):
+    """As of --test_fraction=0, where all requests but the validation's train."""
+    manifest = runs.read_manifest(run_dir)
+    data_dir = pathlib.Path("data")
+    assert exporting._test_requests(manifest, data_dir) == data_dir
+    without = dataclasses.replace(manifest, records={"stage2": {"train": 9, "test": 0}})
+    found = exporting._test_requests(without, data_dir)
+    assert str(found) == "data has no requests in its test split"
+    gone = InputError("it is gone")
+    assert exporting._test_requests(manifest, gone) is gone

@@ -49,6 +49,48 @@ def test_rows_without_candidates_and_with_unknown_items(servable):
     assert made[1]["ctr"][1] == made[1]["ctr"][2]
 
 
+def test_items_that_only_the_data_set_knows_have_its_names(servable, tmp_path):
+    """Of an extended data set; a version scores its new items as unknown."""
+    version = str(servable / "1")
+    own = (servable / "1" / "assets" / "target.item.txt").read_text()
+
+    def data_set(name, *new):
+        folder = tmp_path / name / "vocabularies"
+        folder.mkdir(parents=True)
+        (folder / "target.item.txt").write_text(own + "".join(f"{item}\n" for item in new))
+        (folder / "source.item.txt").write_text("")
+        return str(tmp_path / name / "stage2" / "shard")
+
+    one, two, other = data_set("a", "n1"), data_set("b", "n1", "n2"), data_set("c", "n3")
+    assert score_batch.new_items(version, [two, one, data_set("d")]) == ["n1", "n2"]
+    with pytest.raises(InputError, match=r"c/stage2/shard: its new target items are not those of"):
+        score_batch.new_items(version, [one, other])
+    first = schema.FIRST_ID + len(own.splitlines())
+    row = {"user_id": b"b", "request_time": 2, "candidates": [2, 1, first + 1, first + 2]}
+    handler = score_batch.ServableHandler(version, new_items=["n1", "n2"])
+    (made,) = handler.run_inference([example(row)], handler.load_model())
+    assert made["item"] == ["t2", None, "n2", None]
+
+
+def test_a_directory_is_refused_by_name(servable, tmp_path):
+    with pytest.raises(InputError, match=rf"^input={tmp_path} is a directory: give DATASET/stage2"):
+        score_batch.score_records(str(servable / "1"), str(tmp_path), str(tmp_path / "out"))
+
+
+def test_a_job_that_succeeds_leaves_no_files_of_an_earlier_one(servable, monkeypatch, tmp_path):
+    def renamed(*_):
+        (tmp_path / "new").write_text("new")
+        (tmp_path / "new").rename(tmp_path / "out-00000-of-00001.parquet")
+
+    for name in ("00000-of-00001", "00000-of-00002", "00001-of-00002", "test-00000-of-00001"):
+        (tmp_path / f"out-{name}.parquet").touch()
+    (tmp_path / "empty").write_bytes(b"")
+    monkeypatch.setattr(score_batch, "build", renamed)
+    score_batch.score_records(str(servable / "1"), f"{tmp_path}/empty", f"{tmp_path}/out")
+    left = {path.name: path.read_text() for path in tmp_path.glob("out*")}
+    assert left == {"out-00000-of-00001.parquet": "new", "out-test-00000-of-00001.parquet": ""}
+
+
 def test_what_is_missing_is_named(servable):
     def run(*given):
         score_batch.FLAGS.unparse_flags()

@@ -54,6 +54,33 @@ def test_rollback_withdraws_the_newest_and_restore_undoes_it(folder):
         version_files.restore(folder, 3)
 
 
+def test_a_damaged_version_is_not_taken_back(folder):
+    version_files.rollback(folder)
+    (folder / "withdrawn.3" / version_files.METADATA_FILE).unlink()
+    with pytest.raises(InputError, match=r"withdrawn\.3, which would be served, is damaged: asse"):
+        version_files.restore(folder, 3)
+    assert version_files.present(folder) == [1, 2]
+
+
+def test_the_last_version_is_not_pruned_because_it_is_withdrawn(tmp_path, monkeypatch, capsys):
+    (tmp_path / "withdrawn.1").mkdir()
+    monkeypatch.setattr(versions, "check", lambda _: {})
+    monkeypatch.setattr(versions.quiet, "import_tensorflow", lambda: None)
+    flag = f"--servable={tmp_path}"
+    assert run_main(versions, flag, "--check") == versions.BROKEN
+    assert "no version is served: export one" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"served, nothing was removed: export one .* --restore"):
+        run_main(versions, flag, "--prune")
+    assert version_files.withdrawn(tmp_path) == [1]
+
+
+def test_a_number_below_that_of_a_pruned_version_is_not_given_again(folder):
+    (folder / version_files.HIGHEST_FILE).write_text("7\n")
+    with pytest.raises(InputError, match=r"version 5 of .* is below one that .*for version 8$"):
+        version_files.check_free(folder, 5)
+    version_files.check_free(folder, 8)
+
+
 def test_there_must_be_a_version_to_go_back_to(folder):
     version_files.rollback(folder)
     version_files.rollback(folder)

@@ -171,3 +171,20 @@ def test_every_preset_takes_every_model(preset, name):
         assert getattr(made, section) == getattr(expected, section)
     assert set(json.loads(made.to_json())) == {"seed", *config.sections_of(name)}
     assert config.Config.from_json(made.to_json()) == made
+
+
+@pytest.mark.parametrize("preset", sorted(config.PRESETS))
+@pytest.mark.parametrize("name", ["sitn", "semi", "din"])
+def test_a_configuration_as_settings_of_the_nearest_preset_is_the_same_again(preset, name):
+    changes = [f"model.name={name}", "model.dropout=0.35", "items.side_features=brand,title_words"]
+    changes += ["stage2.clip_norm=1e-05", "model.use_source=true", "model.request_features="]
+    chosen = config.override(config.preset(preset), [*changes, "seed=7"])
+    nearest, settings = config.as_settings(chosen)
+    assert config.override(config.preset(nearest), [*settings, "seed=7"]) == chosen
+    assert nearest == preset
+    assert len(settings) <= len(changes)
+
+
+def test_the_paper_has_nothing_that_keeps_a_stage_from_stopping():
+    paper = config.paper()
+    assert (paper.stage1.min_steps, paper.stage2.min_steps) == (0, 0)

@@ -3,9 +3,15 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sitn_tf import interests, schema, train
-from sitn_tf.evaluation import cluster_pictures, cluster_sections, interest_clusters
+from sitn_tf.evaluation import (
+    cluster_pictures,
+    cluster_sections,
+    instances,
+    interest_clusters,
+)
 from sitn_tf.evaluation.collapse import Clusters
 from tests.commands import run_main
 
@@ -132,6 +138,21 @@ def test_the_command_writes_and_tells(run_dir, capsys):
     # Two granularities, two domains, top two of each.
     assert told.startswith("interests of u3")
     assert told.count("cosine") == 8
+
+
+def test_one_user_is_found_by_id_and_encoded_alone(small):
+    encoded = []
+
+    def model(batch):
+        encoded.append(len(batch["user_id"]))
+        return [tf.cast(batch[name][:, :1], tf.float32) for name in ("source_history",) * 2]
+
+    every = instances.read_users(model, small, schema.TRAIN)
+    encoded.clear()
+    found = instances.read_user(model, small, every.ids[2])
+    assert (found.ids, encoded) == (every.ids[2:3], [1])
+    np.testing.assert_array_equal(found.instances["source"], every.instances["source"][2:3])
+    assert instances.read_user(model, small, "nobody") is None
 
 
 def test_an_unknown_user_is_named(run_dir):

@@ -1,5 +1,6 @@
 """One writer at a time, whatever became of the last one."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -82,6 +83,53 @@ def test_without_flock_the_file_is_the_lock_and_a_dead_holder_is_no_obstacle(tmp
     lock.write_text(json.dumps(locks._self() | {"pid": dead.pid, "host": "elsewhere"}))
     with pytest.raises(InputError, match="on elsewhere since"), locks.held(lock, "x"):
         pass
+
+
+def _meanwhile(monkeypatch, name, lock, stack):
+    """Somebody else takes the lock once, when a function is called, and holds it."""
+    original, entered = getattr(locks, name), []
+
+    def called(*given):
+        if not entered:
+            entered.append(name)
+            stack.enter_context(locks.held(lock, "theirs"))
+        return original(*given)
+
+    monkeypatch.setattr(locks, name, called)
+
+
+@pytest.mark.parametrize("when", ["_sign", "_is_dead"])
+def test_without_flock_one_of_two_that_begin_together_holds_the_lock(tmp_path, monkeypatch, when):
+    """Neither a file that is not signed yet nor a dead one's is taken from who was faster."""
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
+    lock = tmp_path / "lock"
+    if when == "_is_dead":
+        with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+            pass
+        lock.write_text(json.dumps(locks._self() | {"pid": dead.pid}))
+    with contextlib.ExitStack() as stack:
+        _meanwhile(monkeypatch, when, lock, stack)
+        with (
+            pytest.raises(InputError, match=f"^ours is being written by process {os.getpid()} "),
+            locks.held(lock, "ours"),
+        ):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_flock_and_without_links_nothing_is_held(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError(locks.errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
+    monkeypatch.setattr(os, "link", no_links)
+    with (
+        pytest.raises(InputError, match=r"^x can't be locked: .*lock has neither flock nor links"),
+        locks.held(tmp_path / "lock", "x"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_no_obstacle_but_where_the_file_is_the_lock(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 
 from sitn_tf import evaluate, report, runs, schema, whole_files
 from sitn_tf.errors import InputError
-from sitn_tf.evaluation import kept_predictions
+from sitn_tf.evaluation import kept_predictions, transfer
 from tests import commands
 from tests.sitn_tf import compared_runs
 
@@ -123,6 +123,23 @@ def test_a_report_is_not_the_first_to_read_the_test_split(study_dir, tmp_path):
     for arm in ("sitn", "worse_sitn"):
         shutil.rmtree(copy / arm)
     refused("none of .* is SITN after a stage 1: name the run", f"--study_dir={copy}")
+
+
+def test_the_next_command_is_of_the_judged_runs_own_settings(run_dirs, tmp_path):
+    scored = compared_runs.scored(1.0, 1)
+
+    def told(*of_seeds):
+        compared = [transfer._compared_run(run_dir, "test", scored) for run_dir in of_seeds]
+        return report.study_command(transfer.Contender("judged", compared), "d s")
+
+    settings = ("encoder.heads=4", "stage2.race_steps=9", "seed=4")
+    judged = compared_runs.write(tmp_path / "stage2", scored, settings, "stage 1")
+    assert told(judged) == (
+        "python -m sitn_tf.experiments --study=transfer '--data_dir=d s' --workdir=STUDY --seeds=5 "
+        "--preset=tiny --set=encoder.heads=4 --set=stage2.race_steps=9"
+    )
+    assert told(judged, judged) is None, "there are seeds already"
+    assert told(run_dirs[2]) is None, "mean pooling has no stage 1"
 
 
 def test_a_brief_report_prints_the_answers(run_dirs, capsys, monkeypatch):

@@ -1,9 +1,13 @@
 """Run directories: which run is the same, and what damaged files of one are told as."""
 
+import dataclasses
+import json
+
 import pytest
 
-from sitn_tf import runs, schema
+from sitn_tf import config, runs, schema
 from sitn_tf.errors import InputError
+from sitn_tf.training import race
 
 
 @pytest.fixture
@@ -30,6 +34,50 @@ def test_another_stage_1_is_not_the_same(moved):
     assert not runs.same_init(run, runs.NO_INIT, new)
     assert not runs.same_init(run, new, runs.NO_INIT)
     assert runs.same_init(run, runs.NO_INIT, runs.NO_INIT)
+
+
+@pytest.fixture
+def stage1_dir(tmp_path):
+    """As far as its identity is asked for."""
+    run_dir = tmp_path / "stage1"
+    (run_dir / runs.BEST).mkdir(parents=True)
+    (run_dir / runs.CONFIG_FILE).write_text("{}")
+    (run_dir / runs.BEST / "ckpt-3.index").write_bytes(b"weights")
+    return run_dir
+
+
+def test_a_stage_2_does_not_go_on_over_a_stage_1_that_was_trained_again(
+    small, tmp_path, stage1_dir
+):
+    manifest = schema.read_manifest(small)
+
+    def prepare(init=str(stage1_dir)):
+        info = runs.info_of(schema.STAGE1, small, manifest, init)
+        runs.prepare(tmp_path / "run", config.tiny(), manifest, info)
+
+    prepare()
+    prepare()
+    before = runs.stage1_hash(str(stage1_dir))
+    moved = stage1_dir.rename(tmp_path / "moved")
+    assert runs.stage1_hash(str(moved)) == before
+    moved.rename(stage1_dir)
+    (stage1_dir / runs.BEST / "ckpt-3.index").write_bytes(b"others")
+    after = runs.stage1_hash(str(stage1_dir))
+    again = rf"\(there, here: init=.*stage1, which was trained again: {before}, {after}\)"
+    with pytest.raises(InputError, match=rf"run holds another run {again}: train into another"):
+        prepare()
+    raced = {"init": str(stage1_dir), "init_hash": before}
+    (tmp_path / "raced").mkdir()
+    (tmp_path / "raced" / runs.RACE_FILE).write_text(json.dumps(raced))
+    with pytest.raises(InputError, match=rf"raced holds another run {again}"):
+        race._check(tmp_path / "raced", str(stage1_dir), asked=True)
+
+    told = dataclasses.asdict(runs.read_info(tmp_path / "run"))
+    del told["init_hash"]
+    (tmp_path / "run" / runs.RUN_FILE).write_text(json.dumps(told))
+    prepare()
+    (tmp_path / "raced" / runs.RACE_FILE).write_text(json.dumps({"init": str(stage1_dir)}))
+    race._check(tmp_path / "raced", str(stage1_dir), asked=True)
 
 
 def test_a_missing_configuration_is_named_once(tmp_path):

@@ -176,6 +176,7 @@ CHOICES = {
         "stage2,items.id_embedding=hash,items.id_rows=5",
         "stage2,items.id_embedding=quotient_remainder,items.id_rows=5",
         "stage2,model.name=wide_deep,wide.optimizer=ftrl",
+        "stage2,model.name=din,din.l2=0.5",
     ],
     "single_domain": [f"stage2,model.name={name}" for name in SINGLE_DOMAIN],
     "both_domains": [f"stage2,model.name={name}" for name in SCORERS if name not in SINGLE_DOMAIN],

@@ -93,6 +93,18 @@ def test_one_interval_below_0_among_many_may_be_chance(compared, p, sure):
     assert harm.remedy.startswith("start from scratch")  # no gain overall is a reason to keep it
 
 
+@pytest.mark.parametrize(("p", "sure"), [(0.02, False), (0.015, True)])
+def test_a_loss_of_all_requests_is_held_against_how_many_rivals_there_are(compared, p, sure):
+    """Of three rivals: 0.02 becomes 0.06, and 0.015 becomes 0.045."""
+    nothing, hurt = Gain(0.0, -0.1, 0.1, 1.0), Gain(-0.1, -0.2, -0.01, p)
+    untold = dataclasses.replace(compared.overall, gains=[hurt, nothing, nothing])
+    three = dataclasses.replace(
+        compared, contenders=[compared.judged, *compared.others * 3], overall=untold, by_slice=[]
+    )
+    (harm,) = transfer.harms(three)
+    assert (harm.where, harm.sure) == (transfer.ALL_REQUESTS, sure)
+
+
 def test_no_harm_is_told_as_such(compared):
     same = dataclasses.replace(
         compared, **dict(zip(("overall", "by_slice"), _numbers(compared, 0, 0), strict=True))

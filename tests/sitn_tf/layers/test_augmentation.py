@@ -103,6 +103,15 @@ def test_reach_says_how_far_items_move():
     assert 28.0 < moved[2] < 38.0
 
 
+def test_pairs_change_places_that_are_nearer_than_reach_allows():
+    """0.3 / 0.7 = 0.43 of the 100 items; some that are more than 30 apart do."""
+    mixed = _shuffle(tf.constant(np.tile(np.arange(1, 101), (USERS, 1))), _draw(), 0.3)
+    before = mixed[:, :, None] - mixed[:, None, :]  # of the items at two places: how far apart
+    farthest = np.triu(before).max()
+    assert 30 < farthest <= 42
+    assert "reach / (1 - reach)" in shuffled.__doc__
+
+
 def test_the_time_of_a_click_stays_with_its_id():
     history, draw = _histories(), _draw()
     settings = Stage1Config(item_crop=0.3, item_shuffle=0.5, item_mask=0.2)

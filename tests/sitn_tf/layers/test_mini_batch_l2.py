@@ -25,7 +25,9 @@ def _tensors():
 
 def _loss_and_gradient(table, part):
     with tf.GradientTape() as tape:
-        loss = mini_batch_l2(table.sparse_read, tf.constant(COUNT), list(part.values()))
+        loss = mini_batch_l2(
+            table.sparse_read, lambda ids: tf.gather(COUNT, ids), list(part.values())
+        )
     return loss, tape.gradient(loss, table)
 
 

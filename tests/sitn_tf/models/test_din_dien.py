@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
 from sitn_tf.distributed.replicas import cpu_strategy
+from sitn_tf.distributed.tables import is_to_be_cut
 from sitn_tf.layers import randomness
 from sitn_tf.models.registry import make_scorer
 from sitn_tf.training import stage2
@@ -57,6 +58,25 @@ def test_padding_changes_no_loss_of_training(small, name):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     clicks = [stage2.mean_click_loss(scorer(some, training=True), some) for some in (padded, batch)]
     np.testing.assert_allclose(*clicks, rtol=1e-5)
+
+
+def test_clicks_are_read_of_tables_that_may_be_cut_and_are_not_the_models(small):
+    """A constant of more than 128 numbers would be captured, and go to workers as a whole."""
+    made = {}
+
+    def creator(make, **given):
+        made[given["name"]] = is_to_be_cut()
+        return make(**given)
+
+    with tf.variable_creator_scope(creator):
+        scorer = _scorer(small, *L2)
+    assert [made["source_clicks"], made["target_clicks"]] == [True, True]
+    counts = runs.read_tables(small, schema.read_manifest(small), scorer.config)["target"].count
+    found = scorer.clicks_of["target"](tf.constant([3, 2, 3], tf.int64))
+    np.testing.assert_array_equal(found, counts[[3, 2, 3]])
+    saved = [v for v in tf.train.TrackableView(scorer).descendants() if hasattr(v, "assign")]
+    assert len(saved) >= len(scorer.variables)
+    assert not [v.name for v in saved if "clicks" in v.name]
 
 
 def _gradients_at_a_step(trial, batch, step):

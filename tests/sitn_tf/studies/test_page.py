@@ -8,8 +8,10 @@ import pytest
 
 from sitn_tf.evaluation.comparison import Gain
 from sitn_tf.pages.page import Alarm, MadeBy, page
-from sitn_tf.studies import arm_curves
-from sitn_tf.studies.page import _not_kept, _result, answer, content
+from sitn_tf.studies import arm_curves, paper
+from sitn_tf.studies.learning_curve import LearningCurve
+from sitn_tf.studies.page import _not_kept, _result, answer, content, of_study
+from sitn_tf.studies.runs import Study
 from sitn_tf.studies.tables import Result, UserGain, comparisons
 from sitn_tf.studies.user_gains import Kept
 from tests.sitn_tf import compared_runs
@@ -26,6 +28,18 @@ def results(**scores):
 
 FOUND = results(base=[0.70, 0.72], up=[0.7101, 0.7299], down=[0.6900, 0.7099], noisy=[0.71, 0.70])
 ARMS = ["base", "up", "down", "noisy", "absent"]
+
+
+def test_arms_whose_starts_race_are_told_beside_the_result(small, tmp_path):
+    arms = {name: paper.TABLE2[name] for name in ("sitn", "din", "semi")}
+    told = "Each run of sitn, semi keeps the best of up to three starts by validation AUC; a run of"
+    study = Study(str(small), tmp_path, arms)
+    assert of_study(study, [], "")[2][0].body[0].startswith(told)
+    curve = LearningCurve(arms, [0.1, 1.0])
+    of_curve = of_study(Study(str(small), tmp_path, curve.every_arm), [], "", curve=curve)[2]
+    assert [section.body[0][: len(told)] for section in of_curve[1:3]] == [told] * 2
+    without_stage1 = dataclasses.replace(study, stage="1", arms={"sitn": arms["sitn"]})
+    assert not without_stage1.raced
 
 
 def rendered(**changed):

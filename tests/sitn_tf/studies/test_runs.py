@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions
 from sitn_tf.studies import readings, runs, workers
 from sitn_tf.studies.arms import Arm
@@ -9,7 +10,7 @@ from sitn_tf.studies.tables import Result
 
 
 def test_a_runs_parameters_and_lost_seconds(tmp_path):
-    """8 x 16 and 16 and 1 (a scalar) of 145; a race of 30 s whose winner took 12 s."""
+    """8 x 16 and 16 and 1 (a scalar) of 145, the 128 frozen; a race of 30 s, the winner's 12 s."""
     started = {
         "init": "x",
         "lift": None,
@@ -17,7 +18,8 @@ def test_a_runs_parameters_and_lost_seconds(tmp_path):
         "fresh": ["c:0 [16]", "d:0 []"],
     }
     (tmp_path / "initialization.json").write_text(json.dumps(started))
-    assert runs._parameters(tmp_path) == 145
+    assert runs._parameters(tmp_path, frozen=False) == 145
+    assert runs._parameters(tmp_path, frozen=True) == 17
     assert runs._lost_seconds(tmp_path) == {}
     raced = {
         "seconds": 30.0,
@@ -70,3 +72,32 @@ def test_a_run_killed_between_training_and_keeping_its_predictions_is_scored(
     assert not run.is_scored()
     kept_predictions.path(run.stage2, split).touch()
     assert run.is_scored()
+
+
+@pytest.mark.parametrize(
+    ("init", "lift", "pretrain", "told"),
+    [
+        ("../stage1", 3.0, False, "offered a stage 1, none"),
+        ("none", 1.2, False, "offered a stage 1, none"),
+        ("none", None, True, "offered no stage 1, one"),
+        ("../stage1", 3.0, True, None),
+        ("none", None, False, None),
+    ],
+)
+def test_a_run_of_an_arm_with_another_start_is_not_the_arms(
+    small, tmp_path, init, lift, pretrain, told
+):
+    """`none` with a lift: what was offered found too little to transfer."""
+    study = runs.Study(str(small), tmp_path, {"a": Arm(pretrain=pretrain)}, seeds=1)
+    run = study.runs()[0]
+    run.stage2.mkdir(parents=True)
+    info = {"stage": "stage2", "data_dir": str(small), "init": init, "versions": {}}
+    info["dataset_hash"] = run.manifest.dataset_hash
+    (run.stage2 / "run.json").write_text(json.dumps(info))
+    (run.stage2 / "config.json").write_text(run.config.to_json())
+    (run.stage2 / "initialization.json").write_text(json.dumps({"lift": lift}))
+    if told is None:
+        assert not run.is_finished()
+        return
+    with pytest.raises(InputError, match=rf"a/0/stage2 holds another run \(there, here: {told}\)"):
+        run.is_finished()

@@ -1,9 +1,11 @@
 import dataclasses
+import json
 import sys
 
 import pytest
 
 from sitn_tf import config
+from sitn_tf import runs as sitn_runs
 from sitn_tf.errors import InputError
 from sitn_tf.studies import runs, search, workers
 from sitn_tf.studies.arms import AS_IT_IS, Arm
@@ -78,6 +80,11 @@ def test_the_best_is_the_first_of_the_highest_and_failures_are_counted():
     assert search.best_of(made) == search.Best(4, 1, 1, 0.7, ("a.b=2",))
     assert search.best_of(made[:1]) == search.Best(1, 1)
     [table] = search.section({"x": search.best_of(made), "y": search.best_of(made[:1])}).body
+    told, _ = search.section({"x": search.best_of(made), "y": search.best_of(made)}, ["y"]).body
+    assert told == (
+        "Each run of y keeps the best of up to three starts by validation AUC; a run of another "
+        "arm is trained once. It is the same for trials."
+    )
     assert table.rows == [["x", "4", "1", "1", "0.7000", "a.b=2"], ["y", "1", "1", "", "", ""]]
 
 
@@ -122,6 +129,32 @@ def test_a_killed_search_goes_on_and_its_best_settings_go_to_the_arms(small, tmp
     others = dataclasses.replace(study, settings=["stage2.epochs=7"])
     with pytest.raises(InputError, match=r"search/mean_pool holds a search of other settings"):
         search.tune(others, 8)
+
+
+def test_seeds_of_other_settings_are_refused_before_the_search(small, tmp_path, monkeypatch):
+    """The learning rate is searched, how many epochs there are is not."""
+    monkeypatch.setattr(workers, "do_all", lambda *_: pytest.fail("a trial was run"))
+    before = runs.Study(
+        str(small), tmp_path, {"din": MODELS["din"]}, settings=["stage2.epochs=7"], seeds=2
+    )
+    for run in before.runs():
+        run.stage2.mkdir(parents=True)
+        info = sitn_runs.RunInfo("stage2", str(small), run.manifest.dataset_hash, "none", {})
+        (run.stage2 / "run.json").write_text(json.dumps(dataclasses.asdict(info)))
+        (run.stage2 / "config.json").write_text(run.config.to_json())
+    study = dataclasses.replace(before, settings=[])
+    with pytest.raises(
+        InputError,
+        match=r"holds other runs \(there, here\): din/0 \(stage2\.epochs"
+        r": 7, 20\), din/1 \(.*: give a study of other settings another workdir",
+    ):
+        search.tune(study, 2)  # fmt: skip
+    settled = dataclasses.replace(before, arms={"din": Arm(("model.name=din",), pretrain=False)})
+    search.check_seeds(settled, [search.Search(settled, "din")])
+    config_file = settled.runs()[0].stage2 / "config.json"
+    other_rate = config.override(settled.runs()[0].config, ["stage2.learning_rate=0.007"])
+    config_file.write_text(other_rate.to_json())
+    search.check_seeds(settled, [search.Search(settled, "din")])
 
 
 def test_optuna_is_asked_for_by_its_extra(tmp_path, monkeypatch):

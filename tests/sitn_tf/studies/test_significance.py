@@ -21,8 +21,15 @@ def test_paired_t_test_golden():
     assert paired_t_test(np.array([-1.0, -2.0, -3.0])) == pytest.approx(p)
     # t = 0.
     assert paired_t_test(np.array([1.0, -1.0])) == pytest.approx(1.0)
-    assert (paired_t_test(np.zeros(3)), paired_t_test(np.full(3, 0.5))) == (1.0, 0.0)
     assert math.isnan(paired_t_test(np.array([1.0])))
+
+
+def test_differences_without_a_spread_say_nothing():
+    """0.1 three times has a mean of 0.10000000000000002, so a standard deviation of 1.7e-17."""
+    assert paired_t_test(np.zeros(3)) == 1.0
+    for value in (0.5, 0.1, -0.1):
+        assert math.isnan(paired_t_test(np.full(3, value)))
+    assert paired_t_test(np.array([0.1, 0.1001])) < 0.001
 
 
 def test_p_falls_at_the_edge_of_the_interval():

@@ -58,6 +58,23 @@ def test_gradients_parts_and_weights_are_named():
     assert first == f"the weights {model.first.kernel.name}, before the step"
 
 
+def test_a_gradient_is_named_that_overflows_float16_by_the_scale_of_the_loss():
+    """100 is a float16, 1024 * 100 is above the greatest one, 65504."""
+    model = _Model()
+    model(tf.ones([1, 2]))
+
+    def losses():
+        halves = tf.cast(model.first.kernel, tf.float16)
+        return {"loss": tf.cast(tf.reduce_sum(halves * 100.0), tf.float32)}
+
+    def first(*scale):
+        return non_finite.first_not_finite(model, model.trainable_variables, losses, *scale)
+
+    assert first() == "nothing when the batch is run again alone"
+    named = f"the gradient of {model.first.kernel.name}, of the loss times 1024"
+    assert first(1024.0) == named
+
+
 def _poisoned(kind):
     """Losses of stage 2, harmful where user 7 is in the batch."""
     original = stage2.scorer_losses
@@ -68,6 +85,9 @@ def _poisoned(kind):
         if kind == "loss":
             return {"loss": loss + tf.where(there, np.nan, 0.0)}
         kernel = scorer.mlp.trainable_variables[0]
+        if kind == "float16":
+            halves = tf.cast(kernel, tf.float16) * tf.where(there, tf.constant(100.0, "half"), 0)
+            return {"loss": loss + tf.cast(tf.reduce_sum(halves), tf.float32)}
         zero = tf.reduce_sum(tf.where(there, kernel * 0.0, tf.ones_like(kernel)))
         return {"loss": loss + 1e-9 * tf.sqrt(zero)}
 
@@ -75,10 +95,14 @@ def _poisoned(kind):
 
 
 @pytest.mark.usefixtures("op_by_op")
-@pytest.mark.parametrize("kind", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    "kind", ["loss", "gradient", pytest.param("float16", marks=pytest.mark.slow)]
+)
 def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind):
     data_dir = write_small_dataset(tmp_path / "data")
-    settings = config.override(config.tiny(), ["stage2.batch_size=16"])
+    precision = "float16" if kind == "float16" else "float32"
+    settings = ["stage2.batch_size=16", f"model.precision={precision}"]
+    settings = config.override(config.tiny(), settings)
     monkeypatch.setattr(stage2, "scorer_losses", _poisoned(kind))
     with pytest.raises(InputError) as error:
         stage2.run_stage2(
@@ -97,12 +121,13 @@ def test_training_stops_with_step_records_and_layer(tmp_path, monkeypatch, kind)
     assert " of epoch 1, whose records are saved in " in message
     assert not re.search(r"\bu\d+\b", message), "no user ids in messages"
     assert "(stage2.learning_rate=...)" in message
-    assert "(stage2.clip_norm=1)" in message
+    assert ("(stage2.clip_norm=1)" in message) == (kind != "float16")
+    assert ("give model.precision=bfloat16, which" in message) == (kind == "float16")
     if kind == "loss":
         assert message.startswith("the loss is nan and the norm of its gradient ")
         assert "first that is not finite is loss, though the output of every" in message
     else:
-        assert "and the norm of its gradient nan" in message
+        assert re.search("and the norm of its gradient (nan|inf)", message)
         assert "first that is not finite is the gradient of " in message
     assert not (tmp_path / "stage2" / runs.METRICS_FILE).exists()
 

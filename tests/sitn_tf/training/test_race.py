@@ -84,7 +84,7 @@ def test_the_best_start_becomes_the_run(small, offered, tmp_path, monkeypatch, c
     raced = runs.read_json(run_dir / runs.RACE_FILE, None)
     assert raced["winner"] == winner
     assert {name: start["auc"] for name, start in raced["starts"].items()} == auc
-    assert raced["init"] == offered
+    assert (raced["init"], raced["init_hash"]) == (offered, runs.stage1_hash(offered))
     assert raced["seconds"] == pytest.approx(sum(s["seconds"] for s in raced["starts"].values()))
     info, chosen = runs.read_info(run_dir), runs.read_config(run_dir)
     assert info.init == (offered if winner == "stage1" else runs.NO_INIT)
