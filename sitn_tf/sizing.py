@@ -61,7 +61,7 @@ PROCESS_GIBIBYTES = {"ps": 0.76, "worker": 0.82, "chief": 1.00}
 """What a process holds beside tables and items, by TF_CONFIG's task types: mostly TensorFlow."""
 
 
-ACCURACY = 0.08
+ACCURACY = 0.1
 """What each process held of a run that had no part in `PROCESS_GIBIBYTES` was within this share of
 what is said."""
 
