@@ -160,35 +160,22 @@ def write_json(path: str, value: Any) -> None:
 
 def write_table_batches(path: str, batches: list[pa.RecordBatch]) -> None:
     """Writes an Arrow IPC file whose batches can be read one by one."""
-    with writing(path) as stream, pa.ipc.new_file(stream, batches[0].schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-
-
-class _Hashed:
-    """A stream that is written to, and the SHA-256 of what was."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self.sha256 = stream, hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.sha256.update(content)
-        return self._stream.write(content)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    with writing(path) as stream:
+        _write_batches(stream, batches)
 
 
 def write_table(path: str, table: pa.Table) -> str:
     """Writes a table as an Arrow IPC file, of one batch even where it has no rows; its SHA-256."""
     batches = table.combine_chunks().to_batches()
-    batches = batches or [pa.RecordBatch.from_pylist([], table.schema)]
-    with writing(path) as stream:
-        hashed = _Hashed(stream)
-        with pa.ipc.new_file(hashed, table.schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-    return hashed.sha256.hexdigest()
+    with hashing(path) as stream:
+        _write_batches(stream, batches or [pa.RecordBatch.from_pylist([], table.schema)])
+    return stream.sha256
+
+
+def _write_batches(stream: Any, batches: list[pa.RecordBatch]) -> None:
+    with pa.ipc.new_file(stream, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def write_tables(tables: Sequence[tuple[str, pa.Table]]) -> dict[str, str]:
