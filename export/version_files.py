@@ -144,19 +144,22 @@ def rollback(servable: pathlib.Path) -> tuple[int, int]:
             "to go back to"
         )
     newest, before = versions[-1], versions[-2]
-    _check_kept(servable, before, "served")
+    _check_whole(servable / str(before), "served", _what_is_whole(servable))
     (servable / str(newest)).rename(servable / f"{WITHDRAWN}{newest}")
     return newest, before
 
 
-def _check_kept(servable: pathlib.Path, version: int, how: str) -> None:
-    damage = flaw(servable / str(version))
+def _check_whole(version: pathlib.Path, how: str, remedy: str) -> None:
+    damage = flaw(version)
     if damage is not None:
-        raise InputError(
-            f"{servable / str(version)}, which would be {how}, is damaged: {damage}",
-            f"see what is whole with python -m export.versions --servable={servable} --check, and "
-            "remove what is not with --prune",
-        )
+        raise InputError(f"{version}, which would be {how}, is damaged: {damage}", remedy)
+
+
+def _what_is_whole(servable: pathlib.Path) -> str:
+    return (
+        f"see what is whole with python -m export.versions --servable={servable} --check, and "
+        "remove what is not with --prune"
+    )
 
 
 def restore(servable: pathlib.Path, version: int) -> None:
@@ -171,12 +174,9 @@ def restore(servable: pathlib.Path, version: int) -> None:
             f"{', '.join(map(str, withdrawn(servable))) or 'none'}"
         )
     kept = servable / f"{WITHDRAWN}{version}"
-    damage = flaw(kept)
-    if damage is not None:
-        raise InputError(
-            f"{kept}, which would be served, is damaged: {damage}",
-            "bring the file back, or export again with python -m export.export_model",
-        )
+    _check_whole(
+        kept, "served", "bring the file back, or export again with python -m export.export_model"
+    )
     kept.rename(servable / str(version))
 
 
@@ -189,7 +189,7 @@ def retain(servable: pathlib.Path, keep: int) -> list[int]:
     versions = present(servable)
     removed = versions[:-keep]
     for version in versions[-keep:] if removed else ():
-        _check_kept(servable, version, "kept")
+        _check_whole(servable / str(version), "kept", _what_is_whole(servable))
     for version in removed:
         remove(servable / str(version))
     return removed

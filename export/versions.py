@@ -40,6 +40,9 @@ _PRUNE = flags.DEFINE_boolean(
 )
 
 BROKEN = 1
+_WHERE_NONE_IS_SERVED = (
+    "export one with python -m export.export_model, or take back a withdrawn one with --restore"
+)
 
 
 def check(servable: pathlib.Path) -> dict[int, str | None]:
@@ -79,9 +82,7 @@ def prune(servable: pathlib.Path) -> list[str]:
     flaws = check(servable)
     if not flaws:
         raise InputError(
-            f"no version of {servable} is served, nothing was removed",
-            "export one with python -m export.export_model, or take back a withdrawn one with "
-            "--restore",
+            f"no version of {servable} is served, nothing was removed", _WHERE_NONE_IS_SERVED
         )
     if all(flaws.values()):
         version, wrong = next(iter(flaws.items()))
@@ -143,10 +144,7 @@ def _report(flaws: dict[int, str | None]) -> int:
     if flaws and not any(flaws.values()):
         return 0
     if not flaws:
-        print(
-            "no version is served: export one with python -m export.export_model, or take back a "
-            "withdrawn one with --restore"
-        )
+        print(f"no version is served: {_WHERE_NONE_IS_SERVED}")
         return BROKEN
     if all(flaws.values()):
         print(
