@@ -44,6 +44,12 @@ KEPT, KEPT_PARTS = "events", "parts.json"
 
 Its `sha256` has the checksum of each other file by name, its `whole` that of all it says itself.
 """
+KEPT_TITLES = f"{KEPT}/titles.arrow"
+
+
+def kept_items(domain: str) -> str:
+    """Where a data set keeps all raw items of a domain."""
+    return f"{KEPT}/{domain}-items.arrow"
 
 
 def kept_checksum(kept: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ from sitn_tf import schema
 from sitn_tf.errors import InputError
 
 FOLDER, _PARTS = manifest_entries.KEPT, manifest_entries.KEPT_PARTS
-_TITLES = "titles.arrow"
 _MUST_AGREE = ("shards", "split", "max_user_events", "seed")
 
 
@@ -30,19 +29,16 @@ def keep(root: str, summary: Summary) -> None:
             moves.append((path, files.join(folder, name)))
             parts.append([shard.shard, domain, name, shard.rows[domain]])
             sums[name] = shard.sha256[domain]
-    others = [(table.raw_items, _items_file(table.domain)) for table in summary.tables]
-    if summary.vectors and summary.vectors.titles:
-        others.append((summary.vectors.titles, _TITLES))
-    sums |= {name: files.sha256(path) for path, name in others}
-    files.rename_all([*moves, *((path, files.join(folder, name)) for path, name in others)])
+    others = [table.raw_items for table in summary.tables]
+    others.append(summary.vectors.titles if summary.vectors else None)
+    for made in filter(None, others):
+        moves.append((made.path, files.join(root, made.place)))
+        sums[made.place.removeprefix(f"{FOLDER}/")] = made.sha256
+    files.rename_all(moves)
     times = facts.to_json(summary.cutoffs.times)
     kept: dict[str, Any] = {"parts": parts, "times": times, "sha256": sums}
     kept["whole"] = manifest_entries.kept_checksum(kept)
     files.write_json(files.join(folder, _PARTS), kept)
-
-
-def _items_file(domain: str) -> str:
-    return f"{domain}-items.arrow"
 
 
 def load(job: Job, model: TitleModel | None = None) -> Carried:
@@ -75,14 +71,20 @@ def load(job: Job, model: TitleModel | None = None) -> Carried:
             )
             for shard, domain, name, rows in kept["parts"]
         ),
-        items=tuple((d, files.join(folder, _items_file(d))) for d in schema.DOMAINS),
+        items=tuple(
+            (d, files.join(job.extends, manifest_entries.kept_items(d))) for d in schema.DOMAINS
+        ),
         known=tuple(
             (name, files.join(job.extends, schema.vocabulary_path(*name.split("."))))
             for name in sorted(manifest.vocabularies)
         ),
         times=facts.from_json(line_counts.TimeHistogram, kept["times"]),
         vectors=files.join(job.extends, schema.ITEM_VECTORS_PATH) if manifest.vectors else "",
-        titles=files.join(folder, _TITLES) if "model" in manifest.vectors else "",
+        titles=(
+            files.join(job.extends, manifest_entries.KEPT_TITLES)
+            if "model" in manifest.vectors
+            else ""
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines import manifest_entries
 from pipelines.job import shuffle
 from pipelines.job.summary import PlacedFile, TableFacts, VectorFacts
 from pipelines.job.workspace import Work
@@ -151,10 +152,10 @@ def fit_vectors(
                     "check that logs and item files belong together, or leave it out",
                 )
         return
-    kept = ""
+    kept = None
     if titles and job.keep_events:
-        kept = work.place("all-titles")
-        title_vectors.together(titles, kept)
+        path = work.place("all-titles")
+        kept = PlacedFile(path, manifest_entries.KEPT_TITLES, title_vectors.together(titles, path))
     carried = item_vectors.Basis.read(known) if known else None
     basis = item_vectors.fit(moments, work.job.vector_dim, carried)
     path = work.place("item-vectors")
@@ -197,9 +198,12 @@ def write_item_table(
             entry = dataclasses.replace(entry, described=int(described.there.sum()))
         entries[schema.vocabulary_name(domain, name)] = entry
         placed.append(PlacedFile(text_path, schema.vocabulary_path(domain, name), entry.sha256))
-    kept = work.place(f"raw-items-of-{domain}")
+    kept = None
     if job.keep_events:  # an item without a click today may have one tomorrow
-        files.write_table(kept, item_files.together(_raw_tables(items)))
+        path = work.place(f"raw-items-of-{domain}")
+        # Read once more rather than held while the table is made.
+        checksum = files.write_table(path, item_files.together(_raw_tables(items)))
+        kept = PlacedFile(path, manifest_entries.kept_items(domain), checksum)
     curve = feature_statistics.popularity_curve(known.clicks)
     return TableFacts(domain, entries, tuple(placed), kept, curve)
 
@@ -238,23 +242,24 @@ def _short_vectors(
     vectors: list[VectorFacts],
     titles: list[str],
 ) -> np.ndarray | None:
-    """Vectors of the rows of a domain's item table, float16 [2 + V, P]; None where none has one."""
+    """Vectors of a domain's items as tables have them, float16 [V, P]; None where none has one."""
     for made in vectors:
         if domain in made.items:
             raw = _raw_vectors(described, work, titles)
-            short = item_vectors.Basis.read(made.basis.path).apply(domain, raw)
-            return np.pad(short, ((schema.FIRST_ID, 0), (0, 0)))
+            return item_vectors.Basis.read(made.basis.path).apply(domain, raw)
     return None
 
 
 def _write_parts(path: str, parts: Iterable[pa.Table], vectors: np.ndarray | None) -> str:
-    """Parts of a table, with the vectors [V, P] of its rows, to a Parquet file; its SHA-256."""
-    begin = 0
+    """Parts of an item table, with its items' vectors [V, P], to a Parquet file; its SHA-256."""
+    begin = -schema.FIRST_ID
     with files.hashing(path) as stream, contextlib.ExitStack() as stack:
         writer = None
         for part in parts:
             if vectors is not None:
-                column = item_vectors.as_column(vectors[begin : begin + len(part)])
+                of_items = vectors[max(begin, 0) : begin + len(part)]
+                reserved = len(part) - len(of_items)
+                column = item_vectors.as_column(np.pad(of_items, ((reserved, 0), (0, 0))))
                 part = part.append_column(schema.VECTOR, column)
             writer = writer or stack.enter_context(pq.ParquetWriter(stream, part.schema))
             writer.write_table(part)

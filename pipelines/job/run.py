@@ -72,7 +72,7 @@ def build_dataset(
 def _build(
     job: Job, pipeline: beam.Pipeline, runner: str, overwrite: bool, user_key: bytes | None
 ) -> schema.Manifest:
-    (staging.check_replaceable if overwrite else staging.check_free)(job.output)
+    staging.check_place(job.output, overwrite=overwrite)
     model = title_model.find(job.title_model) if job.title_model else None
     carried = extension.load(job, model)
     to_read = inputs.plan(job)

@@ -16,31 +16,27 @@ from sitn_tf.errors import InputError
 _STAMP = "[0-9a-f]{8}"
 
 
-def check_free(output: str) -> None:
+def check_place(output: str, *, overwrite: bool) -> None:
     """
     Raises:
-      InputError: there is something already.
+      InputError: there is something already or, to be overwritten, something that is neither a
+        data set nor an empty folder.
     """
-    if files.holds_files(output):
+    if not files.holds_files(output):
+        return
+    if not overwrite:
         raise _already_there(output)
+    if not _replaceable(output):
+        raise InputError(
+            f"output={output} is not a data set, and only one is overwritten",
+            "give another, or remove what is there",
+        )
 
 
 def _already_there(output: str) -> InputError:
     if _replaceable(output):
         return InputError(f"output={output} is there already", "give overwrite=True or another")
     return InputError(f"output={output} is there already and is no data set", "give another")
-
-
-def check_replaceable(output: str) -> None:
-    """
-    Raises:
-      InputError: there is something that is neither a data set nor an empty folder.
-    """
-    if files.holds_files(output) and not _replaceable(output):
-        raise InputError(
-            f"output={output} is not a data set, and only one is overwritten",
-            "give another, or remove what is there",
-        )
 
 
 def _replaceable(output: str) -> bool:
@@ -136,7 +132,7 @@ def publish(root: str, output: str, manifest: schema.Manifest, *, overwrite: boo
     Raises:
       InputError: the name is taken and not to be overwritten.
     """
-    (check_replaceable if overwrite else check_free)(output)
+    check_place(output, overwrite=overwrite)
     if files.is_local(output):
         files.write_text(files.join(root, schema.MANIFEST_FILE), manifest.to_json())
         old = f"{output}.old-{uuid.uuid4().hex[:8]}"

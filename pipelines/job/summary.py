@@ -41,14 +41,14 @@ class TableFacts:
     Attributes:
       vocabularies: by "<domain>.<feature>".
       files: of the table and the vocabularies.
-      raw_items: the file of all items, where the job keeps events.
+      raw_items: of all items, where the job keeps events.
       popularity: curve of the clicks of items.
     """
 
     domain: str
     vocabularies: dict[str, VocabularyEntry]
     files: tuple[PlacedFile, ...]
-    raw_items: str
+    raw_items: PlacedFile | None
     popularity: list[list[float]]
 
 
@@ -60,14 +60,14 @@ class VectorFacts:
       basis: the file of what makes them (records/item_vectors.py).
       width, dims: before and after.
       items: how many have one, by domain.
-      titles: the file of titles' vectors, where a model made these and the job keeps events.
+      titles: titles' vectors, where a model made these and the job keeps events.
     """
 
     basis: PlacedFile
     width: int
     dims: int
     items: dict[str, int]
-    titles: str = ""
+    titles: PlacedFile | None = None
 
 
 @dataclasses.dataclass(frozen=True)

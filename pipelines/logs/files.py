@@ -204,28 +204,54 @@ def sha256(path: str) -> str:
     return digest.hexdigest()
 
 
+AS_WRITTEN = "bring it back as it was written, or build the data set again"
+
+
 def check_sha256(path: str, expected: str) -> None:
     """
     Raises:
       InputError: a file is not there, or not as it was written.
     """
-    try:
+    with _missing_is_told(path):
         actual = sha256(path)
+    _check_as_written(path, actual, expected)
+
+
+@contextlib.contextmanager
+def _missing_is_told(path: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing", AS_WRITTEN) from error
+
+
+def _check_as_written(path: str, actual: str, expected: str) -> None:
     if actual != expected:
         raise InputError(f"{path} is damaged: it has not its checksum", AS_WRITTEN)
 
 
-AS_WRITTEN = "bring it back as it was written, or build the data set again"
+def read_table_batches(path: str, which: list[int] | None = None, checksum: str = "") -> pa.Table:
+    """Reads the batches `which` (all by default) of an Arrow IPC file.
 
+    Args:
+      checksum: SHA-256 of the file, which is then read as a whole, once.
 
-def read_table_batches(path: str, which: list[int] | None = None) -> pa.Table:
-    """Reads the batches `which` (all by default) of an Arrow IPC file."""
+    Raises:
+      InputError: the file is not there, or has not the checksum that is given.
+    """
+    if checksum:
+        with _missing_is_told(path), reading(path) as stream:
+            content = stream.read()
+        _check_as_written(path, hashlib.sha256(content).hexdigest(), checksum)
+        return _batches(pa.BufferReader(content), which)
     with reading(path) as stream:
-        reader = pa.ipc.open_file(stream)
-        wanted = range(reader.num_record_batches) if which is None else which
-        return pa.Table.from_batches([reader.get_batch(i) for i in wanted], reader.schema)
+        return _batches(stream, which)
+
+
+def _batches(stream: Any, which: list[int] | None) -> pa.Table:
+    reader = pa.ipc.open_file(stream)
+    wanted = range(reader.num_record_batches) if which is None else which
+    return pa.Table.from_batches([reader.get_batch(i) for i in wanted], reader.schema)
 
 
 def ahead(

@@ -45,9 +45,7 @@ class Part:
         Raises:
           InputError: the file is of an earlier job and not as that wrote it.
         """
-        if self.sha256:
-            files.check_sha256(self.path, self.sha256)
-        return files.read_table_batches(self.path, [self.batch])
+        return files.read_table_batches(self.path, [self.batch], self.sha256)
 
 
 @dataclasses.dataclass(frozen=True)

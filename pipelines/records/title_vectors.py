@@ -32,9 +32,9 @@ def titles(path: str) -> pa.Array:
     return files.read_table_batches(path)[schema.TITLE].combine_chunks()
 
 
-def together(paths: Iterable[str], path: str) -> None:
-    """Writes one file of several."""
-    files.write_table(path, pa.concat_tables(map(files.read_table_batches, sorted(paths))))
+def together(paths: Iterable[str], path: str) -> str:
+    """Writes one file of several; its SHA-256."""
+    return files.write_table(path, pa.concat_tables(map(files.read_table_batches, sorted(paths))))
 
 
 def look_up(wanted: pa.ChunkedArray, paths: Iterable[str]) -> np.ndarray:
