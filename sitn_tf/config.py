@@ -177,6 +177,7 @@ def paper() -> Config:
             assignment_temperature=1.0,
             cluster_norm="none",
             cluster_init="normal",
+            top_k=2,
             view="mlp",
         ),
         stage1=sections.Stage1Config(min_steps=0, item_mask=0.0, train_ids=True),

@@ -257,7 +257,7 @@ class ContrastConfig:
     i2i_weight: float = 1.0
     i2c_weight: float = 1.0
     granularities: tuple[int, ...] = (32, 64, 128, 256)  # K of each interest space
-    top_k: int = 2  # k of Eq. 6: views of a user
+    top_k: int = 1  # k of Eq. 6: views of a user; 2 in the paper's Fig. 2
     # pi of Eq. 5; balanced: as much of the batch to each cluster (Sinkhorn, in the manner of SwAV)
     assignment: Literal["softmax", "balanced"] = "softmax"
     assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1

@@ -185,6 +185,10 @@ def test_a_configuration_as_settings_of_the_nearest_preset_is_the_same_again(pre
     assert len(settings) <= len(changes)
 
 
+def test_the_paper_has_two_views_of_a_user_as_in_its_figure_2():
+    assert config.paper().contrast.top_k == 2
+
+
 def test_the_paper_has_nothing_that_keeps_a_stage_from_stopping():
     paper = config.paper()
     assert (paper.stage1.min_steps, paper.stage2.min_steps) == (0, 0)

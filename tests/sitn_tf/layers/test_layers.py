@@ -332,6 +332,7 @@ PAPER = ContrastConfig(
     assignment_temperature=1.0,
     cluster_norm="none",
     cluster_init="normal",
+    top_k=2,
     view="mlp",
 )
 
@@ -424,7 +425,7 @@ def test_views_golden():
 
 
 def test_views_of_equal_clusters_are_finite():
-    encoder = ClusterEncoder(4, D, ContrastConfig(granularities=(4,)))
+    encoder = ClusterEncoder(4, D, ContrastConfig(granularities=(4,), top_k=2))
     p = tf.zeros([3, D])
     u = encoder(p, tf.ones([3], tf.bool))
     q, top = encoder.views(p, u)
