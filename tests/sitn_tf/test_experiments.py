@@ -11,7 +11,7 @@ from sitn_tf import config, experiments, locks, train
 from sitn_tf.commit import commit
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions
-from sitn_tf.studies import catalogue, runs
+from sitn_tf.studies import catalogue, run_logs, runs
 from sitn_tf.studies.arms import AS_IT_IS
 from tests.commands import run_main
 from tests.sitn_tf.training.resuming import assert_same_outcome
@@ -86,7 +86,7 @@ def test_a_signal_ends_the_trainer_too(small, tmp_path):
     command += [f"--workdir={tmp_path / 'runs'}", "--preset=tiny", "--arms=i2i"]
     command += ["--set=stage1.epochs=100000", "--set=stage1.patience=100000"]
     study = subprocess.Popen(command)
-    log = tmp_path / "runs/i2i/0" / runs.LOG_FILE
+    log = tmp_path / "runs/i2i/0" / run_logs.FILE
     while not (log.is_file() and "epoch" in log.read_text()):
         time.sleep(0.2)
     study.terminate()
@@ -199,16 +199,6 @@ def test_each_measure_has_its_own_results(tmp_path):
 
     assert written() == "results-validation.json"
     assert written(split="test") == "results-test.json"
-
-
-def test_what_a_failed_command_said_is_repeated(tmp_path):
-    log = tmp_path / "log.txt"
-    log.write_text("epoch 1\nerror: --x=1 is not 2\n")
-    assert runs.last_words(log) == "error: --x=1 is not 2"
-    log.write_text("epoch 1\nKilled\n\n")
-    assert runs.last_words(log) == "Killed"
-    log.write_text("")
-    assert runs.last_words(log) == "it said nothing"
 
 
 def test_arms_share_a_stage_1_unless_they_change_it():
