@@ -263,7 +263,7 @@ def _calibration(transfer: Transfer) -> Section:
     errors = [f"{error:.4f} of {line.name}" for line, error in found]
     return Section(
         "Calibration",
-        f"The mean difference of predicted and observed click rates is {_listed(errors)}.",
+        f"The calibration error is {_listed(errors)}.",
         [calibration("Predicted probability and observed click rate", [line for line, _ in found])],
     )
 
