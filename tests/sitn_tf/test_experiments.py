@@ -80,6 +80,24 @@ def test_nothing_is_written_for_a_study_that_cannot_run(small, tmp_path):
         run_main(experiments, *flags)
 
 
+def test_a_study_of_a_file_has_its_name_and_no_table_where_all_runs_fail(
+    small, tmp_path, monkeypatch, capsys
+):
+    names = []
+
+    def run_study(study, jobs):
+        names.append(study.name)
+        return [], ["a, seed 0 (it said nothing)"]
+
+    monkeypatch.setattr(experiments, "run_study", run_study)
+    (tmp_path / "mine.json").write_text('{"a": {"pretrain": false}}')
+    flags = [f"--data_dir={small}", f"--workdir={tmp_path / 'runs'}", "--preset=tiny"]
+    with pytest.raises(InputError, match=r"^a, seed 0 \(it said nothing\)$"):
+        run_main(experiments, *flags, f"--study={tmp_path / 'mine.json'}")
+    assert names == ["mine"]
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.slow
 def test_a_signal_ends_the_trainer_too(small, tmp_path):
     command = [sys.executable, "-m", "sitn_tf.experiments", f"--data_dir={small}", "--seeds=1"]
