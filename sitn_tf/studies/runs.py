@@ -226,7 +226,7 @@ def short_hash(value: object) -> str:
 
 
 def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
-    """Runs what is missing, and keeps the results after each run.
+    """Runs what is missing, and keeps the results after each run that gives one.
 
     Args:
       jobs: runs at a time, each in a process of its own.
@@ -269,6 +269,7 @@ def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
             if isinstance(outcome, float):
                 results.append(run.result())
                 keep_reading(run)
+                keep()
                 said = f"{study.measure} {results[-1].score:.4f}, {outcome:.0f} s"
             else:
                 why = run_logs.last_words(run.log) if outcome is None else workers.told_end(outcome)
@@ -279,7 +280,6 @@ def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
                 f"{minutes_left(began, ended, len(missing))}",
                 flush=True,
             )
-            keep()
     return results, failed
 
 

@@ -67,7 +67,9 @@ def test_a_process_that_died_is_told_by_how_it_ended(small, tmp_path, monkeypatc
 
     monkeypatch.setattr(workers, "do_all", do_all)
     study = runs.Study(str(small), tmp_path, {"a": Arm(pretrain=False)}, seeds=2)
+    study.results_file.write_text("of another study in this workdir")
     _, failed = runs.run_study(study)
+    assert study.results_file.read_text() == "of another study in this workdir"
     assert failed[0].startswith("a, seed 0 (its process was ended by SIGKILL, as where memory")
     assert failed[1].startswith("a, seed 1 (epoch 1): see ")
 
