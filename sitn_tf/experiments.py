@@ -84,7 +84,8 @@ def main(_: list[str]) -> None:
         split=_SPLIT.value,
         preset=_PRESET.value,
         settings=_SET.value,
-        name=_STUDY.value,
+        # Of a file the name alone, so that a study is the same from wherever it is named.
+        name=pathlib.Path(_STUDY.value).stem,
     )
     with locks.held(locks.beside(workdir), f"workdir={workdir}"):
         _carry_out(study, pictured, curve)
@@ -103,11 +104,11 @@ def _carry_out(study: Study, pictured: bool, curve: LearningCurve | None) -> Non
     if searched:
         more.append(search.section(searched, study.raced))
     command = cli.command(FLAGS, "sitn_tf.experiments")
-    content = of_study(study, results, command, more, curve)
-    title, asked, sections, _ = content
-    shown = len(curve.shares) + 1 if curve else 1
-    print(markdown.document(title, asked, sections[: shown + 1 + len(more)]))
     if results:
+        content = of_study(study, results, command, more, curve)
+        title, asked, sections, _ = content
+        shown = len(curve.shares) + 1 if curve else 1
+        print(markdown.document(title, asked, sections[: shown + 1 + len(more)]))
         files = documents.write(content, study.results_file.with_suffix(""))
         print(f"wrote {study.results_file}, {files[0].name} and {files[1].name}")
     if failed:

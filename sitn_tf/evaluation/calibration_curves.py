@@ -10,9 +10,12 @@ from sitn_tf.pages.pictures import Bins
 
 
 def pooled(name: str, trainings: Sequence[Predictions]) -> tuple[Bins, float]:
-    """The curve of all trainings' predictions together, and its mean difference (ECE)."""
-    curve = metrics.calibration_curve(
-        np.concatenate([scored.label for scored in trainings]),
-        np.concatenate([scored.probability for scored in trainings]),
-    )
-    return Bins(name, curve.predicted, curve.observed, curve.weight), curve.error
+    """The curve of all trainings' predictions together, and the mean of their calibration errors.
+
+    The error of the curve itself would be less: one training's may make up for another's.
+    """
+    labels = [scored.label for scored in trainings]
+    probabilities = [scored.probability for scored in trainings]
+    curve = metrics.calibration_curve(np.concatenate(labels), np.concatenate(probabilities))
+    errors = map(metrics.calibration_error, labels, probabilities)
+    return Bins(name, curve.predicted, curve.observed, curve.weight), float(np.mean([*errors]))

@@ -79,7 +79,7 @@ def normalised_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationCurve:
-    """Predictions in bins of equal weight, ascending.
+    """Predictions in bins of weights as equal as equal predictions allow, ascending.
 
     Attributes:
       predicted, observed: `[bins]` mean prediction and click rate.
@@ -106,17 +106,18 @@ def calibration_curve(
 
     Args:
       weights: of the rows, `[N]`; all alike if None.
-      bins: at most; a bin that no row's middle falls into is left out.
+      bins: at most; rows of equal predictions share a bin, so that their order says nothing, and a
+        bin that no prediction's middle falls into is left out.
     """
-    order = np.argsort(probabilities, kind="stable")
-    label, probability = labels[order] > 0, probabilities[order]
-    weight = np.ones(len(order)) if weights is None else weights[order]
-    part = np.minimum((np.cumsum(weight) - weight / 2) / weight.sum() * bins, bins - 1)
-    number = part.astype(int)
+    weight = np.ones(len(probabilities)) if weights is None else weights
+    _, equal = np.unique(probabilities, return_inverse=True)
+    of_equal = np.bincount(equal, weight)
+    middle = (np.cumsum(of_equal) - of_equal / 2) / weight.sum()
+    number = np.minimum(middle * bins, bins - 1).astype(int)[equal]
     total = np.bincount(number, weight, minlength=bins)
     used = total > 0
-    predicted = np.bincount(number, weight * probability, minlength=bins)[used] / total[used]
-    observed = np.bincount(number, weight * label, minlength=bins)[used] / total[used]
+    predicted = np.bincount(number, weight * probabilities, minlength=bins)[used] / total[used]
+    observed = np.bincount(number, weight * (labels > 0), minlength=bins)[used] / total[used]
     return CalibrationCurve(predicted, observed, total[used] / total.sum())
 
 

@@ -139,15 +139,24 @@ def _hurt(transfer: Transfer) -> Section:
         else ""
     )
     if not found:
-        answer = f"No slice is hurt: none of {tests} intervals lies below 0."
+        answer = (
+            f"No slice is hurt: none of {tests} intervals lies below 0."
+            if tests
+            else f"Whether a slice is hurt can't be told: none of {whole} has an interval."
+        )
         return Section("Where it hurts", answer, [untold] if untold else [])
     slices = [harm for harm in found if harm.where != ALL_REQUESTS]
+    of_all = len(found) - len(slices)
     by_chance = (1 - comparison.COVERAGE) / 2 * tests
     by_run = [[harm for harm in found if harm.other is other] for other in transfer.others]
     return Section(
         "Where it hurts",
         f"{len(slices)} of {tests} intervals of slices lie below 0"
-        + (", and so does one of all requests." if len(found) > len(slices) else "."),
+        + (
+            f", and so {'does' if of_all == 1 else 'do'} {of_all} of all requests."
+            if of_all
+            else "."
+        ),
         [
             *(Alarm(_alarm(transfer.judged, of_run)) for of_run in by_run if of_run),
             Table(
@@ -254,7 +263,7 @@ def _calibration(transfer: Transfer) -> Section:
     errors = [f"{error:.4f} of {line.name}" for line, error in found]
     return Section(
         "Calibration",
-        f"The mean difference of predicted and observed click rates is {_listed(errors)}.",
+        f"The calibration error is {_listed(errors)}.",
         [calibration("Predicted probability and observed click rate", [line for line, _ in found])],
     )
 

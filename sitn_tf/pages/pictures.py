@@ -187,8 +187,7 @@ def curves(
         axes = figure.subplots()
         few = sum(len(line.x) for line in finite) <= _MOST_POINTS
         for number, line in enumerate(finite):
-            color = figures.SERIES[number % len(figures.SERIES)]
-            dashes = _LINES[number // len(figures.SERIES) % len(_LINES)]
+            color, dashes = _look(number)
             axes.plot(line.x, line.y, dashes, color=color, linewidth=2, label=line.name)
             if len(line.low):
                 axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.16, linewidth=0)
@@ -219,7 +218,7 @@ def calibration(title: str, lines: Sequence[Bins], *, alone: bool = False) -> Pi
     """Predicted probabilities against observed click rates: on the diagonal they agree.
 
     Args:
-      lines: bins as points, whose areas are their shares.
+      lines: bins as points, whose areas are their shares; told apart as those of `curves`.
       alone: for a file of its own, with the title in it.
     """
     top = max((float(end) for line in lines for end in (*line[1], *line[2])), default=0.0)
@@ -230,8 +229,8 @@ def calibration(title: str, lines: Sequence[Bins], *, alone: bool = False) -> Pi
         axes = figure.subplots()
         axes.plot([0, top], [0, top], "--", color=figures.INK, alpha=0.4, linewidth=1)
         for number, (name, *bins) in enumerate(lines):
-            color = figures.SERIES[number % len(figures.SERIES)]
-            axes.plot(bins[0], bins[1], color=color, linewidth=1.5, label=name)
+            color, dashes = _look(number)
+            axes.plot(bins[0], bins[1], dashes, color=color, linewidth=1.5, label=name)
             largest = max(bins[2])
             for predicted, observed, weight in zip(*bins, strict=True):
                 size = 7 * math.sqrt(weight / largest)
@@ -302,6 +301,12 @@ def logarithmic(axes: "Axes", base: int, places: Sequence[float] = ()) -> None:
         axes.locator_params("x", numticks=7)
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     axes.minorticks_off()
+
+
+def _look(number: int) -> tuple[str, str]:
+    """Colour and dashes of a picture's line, no two of twelve alike."""
+    dashes = _LINES[number // len(figures.SERIES) % len(_LINES)]
+    return figures.SERIES[number % len(figures.SERIES)], dashes
 
 
 def _legend_columns(lines: Sequence[Line | Bins | Points]) -> int:

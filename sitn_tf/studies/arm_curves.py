@@ -69,7 +69,7 @@ def training(histories: Histories, groups: Sequence[Sequence[str]], history: str
 
 
 def calibrations(kept: Kept, groups: Sequence[Sequence[str]]) -> Section:
-    """Predicted against observed click rates, of all seeds' kept predictions together.
+    """Predicted against observed click rates of all seeds' kept predictions together.
 
     Args:
       groups: as in `training`; one arm of them at least keeps predictions.
@@ -83,10 +83,10 @@ def calibrations(kept: Kept, groups: Sequence[Sequence[str]]) -> Section:
     (least, first), (most, last) = errors[0], errors[-1]
     return Section(
         "Calibration",
-        f"The mean difference of predicted and observed click rates goes from {least:.4f} "
-        f"({first}) to {most:.4f} ({last}).",
+        f"The calibration error, mean over seeds, goes from {least:.4f} ({first}) to {most:.4f} "
+        f"({last}).",
         [
-            calibration(f"Predicted probability and observed click rate: {_names(part)}", part)
+            calibration(f"All seeds' predictions and observed click rate: {_names(part)}", part)
             for group in groups
             for part in _parts([found[arm][0] if arm in found else None for arm in group])
             if part

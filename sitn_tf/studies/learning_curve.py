@@ -69,7 +69,7 @@ def read_shares(texts: Sequence[str]) -> list[float]:
       InputError: one is no number above 0 and at most 1.
     """
     for text in texts:
-        if not re.fullmatch(r"\s*\d*\.?\d+\s*", text) or not 0 < float(text) <= 1:
+        if not re.fullmatch(r"\s*\d*\.?\d+([eE]-?\d+)?\s*", text) or not 0 < float(text) <= 1:
             raise InputError(f"labels={text} is not a number above 0 and at most 1")
     return sorted({float(text) for text in texts})
 

@@ -210,10 +210,11 @@ def answer(compared: Mapping[str, Comparison], baseline: str, measure: str) -> s
         return f"Nothing is to be compared yet: {baseline} and another arm need a seed in common."
     best = max(compared, key=lambda arm: compared[arm].mean)
     if all(np.isnan(of.half) for of in compared.values()):
-        return (
-            f"By one seed the best arm is {best}, {signed(compared[best].mean)} from {baseline} in "
-            f"{measure}: more seeds would show whether that is more than chance."
-        )
+        by = signed(compared[best].mean)
+        found = f"the best arm is {best}, {by} from {baseline} in {measure}"
+        if not compared[best].mean > 0:
+            found = f"no arm is above {baseline} in {measure}, the nearest is {best}, {by} from it"
+        return f"By one seed {found}: more seeds would show whether that is more than chance."
     told = {arm: of for arm, of in compared.items() if of.corrected < SIGNIFICANT}
     above = [arm for arm, of in told.items() if of.mean > 0]
     counts = (

@@ -1,34 +1,30 @@
 """The runs of a study: each arm and seed trained as by the commands that anyone would give.
 
 <workdir>/<arm>/<seed>/stage2       the run, with its predictions of the split
-<workdir>/<arm>/<seed>/log.txt      what was said while it was trained
+<workdir>/<arm>/<seed>/log.txt      what was said while it was trained, see studies/run_logs.py
 <workdir>/stage1/<settings>/<seed>  a stage 1: one for all arms that differ only in what comes after
 <workdir>/results-<split>.json      what all of them came to
 <workdir>/results-<split>.md, .html the same for people
 <workdir>/test_readings.json        when the test split was read, see studies/readings.py
 """
 
-import contextlib
 import dataclasses
 import gc
 import hashlib
 import json
 import math
-import os
 import pathlib
 import sys
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sitn_tf import config, evaluate, quiet, runs, schema, train, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions
-from sitn_tf.studies import readings, workers
+from sitn_tf.studies import readings, run_logs, workers
 from sitn_tf.studies.arms import AS_IT_IS, Arm
 from sitn_tf.studies.tables import RACE, Result
-
-LOG_FILE = "log.txt"
 
 OTHER_WORKDIR = "give a study of other settings another workdir"
 """The remedy where runs of other settings lie."""
@@ -141,7 +137,7 @@ class Run:
 
     @property
     def log(self) -> pathlib.Path:
-        return self.study.workdir / self.arm / str(self.seed) / LOG_FILE
+        return self.study.workdir / self.arm / str(self.seed) / run_logs.FILE
 
     @property
     def stage2(self) -> pathlib.Path:
@@ -230,7 +226,7 @@ def short_hash(value: object) -> str:
 
 
 def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
-    """Runs what is missing, and keeps the results after each run.
+    """Runs what is missing, and keeps the results after each run that gives one.
 
     Args:
       jobs: runs at a time, each in a process of its own.
@@ -268,21 +264,22 @@ def run_study(study: Study, jobs: int = 1) -> tuple[list[Result], list[str]]:
     began = time.monotonic()
     with workers.signals_as_exits():
         outcomes = workers.do_all(missing, carry_out, jobs, _may_begin)
-        for ended, (run, seconds) in enumerate(outcomes, start=1):
+        for ended, (run, outcome) in enumerate(outcomes, start=1):
             name = f"{run.arm}, seed {run.seed}"
-            if isinstance(seconds, float):
+            if isinstance(outcome, float):
                 results.append(run.result())
                 keep_reading(run)
-                said = f"{study.measure} {results[-1].score:.4f}, {seconds:.0f} s"
+                keep()
+                said = f"{study.measure} {results[-1].score:.4f}, {outcome:.0f} s"
             else:
-                failed.append(f"{name} ({last_words(run.log)}): see {run.log}")
-                said = f"failed ({last_words(run.log)})"
+                why = run_logs.last_words(run.log) if outcome is None else workers.told_end(outcome)
+                failed.append(f"{name} ({why}): see {run.log}")
+                said = f"failed ({why})"
             print(
                 f"[{len(planned) - len(missing) + ended}/{len(planned)}] {name}: {said}, "
                 f"{minutes_left(began, ended, len(missing))}",
                 flush=True,
             )
-            keep()
     return results, failed
 
 
@@ -306,7 +303,7 @@ def carry_out(run: Run) -> float | None:
     """
     began = time.monotonic()
     run.log.parent.mkdir(parents=True, exist_ok=True)
-    with _output_in(run.log):
+    with run_logs.output_in(run.log):
         quiet.import_tensorflow()
         from sitn_tf.training.signals import STOPPED_STATUS, StoppedError
 
@@ -352,29 +349,6 @@ def _forget_graphs() -> None:
     tf_keras.backend.clear_session()
     # Graphs and the functions that they call know each other.
     gc.collect()
-
-
-@contextlib.contextmanager
-def _output_in(log: pathlib.Path) -> Iterator[None]:
-    """Appends the process's output, C++'s included, to a file for a while."""
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(log.open("a"))
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            number = stream.fileno()
-            saved = os.dup(number)
-            os.dup2(file.fileno(), number)
-            stack.callback(os.close, saved)
-            stack.callback(os.dup2, saved, number)
-            stack.callback(stream.flush)
-        yield
-
-
-def last_words(log: pathlib.Path) -> str:
-    """The last error that a log tells, its last line where it tells none."""
-    lines = [line for line in log.read_text().splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1]
 
 
 def _metrics(run_dir: pathlib.Path) -> dict[str, dict[str, float]]:

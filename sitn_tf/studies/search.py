@@ -21,14 +21,13 @@ from collections.abc import Mapping, Sequence
 from sitn_tf import extras, runs, schema, whole_files
 from sitn_tf.errors import InputError
 from sitn_tf.pages.page import Section, Table
-from sitn_tf.studies import workers
+from sitn_tf.studies import run_logs, workers
 from sitn_tf.studies.arms import told_races
 from sitn_tf.studies.runs import (
     OTHER_WORKDIR,
     Run,
     Study,
     carry_out,
-    last_words,
     minutes_left,
     short_hash,
 )
@@ -187,7 +186,7 @@ def tune(study: Study, trials: int, jobs: int = 1) -> tuple[Study, dict[str, Bes
         for ended, (step, outcome) in enumerate(outcomes, start=1):
             search, trial = step.search, outcome
             if not isinstance(trial, Trial):
-                trial = Trial(search.next_values(), failed=f"its process ended with {outcome}")
+                trial = Trial(search.next_values(), failed=workers.told_end(outcome))
                 search.tell(trial)
             came_to = f"failed ({trial.failed})" if trial.failed else f"AUC {trial.auc:.4f}"
             print(
@@ -232,7 +231,7 @@ def carry_out_step(step: Step) -> Trial:
     run = search.run(values)
     seconds = carry_out(run)
     auc = math.nan if seconds is None else run.result().score
-    words = last_words(run.log) if seconds is None else f"its AUC is {auc}"
+    words = run_logs.last_words(run.log) if seconds is None else f"its AUC is {auc}"
     trial = Trial(values, auc) if math.isfinite(auc) else Trial(values, failed=words)
     search.tell(trial)
     for done in (run.stage2, runs.race_of(run.stage2)):

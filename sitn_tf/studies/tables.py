@@ -170,11 +170,12 @@ def _filled(caption: str, titles: Sequence[str], rows: Sequence[Sequence[str]]) 
 
 
 def _spread(form: str, values: Sequence[float | None]) -> str:
-    """Mean ± sd of the values that are there; the sd of counts only where they differ."""
+    """Mean ± sd of those there; of infinite ones no sd, of counts only where they differ."""
     known = [value for value in values if value is not None and not math.isnan(value)]
     if not known:
         return ""
-    alone = len(known) == 1 or (isinstance(known[0], int) and len(set(known)) == 1)
+    alone = len(known) == 1 or not all(map(math.isfinite, known))
+    alone = alone or (isinstance(known[0], int) and len(set(known)) == 1)
     return f"{np.mean(known):{form}}" + ("" if alone else f" ± {np.std(known, ddof=1):{form}}")
 
 

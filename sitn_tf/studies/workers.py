@@ -70,6 +70,15 @@ def do_all(
             worker.end()
 
 
+def told_end(status: int) -> str:
+    """How a worker ended that died of its task, by its exit status: what `do_all` yields of it."""
+    if status >= 0:
+        return f"its process ended with status {status}"
+    name = signal.Signals(-status).name
+    memory = ", as where memory runs out" if -status == signal.SIGKILL else ""
+    return f"its process was ended by {name}{memory}"
+
+
 @contextlib.contextmanager
 def signals_as_exits() -> Iterator[None]:
     """Lets SIGTERM and Ctrl-C leave by way of every `finally`, so that workers are ended too."""

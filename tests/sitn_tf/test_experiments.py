@@ -11,7 +11,7 @@ from sitn_tf import config, experiments, locks, train
 from sitn_tf.commit import commit
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import kept_predictions
-from sitn_tf.studies import catalogue, runs
+from sitn_tf.studies import catalogue, run_logs, runs
 from sitn_tf.studies.arms import AS_IT_IS
 from tests.commands import run_main
 from tests.sitn_tf.training.resuming import assert_same_outcome
@@ -80,13 +80,31 @@ def test_nothing_is_written_for_a_study_that_cannot_run(small, tmp_path):
         run_main(experiments, *flags)
 
 
+def test_a_study_of_a_file_has_its_name_and_no_table_where_all_runs_fail(
+    small, tmp_path, monkeypatch, capsys
+):
+    names = []
+
+    def run_study(study, jobs):
+        names.append(study.name)
+        return [], ["a, seed 0 (it said nothing)"]
+
+    monkeypatch.setattr(experiments, "run_study", run_study)
+    (tmp_path / "mine.json").write_text('{"a": {"pretrain": false}}')
+    flags = [f"--data_dir={small}", f"--workdir={tmp_path / 'runs'}", "--preset=tiny"]
+    with pytest.raises(InputError, match=r"^a, seed 0 \(it said nothing\)$"):
+        run_main(experiments, *flags, f"--study={tmp_path / 'mine.json'}")
+    assert names == ["mine"]
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.slow
 def test_a_signal_ends_the_trainer_too(small, tmp_path):
     command = [sys.executable, "-m", "sitn_tf.experiments", f"--data_dir={small}", "--seeds=1"]
     command += [f"--workdir={tmp_path / 'runs'}", "--preset=tiny", "--arms=i2i"]
     command += ["--set=stage1.epochs=100000", "--set=stage1.patience=100000"]
     study = subprocess.Popen(command)
-    log = tmp_path / "runs/i2i/0" / runs.LOG_FILE
+    log = tmp_path / "runs/i2i/0" / run_logs.FILE
     while not (log.is_file() and "epoch" in log.read_text()):
         time.sleep(0.2)
     study.terminate()
@@ -199,16 +217,6 @@ def test_each_measure_has_its_own_results(tmp_path):
 
     assert written() == "results-validation.json"
     assert written(split="test") == "results-test.json"
-
-
-def test_what_a_failed_command_said_is_repeated(tmp_path):
-    log = tmp_path / "log.txt"
-    log.write_text("epoch 1\nerror: --x=1 is not 2\n")
-    assert runs.last_words(log) == "error: --x=1 is not 2"
-    log.write_text("epoch 1\nKilled\n\n")
-    assert runs.last_words(log) == "Killed"
-    log.write_text("")
-    assert runs.last_words(log) == "it said nothing"
 
 
 def test_arms_share_a_stage_1_unless_they_change_it():

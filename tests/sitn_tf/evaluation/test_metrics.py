@@ -51,6 +51,17 @@ def test_calibration_error_golden():
     assert metrics.calibration_error(labels, p, bins=2) == pytest.approx((0.4 + 0.6) / 4)
 
 
+@pytest.mark.parametrize("clicks_first", [True, False])
+def test_equal_predictions_share_a_bin_whatever_the_order_of_their_rows(clicks_first):
+    # 40 rows at 0.5, half of them clicked: no error. Then 10 at 0.9 with 9 clicks: none either.
+    clicks = np.repeat([1, 0], [20, 20]), np.repeat([1, 0], [9, 1])
+    labels = np.concatenate([part if clicks_first else part[::-1] for part in clicks])
+    curve = metrics.calibration_curve(labels, np.repeat([0.5, 0.9], [40, 10]))
+    np.testing.assert_allclose(curve.observed, [0.5, 0.9])
+    np.testing.assert_allclose(curve.weight, [0.8, 0.2])
+    assert curve.error == pytest.approx(0)
+
+
 cases = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40
 )

@@ -113,6 +113,10 @@ def test_no_harm_is_told_as_such(compared):
     hurt = transfer_sections.sections(same)[1]
     told = transfer.judged_slices(same)
     assert hurt.answer == f"No slice is hurt: none of {told} intervals lies below 0."
+    few = dataclasses.replace(same.overall, enough=False)
+    one = [(same.by_slice[0][0], [dataclasses.replace(same.by_slice[0][1][0], comparison=few)])]
+    hurt = transfer_sections.sections(dataclasses.replace(same, by_slice=one))[1]
+    assert hurt.answer == "Whether a slice is hurt can't be told: none of 1 has an interval."
 
 
 def _numbers(compared, *chosen):

@@ -100,14 +100,22 @@ def test_curves_leave_out_what_was_not_measured():
     ]  # fmt: skip
 
 
-def test_more_curves_than_colours_are_told_apart_by_dashes():
-    lines = [pictures.Line(f"arm {n}", [1, 2], [n, n + 1]) for n in range(12)]
-    picture = pictures.curves("t", lines, "epoch", "AUC")
+@pytest.mark.parametrize("kind", ["curves", "calibration"])
+def test_more_lines_than_colours_are_told_apart_by_dashes(kind):
+    names = [f"arm {n}" for n in range(12)]
+    if kind == "curves":
+        lines = [pictures.Line(name, [1, 2], [n, n + 1]) for n, name in enumerate(names)]
+        picture = pictures.curves("t", lines, "epoch", "AUC")
+    else:
+        bins = [
+            pictures.Bins(name, [0.1, 0.2], [0.1, n / 20], [1, 1]) for n, name in enumerate(names)
+        ]
+        picture = pictures.calibration("t", bins)
     drawn = re.findall(r'<path d="[^"]*"[^>]*style="fill: none; ([^"]*)"', picture.svg)
     dashes = [re.sub(r"stroke-width[^;]*;?|stroke-linecap[^;]*;?", "", style) for style in drawn]
     looks = [look for look in dashes if any(color in look for color in figures.SERIES)]
     assert len(set(looks)) == 12
-    assert {f"arm {n}" for n in range(12)} <= set(texts(picture))
+    assert set(names) <= set(texts(picture))
 
 
 def test_places_of_a_logarithmic_axis_are_labelled_unless_they_are_too_near():

@@ -33,7 +33,7 @@ def test_all_labels_keep_the_arms_own_name():
 
 
 def test_shares_are_read_and_refused():
-    assert learning_curve.read_shares(["1", "0.1", ".02", "0.1"]) == [0.02, 0.1, 1.0]
+    assert learning_curve.read_shares(["1", "0.1", ".02", "1e-1"]) == [0.02, 0.1, 1.0]
     for bad in ("0", "1.5", "-0.1", "nan", "half"):
         with pytest.raises(InputError, match=rf"^labels={bad} is not a number above 0 and at most"):
             learning_curve.read_shares(["0.1", bad])

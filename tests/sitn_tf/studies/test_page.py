@@ -89,6 +89,11 @@ def test_of_one_seed_nothing_is_claimed():
         "By one seed the best arm is up, +0.1000 from base in AUC: more seeds would show whether "
         "that is more than chance."
     )
+    compared = comparisons(results(base=[0.7], worse=[0.6], near=[0.69]), ["base", "worse", "near"])
+    assert answer(compared, "base", "AUC") == (
+        "By one seed no arm is above base in AUC, the nearest is near, −0.0100 from it: more seeds "
+        "would show whether that is more than chance."
+    )
 
 
 def test_the_page_has_each_arm_and_says_which_is_not_run():

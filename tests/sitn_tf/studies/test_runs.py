@@ -58,6 +58,22 @@ def test_each_scoring_of_the_test_split_is_recorded(small, tmp_path, monkeypatch
     assert read(seeds=3)[2:] == [{"a": [2], "b": [2]}]
 
 
+def test_a_process_that_died_is_told_by_how_it_ended(small, tmp_path, monkeypatch):
+    def do_all(tasks, do, jobs, may_begin):
+        for run, outcome in zip(tasks, (-9, None), strict=True):
+            run.log.parent.mkdir(parents=True)
+            run.log.write_text("== began now\nepoch 1\n")
+            yield run, outcome
+
+    monkeypatch.setattr(workers, "do_all", do_all)
+    study = runs.Study(str(small), tmp_path, {"a": Arm(pretrain=False)}, seeds=2)
+    study.results_file.write_text("of another study in this workdir")
+    _, failed = runs.run_study(study)
+    assert study.results_file.read_text() == "of another study in this workdir"
+    assert failed[0].startswith("a, seed 0 (its process was ended by SIGKILL, as where memory")
+    assert failed[1].startswith("a, seed 1 (epoch 1): see ")
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_run_killed_between_training_and_keeping_its_predictions_is_scored(
     small, tmp_path, split

@@ -119,7 +119,7 @@ def test_a_killed_search_goes_on_and_its_best_settings_go_to_the_arms(small, tmp
     tuned, best = search.tune(study, 8)
     trials = {arm: search.Search(study, arm).trials() for arm in arms}
     assert [len(told) for told in trials.values()] == [8, 8]
-    assert trials["mean_pool"][1].failed == "its process ended with 9"
+    assert trials["mean_pool"][1].failed == "its process ended with status 9"
     assert [found.failed for found in best.values()] == [1, 0]
     highest = max(trials["din"], key=lambda trial: trial.auc)
     assert (best["din"].auc, best["din"].settings) == (highest.auc, highest.settings)

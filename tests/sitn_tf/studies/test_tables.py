@@ -63,6 +63,11 @@ def test_other_measures_are_means_with_their_spread():
     assert table.kinds == ["name", *["number"] * 9]
 
 
+def test_a_retrieval_that_finds_every_user_has_a_lift_without_a_spread():
+    found = [Result("base", 0, 0.7, 1.0, 0.1), Result("base", 1, 0.7, 0.5, 0.1)]
+    assert other_measures(found, ["base"]).rows == [["base", "inf"]]
+
+
 def test_seeds_are_paired_whatever_their_order_and_alone_in_none():
     found = [Result("base", 2, 0.7), Result("base", 0, 0.5), Result("up", 3, 0.9)]
     found += [Result("up", 0, 0.6), Result("up", 2, 0.9)]

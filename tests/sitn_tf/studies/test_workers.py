@@ -19,6 +19,12 @@ def test_tasks_spread_over_workers_wait_for_each_other_and_outlive_a_death(monke
     assert max(at_once) == 1
 
 
+def test_how_a_worker_ended_is_told():
+    assert workers.told_end(75) == "its process ended with status 75"
+    assert workers.told_end(-15) == "its process was ended by SIGTERM"
+    assert workers.told_end(-9) == "its process was ended by SIGKILL, as where memory runs out"
+
+
 def die_of_b2(task):
     if task == "b2":
         os._exit(3)
