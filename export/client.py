@@ -26,10 +26,14 @@ from sitn_tf import cli, quiet
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
-_PROTOCOL = flags.DEFINE_enum("protocol", "grpc", ["grpc", "rest"], "How.", flag_values=FLAGS)
+_PROTOCOL = flags.DEFINE_enum(
+    "protocol", "grpc", ["grpc", "rest"], "Of the server.", flag_values=FLAGS
+)
 _ADDRESS = flags.DEFINE_string("address", None, "host:port of the server.", flag_values=FLAGS)
 _MODEL = flags.DEFINE_string("model", "sitn", "Name of the model.", flag_values=FLAGS)
-_VERSION = flags.DEFINE_integer("version", None, "None: the newest.", 1, flag_values=FLAGS)
+_VERSION = flags.DEFINE_integer(
+    "version", None, "That is asked; the newest if not given.", 1, flag_values=FLAGS
+)
 _DEADLINE = flags.DEFINE_float("deadline", 1.0, "Seconds of a call.", 1e-3, flag_values=FLAGS)
 _SOURCE = flags.DEFINE_list("source_history", [], "Raw ids, oldest first.", flag_values=FLAGS)
 _TARGET = flags.DEFINE_list("target_history", [], "Raw ids, oldest first.", flag_values=FLAGS)
@@ -50,9 +54,11 @@ _SOURCE_TIMES = flags.DEFINE_list(
 _TARGET_TIMES = flags.DEFINE_list(
     "target_times", None, "Of target_history, Unix seconds, for a model of ages.", flag_values=FLAGS
 )
-_GOLDEN = flags.DEFINE_string("golden", None, "Version with golden requests.", flag_values=FLAGS)
+_GOLDEN = flags.DEFINE_string(
+    "golden", None, "A version, SERVABLE/1: its golden requests are sent.", flag_values=FLAGS
+)
 _LOAD = flags.DEFINE_integer("load", 0, "Golden requests to send in all.", 0, flag_values=FLAGS)
-_THREADS = flags.DEFINE_integer("threads", 4, "In flight, in load mode.", 1, flag_values=FLAGS)
+_THREADS = flags.DEFINE_integer("threads", 4, "Calls in flight, of --load.", 1, flag_values=FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)

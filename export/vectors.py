@@ -34,9 +34,11 @@ _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Data set of the run, if it has moved.", flag_values=FLAGS
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Directory to write.", flag_values=FLAGS)
-_VECTORS = flags.DEFINE_string("vectors", None, "Directory to ask.", flag_values=FLAGS)
-_USER = flags.DEFINE_string("user", None, "Whose nearest target items.", flag_values=FLAGS)
-_TOP = flags.DEFINE_integer("top", 10, "How many.", 1, flag_values=FLAGS)
+_VECTORS = flags.DEFINE_string("vectors", None, "Directory of vectors to ask.", flag_values=FLAGS)
+_USER = flags.DEFINE_string(
+    "user", None, "Raw id: find this user's nearest target items.", flag_values=FLAGS
+)
+_TOP = flags.DEFINE_integer("top", 10, "How many items are found.", 1, flag_values=FLAGS)
 _INDEX = flags.DEFINE_enum(
     "index", "brute_force", ["brute_force", "faiss"], "What finds them.", flag_values=FLAGS
 )

@@ -21,7 +21,9 @@ from sitn_tf import cli, quiet, schema
 from sitn_tf.errors import InputError
 
 FLAGS = flags.FlagValues()
-_SERVABLE = flags.DEFINE_string("servable", None, "A version, SERVABLE/1.", flag_values=FLAGS)
+_SERVABLE = flags.DEFINE_string(
+    "servable", None, "A version, SERVABLE/1, or the newest of SERVABLE.", flag_values=FLAGS
+)
 _RUN_DIR = flags.DEFINE_string(
     "run_dir", None, "Score the golden requests with this run's model again.", flag_values=FLAGS
 )

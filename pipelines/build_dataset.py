@@ -34,7 +34,7 @@ from pipelines import facts, option_fields, presets
 from pipelines.job import run as job_run
 from pipelines.logs import line_counts, user_hashes
 from pipelines.logs.line_counts import Account
-from pipelines.logs.log_format import LogFormat
+from pipelines.logs.log_format import ORDER, LogFormat
 from pipelines.options import ItemFields, Job
 from pipelines.records.vocabulary import VocabularyEntry
 from sitn_tf import beam_flags, cli, schema
@@ -59,9 +59,9 @@ def _define_flags() -> None:
     fields = {"user": "user id", "item": "item id", "time": "time"}
     for name, meaning in fields.items():
         text(f"{name}_field", getattr(LogFormat(), name), f"field of the {meaning}")
-    text("time_unit", "s", "of the time field: s, ms, us or ns since 1970")
+    text("time_unit", "s", "of the time field: s, ms, us or ns since 1970, or order: no times")
     text("label_field", None, "field that is 1 where an impression in the target log was clicked")
-    text("request_field", None, "field of the request that shown the impression belongs to")
+    text("request_field", None, "field of the id of the request that an impression belongs to")
     for domain in schema.DOMAINS:
         for name, meaning in fields.items():
             of_domain = f"{meaning} in the {domain} log, if not --{name}_field"
@@ -145,7 +145,7 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
         rows.append(f"{what:16}{ended.total:>14,}{ended.used:>14,}{filtered:>14,}{rejected:>14,}")
         for kind, reasons in (("filtered", ended.filtered), ("rejected", ended.rejected)):
             details += [f"  {what} {kind}: {r} {n:,}" for r, n in reasons.items()]
-        if ended.period:
+        if ended.period and not _is_order(manifest, what):
             details.append(f"  {what}: clicks of {line_counts.days(ended.period)}")
         if ended.merged:
             details.append(f"  {what} used: {ended.merged:,} with another line of their candidate")
@@ -171,6 +171,11 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
     following = cli.shell("sitn_tf.train", "--stage=1", f"--data_dir={output}", "--workdir=RUN")
     rows.append(f"next: {following}")
     return "\n".join(rows[: 1 + len(manifest.lines)] + details + rows[1 + len(manifest.lines) :])
+
+
+def _is_order(manifest: schema.Manifest, domain: str) -> bool:
+    """Whether a log's numbers order clicks and are no times."""
+    return bool(manifest.options["formats"][domain]["time_unit"] == ORDER)
 
 
 def _described(manifest: schema.Manifest) -> list[str]:

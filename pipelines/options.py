@@ -173,6 +173,8 @@ class Job:
             if log.time_unit not in log_format.TIME_UNITS:
                 accepted = ", ".join(log_format.TIME_UNITS)
                 raise InputError(f"{option}.time_unit={log.time_unit} is not one of: {accepted}")
+            if log.time_unit == log_format.ORDER:
+                self._check_order(option)
             if (log.request or log.score) and not log.label:
                 raise InputError(
                     f"{option}.request and {option}.score describe impressions: "
@@ -181,6 +183,21 @@ class Job:
             if (log.rating is None) != (log.min_rating is None):
                 raise InputError(
                     f"{option}.rating and {option}.min_rating go together: give both or none"
+                )
+
+    def _check_order(self, option: str) -> None:
+        """Numbers that order clicks are of both logs, and are asked for nothing else."""
+        if len({log.time_unit for log in self.formats.values()}) > 1:
+            raise InputError(
+                f"{option}.time_unit=order orders the clicks of both logs: give it for both"
+            )
+        if self.split != "last":
+            raise InputError(f"{option}.time_unit=order has no moment to split at: give split=last")
+        for name in ("click_times", "keep_events", "extends"):
+            if value := getattr(self, name):
+                raise InputError(
+                    f"{name}={value} needs times, and {option}.time_unit=order has none",
+                    "leave it out",
                 )
 
     def _check_cutoffs(self) -> None:

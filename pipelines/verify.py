@@ -47,6 +47,7 @@ _DAMAGE = (
 """What reading a file that is missing or damaged raises."""
 _ROUNDED = 1e-2
 """How far from 1 the length of a vector of float16 numbers may be."""
+_UNREAD = ", by its files alone: the logs were not read"
 _COMPARABLE = "records can be compared with the logs"
 T = TypeVar("T")
 
@@ -349,7 +350,7 @@ def main(_: list[str]) -> int:
     if findings.wrong:
         print(f"checks that are WRONG: {len(findings.wrong)}; don't train on it, build it again")
         return 1
-    print("the data set is whole and nothing leaked into it")
+    print(f"the data set is whole and nothing leaked into it{'' if FLAGS.logs else _UNREAD}")
     return 0
 
 

@@ -1,5 +1,6 @@
 """A command's docstring and flags → what `--help` prints, on one screen (`--helpfull`: all)."""
 
+import re
 import textwrap
 
 from absl import flags
@@ -8,6 +9,8 @@ COLUMNS, LINES = 100, 40
 """A screen. Docstrings have lines of up to 100 columns."""
 _INDENT = 2
 _LONGEST_LEFT = 26
+_REPEATED = re.compile(r"\.?;\s+repeat this option to specify a list of values$")
+"""What absl adds to the meaning of a flag of several values."""
 
 
 def screen(doc: str, flag_values: flags.FlagValues) -> str:
@@ -68,4 +71,5 @@ def _meaning(flag: flags.Flag) -> str:
     if isinstance(default, list):
         default = ",".join(map(str, default))
     unset = default is None or default is False or default == ""
-    return flag.help if unset else f"{flag.help} [{default}]"
+    told = _REPEATED.sub("; may be repeated.", flag.help)
+    return told if unset else f"{told} [{default}]"

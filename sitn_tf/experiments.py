@@ -20,7 +20,7 @@ from sitn_tf.errors import InputError
 from sitn_tf.pages import documents, markdown
 from sitn_tf.pages.page import Section
 from sitn_tf.studies import figure3, search
-from sitn_tf.studies.catalogue import read_study
+from sitn_tf.studies.catalogue import STUDIES, read_study
 from sitn_tf.studies.learning_curve import LearningCurve, read_shares
 from sitn_tf.studies.page import of_study
 from sitn_tf.studies.runs import Study, run_study
@@ -29,7 +29,7 @@ FLAGS = flags.FlagValues()
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
 flags.DEFINE_string("workdir", None, "Parent of the study's runs.", flag_values=FLAGS)
 _STUDY = flags.DEFINE_string(
-    "study", "transfer", "Name of a study, or a JSON file of arms.", flag_values=FLAGS
+    "study", "transfer", f"{', '.join(STUDIES)}, or a JSON file of arms.", flag_values=FLAGS
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Seeds 0, 1, … of each arm.", 1, flag_values=FLAGS)
 _JOBS = flags.DEFINE_integer(
@@ -42,7 +42,7 @@ _LABELS = flags.DEFINE_list(
     "labels", [], "Shares of stage 2's training requests: each arm with each.", flag_values=FLAGS
 )
 _ARMS = flags.DEFINE_list("arms", [], "Only these arms of the study.", flag_values=FLAGS)
-_SPLIT = flags.DEFINE_string("split", schema.VALIDATION, "What is scored.", flag_values=FLAGS)
+_SPLIT = flags.DEFINE_string("split", schema.VALIDATION, "Split that is scored.", flag_values=FLAGS)
 _STAGE = flags.DEFINE_enum(
     "stage",
     "2",

@@ -31,11 +31,17 @@ from sitn_tf.sections import ItemsConfig, TrainingConfig
 
 FLAGS = flags.FlagValues()
 _ITEMS = flags.DEFINE_multi_integer(
-    "items", [68_000_000], "Of a vocabulary; once for each domain.", 1, flag_values=FLAGS
+    "items", [68_000_000], "Items of a domain.", 1, flag_values=FLAGS
 )
-_DIM = flags.DEFINE_integer("dim", 64, "Dimensions, model.embedding_dim.", 1, flag_values=FLAGS)
+_DIM = flags.DEFINE_integer(
+    "dim", 64, "Numbers of an embedding, model.embedding_dim.", 1, flag_values=FLAGS
+)
 _ROWS = flags.DEFINE_multi_integer(
-    "rows", [100_000, 1_000_000, 10_000_000], "Of items.id_rows.", 1, flag_values=FLAGS
+    "rows",
+    [100_000, 1_000_000, 10_000_000],
+    "Rows that items share, items.id_rows.",
+    1,
+    flag_values=FLAGS,
 )
 _SERVERS = flags.DEFINE_integer(
     "servers", 0, "Parameter servers, over which tables are sharded; 0: none.", 0, flag_values=FLAGS

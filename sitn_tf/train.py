@@ -6,7 +6,7 @@
 Stage 1 writes RUN/stage1; stage 2 starts from it and writes RUN/stage2. The same command
 continues an interrupted run, to the weights of an uninterrupted one. SIGTERM and Ctrl-C save a
 checkpoint after the current step and exit with status 75. `--set section.field=value` changes a
-field of sitn_tf/config.py.
+field of sitn_tf/sections.py.
 
 TF_CONFIG with several under "worker" trains on all of them, each given this command; when one ends
 all do. With "chief", "ps" and "worker" tables lie on the parameter servers, sharded by rows: the
@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from sitn_tf.training.train_loop import Loop
 
 FLAGS = flags.FlagValues()
-flags.DEFINE_string("stage", None, "1 or 2.", flag_values=FLAGS)
+flags.DEFINE_string(
+    "stage", None, "1: encoders, by contrast; 2: the click scorer.", flag_values=FLAGS
+)
 flags.DEFINE_string("data_dir", None, "Data set directory.", flag_values=FLAGS)
 flags.DEFINE_string("workdir", None, "Parent of stage1/, stage2/.", flag_values=FLAGS)
-_PRESET = flags.DEFINE_string("preset", "default", "Configuration preset.", flag_values=FLAGS)
+_PRESET = flags.DEFINE_string(
+    "preset", "default", f"Configuration: {', '.join(config.PRESETS)}.", flag_values=FLAGS
+)
 _SET = flags.DEFINE_multi_string("set", [], "section.field=value", flag_values=FLAGS)
 _SEED = flags.DEFINE_integer("seed", None, "Same as --set seed=...", flag_values=FLAGS)
 _INIT = flags.DEFINE_string(

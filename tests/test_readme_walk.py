@@ -80,6 +80,9 @@ _EXTERNAL = "--environment_type=EXTERNAL --environment_config=localhost:50000"
 ELSEWHERE = {
     f"pipelines.build_dataset {_CLUSTER} --runner=DataflowRunner --project=... --region=... "
     "--temp_location=gs://... --setup_file=./setup.py": "tests/pipelines/job/test_dataflow.py",
+    f"pipelines.build_dataset ... --runner=FlinkRunner --flink_master=HOST:8081 {_EXTERNAL}": (
+        "tests/pipelines/engines/test_flink.py"
+    ),
     "apache_beam.runners.worker.worker_pool_main --service_port=50000": (
         "tests/pipelines/processes.py"
     ),
@@ -88,7 +91,6 @@ ELSEWHERE = {
 """Those that need programs of others or two servers, and where they are tried."""
 
 NOWHERE = {
-    f"pipelines.build_dataset ... --runner=FlinkRunner --flink_master=HOST:8081 {_EXTERNAL}",
     "pipelines.build_dataset ... --runner=SparkRunner --spark_master_url=spark://HOST:7077 "
     f"{_EXTERNAL}",
 }

@@ -16,6 +16,7 @@ from pipelines.job.workspace import Carried, Work
 from pipelines.logs import files
 from pipelines.logs.line_counts import Account
 from pipelines.options import Job
+from pipelines.records import request_rules
 from pipelines.records.vocabulary import VocabularyEntry
 from pipelines.statistics import feature_statistics, page
 from sitn_tf import schema
@@ -47,7 +48,7 @@ def assemble(work: Work, root: str, to_read: list[inputs.Input]) -> schema.Manif
     if summary.vectors:
         _place([summary.vectors.basis], root, checksums)
     lines = account(summary, work.carried)
-    check_trainable(records, lines["requests"])
+    check_trainable(records, lines["requests"], job)
     if job.keep_events:
         extension.keep(root, summary)
     _place_rejects(root, summary.lines)
@@ -189,7 +190,17 @@ def _summed(counts: Iterable[dict[str, int]]) -> Counter[str]:
     return sum(map(Counter, counts), Counter())
 
 
-def check_trainable(records: dict[str, dict[str, int]], requests: Account) -> None:
+_REMEDIES = {
+    "source_history_too_short": "lower min_source_history={min_source_history}",
+    "target_history_too_short": "lower min_target_history={min_target_history}",
+    "too_many_candidates": "raise max_candidates={max_candidates}",
+    request_rules.CROSSES: "lower request_seconds={request_seconds}",
+    "no_negatives_left": "their users have clicked every item: give logs of more items",
+}
+"""By rule that filters requests, what keeps more of them; with the options of the job."""
+
+
+def check_trainable(records: dict[str, dict[str, int]], requests: Account, job: Job) -> None:
     """
     Raises:
       InputError: no request is left to train on.
@@ -197,10 +208,12 @@ def check_trainable(records: dict[str, dict[str, int]], requests: Account) -> No
     if not records[schema.STAGE2][schema.TRAIN]:
         rules = ", ".join(f"{rule} {count:,}" for rule, count in requests.filtered.items())
         others = ", ".join(f"{n:,} {s}" for s, n in records[schema.STAGE2].items() if n)
+        worst = max(requests.filtered, key=lambda rule: requests.filtered[rule], default="")
+        other = "check the cutoffs, and that the logs are of the same users and time"
         raise InputError(
             f"of {requests.total:,} requests none is left to train on "
-            f"({'; '.join(filter(None, (others, rules and f'filtered: {rules}')))}): "
-            "check the cutoffs, min_source_history and min_target_history"
+            f"({'; '.join(filter(None, (others, rules and f'filtered: {rules}')))})",
+            _REMEDIES.get(worst, other).format_map(dataclasses.asdict(job)),
         )
 
 

@@ -7,7 +7,10 @@ import pyarrow as pa
 
 from sitn_tf.errors import InputError
 
-TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+ORDER = "order"
+"""Unit of numbers that put a user's clicks in order and are no times."""
+TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, ORDER: 1}
+"""Units of the time field, in parts of a second."""
 
 USER, ITEM, TIME = "user", "item", "time"
 CLICKED, REQUEST, SCORE, RATING = "clicked", "request", "score", "rating"
@@ -33,7 +36,7 @@ class LogFormat:
       request: field that names the request an impression belongs to.
       score: field of the score the log gives a candidate.
       rating, min_rating: lines of a lower rating are filtered.
-      time_unit: of the time field; events have seconds.
+      time_unit: of the time field; events have seconds or, of ORDER, the numbers as they are.
       max_time: seconds; later times are rejected as far future.
       max_line_bytes: longer lines are rejected.
     """

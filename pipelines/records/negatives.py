@@ -110,7 +110,9 @@ def sample(
     todo = np.arange(len(user))
     drawn, width = 0, per_request + _SPARE
     previous = np.empty((len(user), 0), np.int64)
-    for _ in range(_ROUNDS):
+    # Where more are asked for than there are, no draws are enough.
+    rounds = _ROUNDS if per_request <= len(popularity.ids) else 0
+    for _ in range(rounds):
         steps = np.arange(drawn, drawn + width)
         hashes = column_hashes.combine(
             np.repeat(seed[todo], width), np.tile(steps, len(todo)), schema.SCHEMA_VERSION

@@ -89,7 +89,8 @@ def read_rows(variable: tf.Variable, rows: tf.Tensor) -> tf.Tensor:
     """`tf.gather(variable, rows)` that reads these rows only.
 
     Of a mirrored variable `tf.gather` reads the whole, and copies it where a sparse update has
-    touched it: 200 ms a step beside 10^7 rows of 8 (BUILD_NOTES.md, "Training loop").
+    touched it: 200 ms a step beside 10^7 rows of 8 (BUILD_NOTES.md, "Cost of a step
+    with large tables").
     """
     if isinstance(variable, tf.distribute.DistributedValues):
         variable = variable._get_on_device_or_primary()

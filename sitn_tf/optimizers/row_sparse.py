@@ -123,7 +123,8 @@ class RowWiseAdagrad(RowSparse):
     slots cost 1/D of its weights, where Adam's cost twice them. All other variables have an
     accumulator an element. Only the rows in a sparse gradient are read and written.
     Accumulators start at 0, not at the usual 0.1: the gradient of a mean over 2,560 candidates
-    is so small that 0.1 outweighs it for good (BUILD_NOTES.md, "Training loop").
+    is so small that 0.1 outweighs it for good (BUILD_NOTES.md, "Which optimiser
+    trains best").
 
         a ← a + mean(g²),   w ← w − rate · (g / sqrt(a + ε) + row_decay · w)
 

@@ -4,7 +4,8 @@ A step runs on every replica; gradients are summed over replicas, so a model's l
 be its share of the global loss (sitn_tf/distributed/replicas.py). Checkpoints hold the whole state:
 weights, optimiser, place in the data, running totals and history. What is random in a step
 follows from its number. So the same command continues a run that was killed at any moment,
-and ends with the very weights of one that was not (BUILD_NOTES.md, "Training loop").
+and ends with the very weights of one that was not (BUILD_NOTES.md, "Choices in
+the training loop").
 """
 
 import contextlib

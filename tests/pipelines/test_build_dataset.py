@@ -429,7 +429,12 @@ def lines_file(folder, name, count=50, prefix="i", users=5):
     [
         (["--split=lastt"], "--split=lastt is not one of: time, last"),
         (["--format=xml"], "--format=xml is not one of: auto, jsonl, csv, parquet"),
-        (["--time_unit=h"], "--time_unit=h is not one of: s, ms, us, ns"),
+        (["--time_unit=h"], "--time_unit=h is not one of: s, ms, us, ns, order"),
+        (["--time_unit=order"], "--time_unit=order has no moment to split at: give --split=last"),
+        (
+            ["--time_unit=order", "--split=last", "--click_times"],
+            "--click_times needs times, and --time_unit=order has none: leave it out",
+        ),
         (["--shards=0"], "--shards=0 is not at least 1"),
         (["--negatives=0"], "--negatives=0 is not at least 1"),
         (["--max_reject_rate=2"], r"--max_reject_rate=2.0 is not in \[0, 1\]"),
@@ -528,11 +533,30 @@ def test_dates_in_words(tmp_path):
 def test_a_log_of_1970_is_in_another_unit(tmp_path):
     times = line_counts.TimeHistogram.of(np.array([1_600_000, 1_610_000]))
     told = (r"^the target log is of 1970-01-19 to 1970-01-19, which no log is: check "
-            r"formats.target.time_unit, which is ms, and that times count from 1970$")  # fmt: skip
+            r"formats.target.time_unit, which is ms, and that times count from 1970; "
+            r"numbers that only order a user's clicks are time_unit=order$")  # fmt: skip
     with pytest.raises(InputError, match=told):
         preconditions.check_clock("target", times, LogFormat(time_unit="ms"))
     at_1990 = line_counts.TimeHistogram.of(np.array([5, 631_152_000]))
     preconditions.check_clock("target", at_1990, LogFormat())
+
+
+def test_numbers_that_only_order_clicks(tmp_path, capsys):
+    """Places of clicks, as public logs have them, are refused as times and taken as an order."""
+    for name, first, prefix in (("s.jsonl", 0, "a"), ("t.jsonl", 1, "b")):
+        rows = [
+            {"user_id": f"u{user}", "item_id": f"{prefix}{(place + user) % 12}", "timestamp": place}
+            for user in range(6)
+            for place in range(first, 12, 2)
+        ]
+        logs.write_lines(tmp_path / name, rows)
+    both = [f"--source_log={tmp_path / 's.jsonl'}", f"--target_log={tmp_path / 't.jsonl'}"]
+    with pytest.raises(InputError, match=r"the source log is of 1970.*--time_unit=order$"):
+        build(tmp_path / "out", *both, "--split=last")
+    manifest = build(tmp_path / "out", *both, "--split=last", "--time_unit=order")
+    # Of six target clicks a user the last tests and the one before validates.
+    assert manifest.records["stage2"] == {"train": 24, "validation": 6, "test": 6}
+    assert "1970" not in capsys.readouterr().out
 
 
 def test_nothing_to_train_on(tmp_path):
@@ -540,7 +564,12 @@ def test_nothing_to_train_on(tmp_path):
     lines_file(tmp_path, "t.jsonl")
     fails(tmp_path, r"of \d+ requests none is left to train on \(.* test.*\): check the cutoffs",
           "--train_until=1600000001", "--validation_until=1600000002")  # fmt: skip
-    fails(tmp_path, r"filtered: source_history_too_short \d+\)", "--min_source_history=1000")
+    fails(tmp_path, r"filtered: source_history_too_short \d+\): lower --min_source_history=1000$",
+          "--min_source_history=1000")  # fmt: skip
+    logs.write_lines(
+        tmp_path / "t.jsonl", [r | {"item_id": "i"} for r in logs.clicks(5, 5, 9, 9, "i")]
+    )
+    fails(tmp_path, r"no_negatives_left \d+\): their users have clicked every item: give logs of")
 
 
 def test_impressions_without_a_click(tmp_path):

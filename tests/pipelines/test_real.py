@@ -21,7 +21,8 @@ def test_real_logs(real_data, tmp_path, name):
         f"--target_log={folder}/clicks-{target}.jsonl.gz",
         f"--source_items={folder}/items-{source}.jsonl.gz",
         f"--target_items={folder}/items-{target}.jsonl.gz",
-        f"--split={split}", f"--output={tmp_path}/out",
+        f"--split={split}", f"--time_unit={'s' if split == 'time' else 'order'}",
+        f"--output={tmp_path}/out",
     ])  # fmt: skip
     assert manifest.lines["source"]["used"] == source_lines
     assert manifest.lines["target"]["used"] == target_lines

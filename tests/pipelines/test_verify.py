@@ -14,6 +14,7 @@ import tensorflow as tf
 from pipelines import build_dataset, manifest_entries, verify
 from sitn_tf import schema
 from sitn_tf.errors import InputError
+from tests.commands import run_main
 from tests.pipelines import two_logs as logs
 
 
@@ -388,3 +389,10 @@ def test_command(built):
     assert (done.returncode, done.stderr) == (0, "")
     assert "ok     histories precede their request or cutoff" in done.stdout
     assert done.stdout.endswith("the data set is whole and nothing leaked into it\n")
+
+
+def test_without_the_logs_it_says_so(built, capsys):
+    assert run_main(verify, f"--data_dir={built}/time", "--nologs") == 0
+    assert capsys.readouterr().out.endswith(
+        "nothing leaked into it, by its files alone: the logs were not read\n"
+    )

@@ -39,6 +39,14 @@ def test_all_of_a_small_command():
     )
 
 
+def test_a_flag_of_several_values():
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string("run_dir", [], "A run directory.", flag_values=values)
+    assert command_help.whole(DOC, values).endswith(
+        "\n  --run_dir  A run directory; may be repeated."
+    )
+
+
 def test_what_there_is_no_room_for_goes_in_turn():
     first = command_help.screen(DOC + 9 * "It goes on.\n", flag_values(20))
     assert "What is below" not in first

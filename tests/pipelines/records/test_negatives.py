@@ -35,6 +35,13 @@ def test_distinct_unclicked_and_as_many_as_there_are(clicked, users, count):
         assert row[len(chosen) :] == [0] * (count - len(chosen))
 
 
+def test_nothing_is_drawn_where_more_is_asked_for_than_there_is(monkeypatch):
+    """Draws would double for nothing: of thousands of items to hundreds of thousands a request."""
+    monkeypatch.setattr(Popularity, "draw", lambda *_: pytest.fail("drawn"))
+    [row] = draw([0], [0], [3], 6).tolist()
+    assert sorted(row) == [0, 0, 2, 4, 5, 6]
+
+
 def test_frequency_follows_popularity():
     drawn = draw(np.zeros(40_000, np.int64), [], [], 1)
     share = np.bincount(drawn[:, 0], minlength=8)[2:7] / 40_000
