@@ -34,7 +34,7 @@ from pipelines import facts, option_fields, presets
 from pipelines.job import run as job_run
 from pipelines.logs import line_counts, user_hashes
 from pipelines.logs.line_counts import Account
-from pipelines.logs.log_format import ORDER, LogFormat
+from pipelines.logs.log_format import LogFormat
 from pipelines.options import ItemFields, Job
 from pipelines.records.vocabulary import VocabularyEntry
 from sitn_tf import beam_flags, cli, schema
@@ -145,7 +145,7 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
         rows.append(f"{what:16}{ended.total:>14,}{ended.used:>14,}{filtered:>14,}{rejected:>14,}")
         for kind, reasons in (("filtered", ended.filtered), ("rejected", ended.rejected)):
             details += [f"  {what} {kind}: {r} {n:,}" for r, n in reasons.items()]
-        if ended.period and not _is_order(manifest, what):
+        if ended.period and manifest.has_times:
             details.append(f"  {what}: clicks of {line_counts.days(ended.period)}")
         if ended.merged:
             details.append(f"  {what} used: {ended.merged:,} with another line of their candidate")
@@ -171,11 +171,6 @@ def report(manifest: schema.Manifest, output: str, seconds: float) -> str:
     following = cli.shell("sitn_tf.train", "--stage=1", f"--data_dir={output}", "--workdir=RUN")
     rows.append(f"next: {following}")
     return "\n".join(rows[: 1 + len(manifest.lines)] + details + rows[1 + len(manifest.lines) :])
-
-
-def _is_order(manifest: schema.Manifest, domain: str) -> bool:
-    """Whether a log's numbers order clicks and are no times."""
-    return bool(manifest.options["formats"][domain]["time_unit"] == ORDER)
 
 
 def _described(manifest: schema.Manifest) -> list[str]:

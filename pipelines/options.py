@@ -173,7 +173,7 @@ class Job:
             if log.time_unit not in log_format.TIME_UNITS:
                 accepted = ", ".join(log_format.TIME_UNITS)
                 raise InputError(f"{option}.time_unit={log.time_unit} is not one of: {accepted}")
-            if log.time_unit == log_format.ORDER:
+            if log.time_unit == schema.ORDER:
                 self._check_order(option)
             if (log.request or log.score) and not log.label:
                 raise InputError(

@@ -138,6 +138,10 @@ INPUTS_OF_REQUEST_FEATURE = {
     **dict.fromkeys(LENGTH_OF_DOMAIN.values(), ()),
 }
 """What a scorer can know of a request beside the items, and what it is read from beside these."""
+OF_TIMES = (HOUR, WEEKDAY, IDLE)
+"""Those that mean nothing where a data set's times are no times, see `Manifest.has_times`."""
+ORDER = "order"
+"""Unit of logs' times that put a user's clicks in order and are no times."""
 
 ITEM = "item"
 TITLE = "title"
@@ -256,6 +260,12 @@ class Manifest:
         """Number of ids, the two reserved ones included; 2 where there is no vocabulary."""
         entry = self.vocabularies.get(vocabulary_name(domain, feature))
         return int(entry["size"]) if entry else FIRST_ID
+
+    @property
+    def has_times(self) -> bool:
+        """Whether its times are times; else numbers that put a user's clicks in order."""
+        formats = self.options.get("formats", {})
+        return all(log["time_unit"] != ORDER for log in formats.values())
 
     def features_of(self, stage: str) -> tuple[Feature, ...]:
         """The features of a stage's records."""

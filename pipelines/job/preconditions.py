@@ -105,7 +105,7 @@ def check_clock(domain: str, times: line_counts.TimeHistogram, log: log_format.L
     Raises:
       InputError: a log that ends before 1990, unless its numbers are no times.
     """
-    if log.time_unit != log_format.ORDER and len(times.counts) and times.span()[1] < NO_LOG_BEFORE:
+    if log.time_unit != schema.ORDER and len(times.counts) and times.span()[1] < NO_LOG_BEFORE:
         raise InputError(
             f"the {domain} log is of {line_counts.days(times.span())}, which no log is: check "
             f"formats.{domain}.time_unit, which is {log.time_unit}, and that times count from "

@@ -5,11 +5,10 @@ from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 
+from sitn_tf import schema
 from sitn_tf.errors import InputError
 
-ORDER = "order"
-"""Unit of numbers that put a user's clicks in order and are no times."""
-TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, ORDER: 1}
+TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000, schema.ORDER: 1}
 """Units of the time field, in parts of a second."""
 
 USER, ITEM, TIME = "user", "item", "time"
@@ -36,7 +35,7 @@ class LogFormat:
       request: field that names the request an impression belongs to.
       score: field of the score the log gives a candidate.
       rating, min_rating: lines of a lower rating are filtered.
-      time_unit: of the time field; events have seconds or, of ORDER, the numbers as they are.
+      time_unit: of the time field; events have seconds, or of schema.ORDER the numbers as they are.
       max_time: seconds; later times are rejected as far future.
       max_line_bytes: longer lines are rejected.
     """

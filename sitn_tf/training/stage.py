@@ -37,7 +37,7 @@ class Stage:
     Raises:
       InputError: no (whole) data set, more of it damaged than may be, a model without a stage 1,
         a schedule without an end, a model of both domains and no source requests, or one of clicks'
-        ages and no times.
+        ages or of the hour and no times.
     """
 
     def __init__(
@@ -56,6 +56,13 @@ class Stage:
                 f"encoder.ages=true needs the times of clicks, which {data_dir} does not have",
                 "build it again, with python -m pipelines.build_dataset --click_times, or give "
                 "encoder.ages=false",
+            )
+        asked = [name for name in config.model.request_features if name in schema.OF_TIMES]
+        if asked and not self.manifest.has_times:
+            raise InputError(
+                f"model.request_features={asked[0]} needs times; those of {data_dir} only put "
+                f"clicks in order (time_unit={schema.ORDER})",
+                f"leave out {', '.join(asked)}",
             )
         self.tables = runs.read_tables(data_dir, self.manifest, config)
         self.lossy, self.skipped = bool(skip_corrupt), {}

@@ -2,12 +2,15 @@
 
 import dataclasses
 import datetime
+import json
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
+from sitn_tf.errors import InputError
 from sitn_tf.evaluation.predictions import predict
 from sitn_tf.layers.request_features import (
     hour_row,
@@ -19,6 +22,7 @@ from sitn_tf.layers.request_features import (
 from sitn_tf.models.registry import SCORERS, make_scorer
 from sitn_tf.optimizers.row_sparse import RowSparseAdam, RowWiseAdagrad
 from sitn_tf.training import stage2
+from sitn_tf.training.stage import Stage
 from tests.sitn_tf.models.apart import encode_and_score
 from tests.small_dataset import example
 
@@ -237,6 +241,20 @@ def test_no_feature_no_variable_and_no_input(small):
     more = [v.name for v in all_on.variables if "request_features/" in v.name]
     assert len(more) == 6
     assert len(all_on.variables) == len(plain.variables) + 6
+
+
+def test_what_is_of_times_is_refused_where_a_data_set_has_none(small, tmp_path):
+    ordered = shutil.copytree(small, tmp_path / "ordered")
+    manifest = json.loads((ordered / schema.MANIFEST_FILE).read_text())
+    manifest["options"]["formats"] = {domain: {"time_unit": "order"} for domain in schema.DOMAINS}
+    (ordered / schema.MANIFEST_FILE).write_text(json.dumps(manifest))
+    chosen = config.override(config.tiny(), ["model.request_features=user,hour,idle"])
+    with pytest.raises(InputError, match="features=hour needs times; those of .* order") as refused:
+        Stage(schema.STAGE2, chosen, ordered)
+    assert refused.value.remedy == "leave out hour, idle"
+    Stage(schema.STAGE2, chosen, small)
+    chosen = config.override(config.tiny(), ["model.request_features=user,source_length"])
+    Stage(schema.STAGE2, chosen, ordered)
 
 
 def test_a_missing_time_is_an_error_in_training_alone():
