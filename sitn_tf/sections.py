@@ -261,7 +261,8 @@ class ContrastConfig:
     # pi of Eq. 5; balanced: as much of the batch to each cluster (Sinkhorn, in the manner of SwAV)
     assignment: Literal["softmax", "balanced"] = "softmax"
     assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1
-    cluster_norm: Literal["l2", "mean", "none"] = "l2"  # of u in Eq. 5; printed as none
+    # of u in Eq. 5; printed as none. A cosine knows l2 alone, for u is compared as it is
+    cluster_norm: Literal["l2", "mean", "none"] = "l2"
     # of C; shared: orthogonal, and both domains start from the same
     cluster_init: Literal["orthogonal", "shared", "normal"] = "orthogonal"
     view: Literal["mean", "mlp"] = "mean"  # q of Eq. 6; printed as an MLP
@@ -276,6 +277,12 @@ class ContrastConfig:
             raise InputError("contrast.i2i_weight and contrast.i2c_weight are both 0")
         if self.i2c_weight and not self.granularities:
             raise InputError("contrast.granularities is empty: name at least one K")
+        if self.similarity == "cosine" and self.cluster_norm != "l2":
+            raise InputError(
+                f"contrast.cluster_norm={self.cluster_norm} leaves new clusters of any length, of "
+                "which contrast.similarity=cosine would be none",
+                "give contrast.cluster_norm=l2, or contrast.similarity=dot",
+            )
         for clusters in self.granularities:
             if not 1 <= self.top_k <= clusters:
                 raise InputError(
