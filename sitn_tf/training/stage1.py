@@ -71,7 +71,8 @@ def micro_batch_gradients(
 ) -> tuple[steps.Losses, list[Gradient | None]]:
     """The loss and its gradients, the users encoded in `stage1.micro_batches` parts.
 
-    The same numbers as a tape over `model.loss`, in the memory of one part.
+    The same numbers as a tape over `model.loss`, but for which elements `model.dropout` drops, in
+    the memory of one part.
     """
     users = model.prepare(batch, step)
     return cached_gradients(
