@@ -28,7 +28,8 @@ class ModelConfig:
     # w log(1 + training clicks) of the candidate is added to its logit, w fitted on validation
     popularity: bool = True
     user_buckets: int = 100_000  # rows that hashed users share: request feature user, clsr
-    dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
+    # in the MLP of Eq. 8 or the deep part, and on encoded histories; fm, mv_dnn, conet have neither
+    dropout: float = 0.0
     # Whether it sees the source history; by default all but SINGLE_DOMAIN do
     use_source: bool | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
