@@ -50,6 +50,8 @@ def run_stage1(
         variables=trained,
         validate=validate,
         objective="rank_gain",
+        undefined="an instance of a held-out user is not a number, so weights are not: lower "
+        "stage1.learning_rate",
         judge_first=True,
     )
     best = train_loop.fit(run_dir, stage, task, loop)

@@ -92,6 +92,8 @@ def run_stage2(
         variables=without(scorer.trainable_variables, frozen),
         validate=validate,
         objective="auc",
+        undefined="it needs both clicked and unclicked candidates; check label_field, or build the "
+        "data set with a larger validation_fraction",
     )
     return train_loop.fit(run_dir, stage, task, loop)
 
