@@ -7,10 +7,9 @@ Each gap that the paper leaves open is one field, with the paper's letter in `co
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Literal
 
-from sitn_tf import schema
+from sitn_tf import bounds, schema
 from sitn_tf.errors import InputError
 
 SINGLE_DOMAIN = ("fm", "wide_deep", "deepfm", "din", "dien", "clsr")
@@ -28,7 +27,8 @@ class ModelConfig:
     # w log(1 + training clicks) of the candidate is added to its logit, w fitted on validation
     popularity: bool = True
     user_buckets: int = 100_000  # rows that hashed users share: request feature user, clsr
-    dropout: float = 0.0  # in the MLP of Eq. 8 or the deep part, and on encoded histories
+    # in the MLP of Eq. 8 or the deep part, and on encoded histories; fm, mv_dnn, conet have neither
+    dropout: float = 0.0
     # Whether it sees the source history; by default all but SINGLE_DOMAIN do
     use_source: bool | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"  # of the layers, in training
@@ -36,9 +36,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.use_source is None:
             object.__setattr__(self, "use_source", self.name not in SINGLE_DOMAIN)
-        _at_least(self, 1, "embedding_dim", "user_buckets")
-        _within(self, 0.0, 0.99, "dropout")
-        _each_of(self, "request_features", tuple(schema.INPUTS_OF_REQUEST_FEATURE))
+        bounds.at_least(self, 1, "embedding_dim", "user_buckets")
+        bounds.within(self, 0.0, 0.99, "dropout")
+        bounds.each_of(self, "request_features", tuple(schema.INPUTS_OF_REQUEST_FEATURE))
         if len(set(self.request_features)) < len(self.request_features):
             raise InputError(
                 f"model.request_features={','.join(self.request_features)} names one twice",
@@ -68,9 +68,9 @@ class ItemsConfig:
     id_dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "title_words", "id_rows")
-        _within(self, 0.0, 0.99, "id_dropout")
-        _each_of(self, "side_features", schema.SIDE_FEATURES)
+        bounds.at_least(self, 1, "title_words", "id_rows")
+        bounds.within(self, 0.0, 0.99, "id_dropout")
+        bounds.each_of(self, "side_features", schema.SIDE_FEATURES)
 
     def table_rows(self, size: int) -> tuple[int, ...]:
         """Rows of the table, or tables, of the ids.
@@ -97,7 +97,7 @@ class MlpConfig:
     products: bool = True  # u_f * v beside u_f and v in Eq. 8, which has neither product
 
     def __post_init__(self) -> None:
-        _widths(self, "widths")
+        bounds.widths(self, "widths")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ class DeepConfig:
     widths: tuple[int, ...] = (128, 64)  # of the hidden layers
 
     def __post_init__(self) -> None:
-        _widths(self, "widths")
+        bounds.widths(self, "widths")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +123,10 @@ class WideConfig:
     ftrl_l2: float = 0.0
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "recent_items")
-        _at_least(self, 1, "buckets")
-        _above(self, 0.0, "ftrl_rate")
-        _at_least(self, 0.0, "ftrl_l1", "ftrl_l2")
+        bounds.at_least(self, 0, "recent_items")
+        bounds.at_least(self, 1, "buckets")
+        bounds.above(self, 0.0, "ftrl_rate")
+        bounds.at_least(self, 0.0, "ftrl_l1", "ftrl_l2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ class EncoderConfig:
     ages: bool = False  # how long before the request each click was, beside its position
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "heads", "blocks")
+        bounds.at_least(self, 1, "heads", "blocks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +166,8 @@ class DinConfig:
     l2: float = 0.0  # lambda of mini-batch aware regularisation; 0.01 for the paper's largest data
 
     def __post_init__(self) -> None:
-        _widths(self, "unit_widths")
-        _at_least(self, 0.0, "l2")
+        bounds.widths(self, "unit_widths")
+        bounds.at_least(self, 0.0, "l2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ class DienConfig:
     mlp_activation: Literal["dice", "relu"] = "dice"
 
     def __post_init__(self) -> None:
-        _at_least(self, 0.0, "auxiliary_weight")
+        bounds.at_least(self, 0.0, "auxiliary_weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +194,10 @@ class ClsrConfig:
     longer_than: int = 5  # items that a history must exceed for the contrast
 
     def __post_init__(self) -> None:
-        _widths(self, "unit_widths", at_least_one=True)
-        _at_least(self, 0.0, "contrast_weight", "margin")
-        _at_least(self, 1, "recent_items")
-        _at_least(self, 0, "longer_than")
+        bounds.widths(self, "unit_widths", at_least_one=True)
+        bounds.at_least(self, 0.0, "contrast_weight", "margin")
+        bounds.at_least(self, 1, "recent_items")
+        bounds.at_least(self, 0, "longer_than")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +208,8 @@ class JointConfig:
     batch_size: int = 0  # source requests a step; 0: so many that an epoch sees each about once
 
     def __post_init__(self) -> None:
-        _at_least(self, 0.0, "source_weight")
-        _at_least(self, 0, "batch_size")
+        bounds.at_least(self, 0.0, "source_weight")
+        bounds.at_least(self, 0, "batch_size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +219,7 @@ class ViewsConfig:
     widths: tuple[int, ...] = (128, 64)  # of a view's layers; the last is the shared space's
 
     def __post_init__(self) -> None:
-        _widths(self, "widths", at_least_one=True)
+        bounds.widths(self, "widths", at_least_one=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,9 +231,9 @@ class ConetConfig:
     l1: float = 0.0  # lambda of the penalty that makes crossings sparse (SCoNet); 0: without it
 
     def __post_init__(self) -> None:
-        _widths(self, "widths")
-        _within(self, 1, len(self.widths), "crossed")
-        _at_least(self, 0.0, "l1")
+        bounds.widths(self, "widths")
+        bounds.within(self, 1, len(self.widths), "crossed")
+        bounds.at_least(self, 0.0, "l1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +244,7 @@ class MinetConfig:
     source_interest: bool = True  # source candidates see the source history; the paper's don't
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "attention_width")
+        bounds.at_least(self, 1, "attention_width")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,7 +261,8 @@ class ContrastConfig:
     # pi of Eq. 5; balanced: as much of the batch to each cluster (Sinkhorn, in the manner of SwAV)
     assignment: Literal["softmax", "balanced"] = "softmax"
     assignment_temperature: float = 0.1  # of pi in Eq. 5; printed as 1
-    cluster_norm: Literal["l2", "mean", "none"] = "l2"  # of u in Eq. 5; printed as none
+    # of u in Eq. 5; printed as none. A cosine knows l2 alone, for u is compared as it is
+    cluster_norm: Literal["l2", "mean", "none"] = "l2"
     # of C; shared: orthogonal, and both domains start from the same
     cluster_init: Literal["orthogonal", "shared", "normal"] = "orthogonal"
     view: Literal["mean", "mlp"] = "mean"  # q of Eq. 6; printed as an MLP
@@ -270,12 +271,18 @@ class ContrastConfig:
     stop_cluster_gradient: bool = False  # pi without a gradient
 
     def __post_init__(self) -> None:
-        _above(self, 0.0, "temperature", "assignment_temperature")
-        _at_least(self, 0.0, "i2i_weight", "i2c_weight")
+        bounds.above(self, 0.0, "temperature", "assignment_temperature")
+        bounds.at_least(self, 0.0, "i2i_weight", "i2c_weight")
         if not self.i2i_weight and not self.i2c_weight:
             raise InputError("contrast.i2i_weight and contrast.i2c_weight are both 0")
         if self.i2c_weight and not self.granularities:
             raise InputError("contrast.granularities is empty: name at least one K")
+        if self.similarity == "cosine" and self.cluster_norm != "l2":
+            raise InputError(
+                f"contrast.cluster_norm={self.cluster_norm} leaves new clusters of any length, of "
+                "which contrast.similarity=cosine would be none",
+                "give contrast.cluster_norm=l2, or contrast.similarity=dot",
+            )
         for clusters in self.granularities:
             if not 1 <= self.top_k <= clusters:
                 raise InputError(
@@ -303,13 +310,13 @@ class TrainingConfig:
     clip_norm: float = 0.0  # bound of the gradients' global norm; 0: none
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "batch_size", "epochs", "patience")
-        _above(self, 0.0, "learning_rate")
+        bounds.at_least(self, 1, "batch_size", "epochs", "patience")
+        bounds.above(self, 0.0, "learning_rate")
         if not math.isfinite(self.learning_rate):
-            _refuse(self, "learning_rate", "finite")
-        _at_least(self, 0, "min_steps", "warmup_steps", "decay_steps")
-        _at_least(self, 0.0, "row_decay", "clip_norm")
-        _within(self, 0.0, 1.0, "final_rate")
+            bounds.refuse(self, "learning_rate", "finite")
+        bounds.at_least(self, 0, "min_steps", "warmup_steps", "decay_steps")
+        bounds.at_least(self, 0.0, "row_decay", "clip_norm")
+        bounds.within(self, 0.0, 1.0, "final_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,11 +340,11 @@ class Stage1Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _within(self, 0.0, 0.95, "item_mask", "item_crop")
-        _within(self, 0.0, 1.0, "item_shuffle")
-        _at_least(self, 0, "i2c_after")
-        _at_least(self, 1, "micro_batches")
-        _at_least(self, 2, "retrieval_users")
+        bounds.within(self, 0.0, 0.95, "item_mask", "item_crop")
+        bounds.within(self, 0.0, 1.0, "item_shuffle")
+        bounds.at_least(self, 0, "i2c_after")
+        bounds.at_least(self, 1, "micro_batches")
+        bounds.at_least(self, 2, "retrieval_users")
 
 
 KEPT_CONTRAST = 0.01
@@ -367,55 +374,11 @@ class Stage2Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _above(self, 0.0, "encoder_rate")
-        _at_least(self, 0.0, "min_lift")
-        _at_least(self, 0, "race_steps", "contrast_decay_steps")
-        _above(self, 0.0, "label_share")
+        bounds.above(self, 0.0, "encoder_rate")
+        bounds.at_least(self, 0.0, "min_lift")
+        bounds.at_least(self, 0, "race_steps", "contrast_decay_steps")
+        bounds.above(self, 0.0, "label_share")
         if self.label_share > 1:
-            _refuse(self, "label_share", "at most 1")
+            bounds.refuse(self, "label_share", "at most 1")
         if self.contrast_weight is not None:
-            _at_least(self, 0.0, "contrast_weight")
-
-
-def section_of(kind: type) -> str:
-    """The name of a section in a configuration, by its class: MlpConfig is `mlp`."""
-    return kind.__name__.removesuffix("Config").lower()
-
-
-def _refuse(config: Any, field: str, accepted: str) -> NoReturn:
-    where = f"{section_of(type(config))}.{field}"
-    raise InputError(f"{where}={getattr(config, field)} is not {accepted}")
-
-
-def _each_of(config: Any, field: str, known: Sequence[str]) -> None:
-    for value in getattr(config, field):
-        if value not in known:
-            where = f"{section_of(type(config))}.{field}"
-            raise InputError(f"{where}: {value!r} is not one of: {', '.join(known)}")
-
-
-def _widths(config: Any, field: str, at_least_one: bool = False) -> None:
-    widths = getattr(config, field)
-    where = f"{section_of(type(config))}.{field}={widths}"
-    if at_least_one and (not widths or min(widths) < 1):
-        raise InputError(f"{where}: name at least one width, each above 0")
-    if any(width < 1 for width in widths):
-        raise InputError(f"{where} has a width below 1")
-
-
-def _at_least(config: Any, bound: float, *fields: str) -> None:
-    for field in fields:
-        if not getattr(config, field) >= bound:
-            _refuse(config, field, f"at least {bound}")
-
-
-def _above(config: Any, bound: float, *fields: str) -> None:
-    for field in fields:
-        if not getattr(config, field) > bound:
-            _refuse(config, field, f"above {bound}")
-
-
-def _within(config: Any, low: float, high: float, *fields: str) -> None:
-    for field in fields:
-        if not low <= getattr(config, field) <= high:
-            _refuse(config, field, f"between {low} and {high}")
+            bounds.at_least(self, 0.0, "contrast_weight")

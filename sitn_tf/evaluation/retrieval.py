@@ -91,9 +91,10 @@ def lift(recall: float, chance: float) -> float:
 
 def own_ranks(scores: np.ndarray) -> np.ndarray:
     """Rank from 1 of the diagonal in each row of `[n, n]`; ties count half, so that equal
-    instances for all users are worth no more than chance.
+    instances for all users are worth no more than chance. NaN where a score of the row is: nothing
+    is above a score that is none, which would be the best rank of all.
     """
     own = np.diag(scores)[:, None]
     above = np.sum(scores > own, axis=1)
     tied = np.sum(scores == own, axis=1) - 1
-    return 1 + above + tied / 2
+    return np.where(np.isnan(scores).any(axis=1), np.nan, 1 + above + tied / 2)

@@ -50,10 +50,13 @@ def gather_instances(encoded: Sequence[tf.Tensor], user: tf.Tensor, valid: tf.Te
 
 
 class InstanceToInstance(tf_keras.layers.Layer):
-    """L_i2i = L_i2i^{s2t} + L_i2i^{t2s} of each own row (Eq. 3 and 4)."""
+    """L_i2i = L_i2i^{s2t} + L_i2i^{t2s} of each own row (Eq. 3 and 4).
+
+    float32 whatever the precision of the model: Keras would round instances to that.
+    """
 
     def __init__(self, config: ContrastConfig, name: str | None = None) -> None:
-        super().__init__(name=name)
+        super().__init__(name=name, dtype="float32")
         self.config = config
 
     def call(self, instances: Instances) -> tf.Tensor:

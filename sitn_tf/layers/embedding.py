@@ -1,7 +1,6 @@
 """Item ids → item vectors: id embedding plus the side features of the item table."""
 
-import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from sitn_tf.distributed import tables
 from sitn_tf.distributed.tables import rows_of
 from sitn_tf.item_tables import ItemTable
 from sitn_tf.layers import randomness, tensor_hashes
+from sitn_tf.layers.drawn_rows import RandomSigns, SpareReservedRows
 from sitn_tf.sections import ItemsConfig
 
 ID_SHARE = 0.01
@@ -299,79 +299,6 @@ def _side_table(
 ) -> tf.Variable:
     """A table of items' embeddings; `share` is of the spread with which a side feature starts."""
     return add_table(layer, name, rows, dim, SpareReservedRows(share * dim**-0.5))
-
-
-class _DrawnRows(tf_keras.initializers.Initializer):
-    """Rows drawn from `tf.random.normal`'s numbers, of the global seed.
-
-    A shard of a table is given its shape and offset, and draws the very rows that the whole table
-    has there: no machine makes the whole, and how many there are changes nothing.
-    """
-
-    def __init__(self) -> None:
-        self._seeds: tuple[int, int] | None = None
-
-    def _draw(self, shape: Sequence[int], dtype: tf.DType, offset: tuple[int, ...]) -> tf.Tensor:
-        """Standard normal rows of a `shape`, the first of which is row `offset[0]` of the table."""
-        rows, width = shape
-        if self._seeds is None or not offset[0]:
-            self._seeds = _next_seeds()
-        skipped, within = divmod(offset[0] * width, NORMALS_AT_A_TIME)
-        drawn = tf.raw_ops.StatelessRandomNormalV2(
-            shape=[within + rows * width],
-            key=tf.constant([self._seeds[0]], tf.uint64),
-            counter=tf.constant([skipped, self._seeds[1]], tf.uint64),
-            alg=tf.random.Algorithm.PHILOX.value,
-            dtype=dtype,
-        )
-        return tf.reshape(drawn[within:], [rows, width])
-
-
-class SpareReservedRows(_DrawnRows):
-    """Normal rows, but zeros for padding and unknown."""
-
-    def __init__(self, stddev: float) -> None:
-        super().__init__()
-        self.stddev = stddev
-
-    def __call__(
-        self,
-        shape: tf.TensorShape,
-        dtype: tf.DType = tf.float32,
-        partition_shape: tuple[int, ...] | None = None,
-        partition_offset: tuple[int, ...] = (0, 0),
-    ) -> tf.Tensor:
-        shape = partition_shape or shape
-        # What is drawn has no name, so that it is gone when the reserved rows are spared: a shard
-        # is there twice at most while it is made.
-        table = self.stddev * self._draw(shape, dtype, partition_offset)
-        reserved = tf.range(shape[0]) + partition_offset[0] < schema.FIRST_ID
-        return tf.where(reserved[:, None], tf.zeros([], dtype), table)
-
-
-class RandomSigns(_DrawnRows):
-    """1 or -1: times a normal row, normal again, and unlike the row of another quotient."""
-
-    def __call__(
-        self,
-        shape: tf.TensorShape,
-        dtype: tf.DType = tf.float32,
-        partition_shape: tuple[int, ...] | None = None,
-        partition_offset: tuple[int, ...] = (0, 0),
-    ) -> tf.Tensor:
-        positive = self._draw(partition_shape or shape, dtype, partition_offset) > 0
-        return 2 * tf.cast(positive, dtype) - 1
-
-
-NORMALS_AT_A_TIME = 4
-"""What a step of the Philox generator's counter gives."""
-
-
-def _next_seeds() -> tuple[int, int]:
-    """The seeds that the next random op of TensorFlow would have; any, without a global seed."""
-    seeds = tf.compat.v1.get_seed(None)
-    first, second = (secrets.randbits(63) if seed is None else seed for seed in seeds)
-    return first, second
 
 
 def hashed_rows(ids: tf.Tensor, rows: int) -> tf.Tensor:

@@ -1,6 +1,6 @@
 """Random numbers of a training step that depend on the step alone, so that none need saving.
 
-Within `at_step`, every draw is a function of (seed, step, replica, who draws): a run that
+Within `at_step`, every draw is a function of (seed, step, replica, part, who draws): a run that
 continues from step n draws what it would have drawn without the interruption. TensorFlow's
 stateful generators keep their state in op kernels, where no checkpoint finds it. Draws are not
 told apart by counting them: Keras' Sequential calls its layers once more whenever it meets a
@@ -19,6 +19,10 @@ _CURRENT: contextvars.ContextVar[tf.Tensor | None] = contextvars.ContextVar("ste
 """`[2]` int64: the run's seed and the step."""
 
 
+_PART: contextvars.ContextVar[int | None] = contextvars.ContextVar("part", default=None)
+"""Which of the parts that a step's rows are computed in, if in several."""
+
+
 @contextlib.contextmanager
 def at_step(seed: int, step: tf.Tensor) -> Iterator[None]:
     """Within it, `uniform` draws the numbers of this step.
@@ -34,6 +38,16 @@ def at_step(seed: int, step: tf.Tensor) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
+@contextlib.contextmanager
+def in_part(number: int) -> Iterator[None]:
+    """Within it, `uniform` draws for a part of the step's rows: no other part draws the same."""
+    token = _PART.set(number)
+    try:
+        yield
+    finally:
+        _PART.reset(token)
+
+
 def in_a_step() -> bool:
     """Whether a training step is being made."""
     return _CURRENT.get() is not None
@@ -43,7 +57,7 @@ def uniform(shape: tf.Tensor, number: int, everywhere: bool = False) -> tf.Tenso
     """Float32 numbers in [0, 1); outside of a step, TensorFlow's own random ones.
 
     Args:
-      number: of who draws; the same one gets the same numbers throughout a step.
+      number: of who draws; the same one gets the same numbers throughout a step, or a part of it.
       everywhere: every replica draws the same.
     """
     seed = _CURRENT.get()
@@ -51,8 +65,9 @@ def uniform(shape: tf.Tensor, number: int, everywhere: bool = False) -> tf.Tenso
         return tf.random.uniform(shape)
     context = tf.distribute.get_replica_context()
     replica = 0 if context is None or everywhere else context.replica_id_in_sync_group
-    for part in (number, replica):
-        seed = tf.random.experimental.stateless_fold_in(seed, part)
+    part = _PART.get()
+    for told_apart_by in (number, replica) if part is None else (number, replica, part):
+        seed = tf.random.experimental.stateless_fold_in(seed, told_apart_by)
     return tf.random.stateless_uniform(shape, seed)
 
 

@@ -21,6 +21,7 @@ Where this differs:
 - Hidden layers have the widths of the other models here (128, 64); the paper's are 32, 16 and 8,
   of which the authors' code crosses two (conet.crossed). Weights start by Glorot's rule, not from
   N(0, 0.01^2).
+- `model.dropout` finds nothing to drop.
 - lambda is conet.l1, off by default: the paper's plain model. The authors' code has 0.01 in SCoNet,
   whose H starts at N(0, 0.01^2); from Glorot's start 0.001 already costs most of the AUC.
 """

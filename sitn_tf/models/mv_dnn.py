@@ -17,6 +17,7 @@ algorithm takes a domain's batches in turn. Where this differs:
   it would be a second loss beside Eq. 9's, over other negatives than the data set already gives.
 - The user's features are the paper's queries and visited domains; here the means of both
   histories, and the request features, if any. A candidate of either domain sees both histories.
+- `model.dropout` finds nothing to drop.
 - Letter-trigram hashing of raw text is replaced by the item embeddings that all models share.
 """
 

@@ -7,13 +7,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from sitn_tf.bounds import section_of
 from sitn_tf.distributed import tables
 from sitn_tf.distributed.replicas import Gradient
 from sitn_tf.distributed.tables import read_rows
 from sitn_tf.errors import InputError
 from sitn_tf.optimizers.clipping import with_distinct_rows
 from sitn_tf.optimizers.schedules import WarmUpThenDecay
-from sitn_tf.sections import TrainingConfig, section_of
+from sitn_tf.sections import TrainingConfig
 
 
 class RowSparse(tf_keras.optimizers.Optimizer):

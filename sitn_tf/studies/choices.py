@@ -22,7 +22,6 @@ GAPS = {
     "temperature_0.2": Arm(("contrast.temperature=0.2",)),
     "temperature_1": Arm(("contrast.temperature=1",)),
     "assignment_1": Arm(("contrast.assignment_temperature=1",)),
-    "cluster_norm_mean": Arm(("contrast.cluster_norm=mean",)),
     "cluster_init_shared": Arm(("contrast.cluster_init=shared",)),
     "cluster_init_normal": Arm(("contrast.cluster_init=normal",)),
     "view_mlp": Arm(("contrast.view=mlp",)),

@@ -1,8 +1,9 @@
 """What is tried of each model: fields of its configuration → the values they may take.
 
-All share `stage2.learning_rate` (log-uniform), the batch, dropout and the decay of embedding rows;
-beside these each has one or two knobs of its own. `model.embedding_dim` stays, so that all are of
-one size, and so do epochs. Every default lies within its space: a search begins with it.
+All share `stage2.learning_rate` (log-uniform), the batch and the decay of embedding rows, and
+dropout where a layer drops anything; beside these each has one or two knobs of its own.
+`model.embedding_dim` stays, so that all are of one size, and so do epochs. Every default lies
+within its space: a search begins with it.
 """
 
 import dataclasses
@@ -62,7 +63,7 @@ SEARCH_SPACES: Mapping[str, Space] = {
         "clsr.recent_items": Choice(("1", "3", "5")),
     },
     "mean_pool": {**_COMMON, "mlp.products": Choice(("true", "false"))},
-    # It has no layer to drop from.
+    # It has no layer to drop from; mv_dnn's views and conet's networks drop nothing either.
     "fm": {**_PLAIN, "items.id_dropout": Choice(("0", "0.25", "0.5"))},
     "wide_deep": {
         **_COMMON,
@@ -70,8 +71,8 @@ SEARCH_SPACES: Mapping[str, Space] = {
         "deep.widths": _WIDTHS,
     },
     "deepfm": {**_COMMON, "deep.widths": _WIDTHS},
-    "mv_dnn": {**_COMMON, **_SOURCE_LOSS, "views.widths": _WIDTHS},
-    "conet": {**_COMMON, **_SOURCE_LOSS, "conet.l1": Choice(("0", "1e-6", "1e-5", "1e-4"))},
+    "mv_dnn": {**_PLAIN, **_SOURCE_LOSS, "views.widths": _WIDTHS},
+    "conet": {**_PLAIN, **_SOURCE_LOSS, "conet.l1": Choice(("0", "1e-6", "1e-5", "1e-4"))},
     "minet": {**_COMMON, **_SOURCE_LOSS, "minet.attention_width": Choice(("32", "64", "128"))},
 }
 """Of every model of config.SECTIONS."""

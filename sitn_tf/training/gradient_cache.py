@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from sitn_tf.data import Batch
 from sitn_tf.distributed.replicas import Gradient
+from sitn_tf.layers import randomness
 
 
 def cached_gradients(
@@ -20,7 +21,8 @@ def cached_gradients(
     Rows are encoded part by part without a tape, the loss of all encoded rows is
     differentiated down to these, and each part is encoded once more to carry its gradient on
     to the variables: GradCache (Gao et al., "Scaling Deep Contrastive Learning Batch Size
-    under Memory Limited Setup", 2021). Costs one more forward pass.
+    under Memory Limited Setup", 2021). Costs one more forward pass. Dropout draws masks for each
+    part, the same in both passes.
 
     Args:
       encode: rows → tensors of as many rows; must give the same in both passes.
@@ -37,7 +39,10 @@ def cached_gradients(
     bounds = [count * part // parts for part in range(parts + 1)]
     slices = [slice(bounds[part], bounds[part + 1]) for part in range(parts)]
     pieces = [{name: value[s] for name, value in rows.items()} for s in slices]
-    encoded = [[tf.stop_gradient(tensor) for tensor in encode(piece)] for piece in pieces]
+    encoded = []
+    for part, piece in enumerate(pieces):
+        with randomness.in_part(part):
+            encoded.append([tf.stop_gradient(tensor) for tensor in encode(piece)])
     joined = [tf.concat(columns, axis=0) for columns in zip(*encoded, strict=True)]
     with tf.GradientTape() as tape:
         tape.watch(joined)
@@ -48,13 +53,13 @@ def cached_gradients(
         for tensor, gradient in zip(joined, down, strict=False)
     ]
     total: list[Gradient | None] = down[len(joined) :]
-    for piece, s in zip(pieces, slices, strict=True):
+    for part, (piece, s) in enumerate(zip(pieces, slices, strict=True)):
         # Without an order between them, all parts would be in memory together.
         with tf.control_dependencies(
             [g for g in tf.nest.flatten(total, expand_composites=True) if g is not None]
         ):
             piece = {name: tf.identity(value) for name, value in piece.items()}
-        with tf.GradientTape() as tape:
+        with randomness.in_part(part), tf.GradientTape() as tape:
             again = list(encode(piece))
         of_piece = tape.gradient(again, variables, output_gradients=[c[s] for c in cached])
         total = [add(a, b) for a, b in zip(total, of_piece, strict=True)]

@@ -50,6 +50,8 @@ def run_stage1(
         variables=trained,
         validate=validate,
         objective="rank_gain",
+        undefined="an instance of a held-out user is not a number, so weights are not: lower "
+        "stage1.learning_rate",
         judge_first=True,
     )
     best = train_loop.fit(run_dir, stage, task, loop)
@@ -71,7 +73,8 @@ def micro_batch_gradients(
 ) -> tuple[steps.Losses, list[Gradient | None]]:
     """The loss and its gradients, the users encoded in `stage1.micro_batches` parts.
 
-    The same numbers as a tape over `model.loss`, in the memory of one part.
+    The same numbers as a tape over `model.loss`, but for which elements `model.dropout` drops, in
+    the memory of one part.
     """
     users = model.prepare(batch, step)
     return cached_gradients(

@@ -13,6 +13,7 @@ from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.distributed.tables import may_be_cut, rows_of
 from sitn_tf.errors import InputError
 from sitn_tf.evaluation import metrics, retrieval
+from sitn_tf.evaluation.kept_predictions import Predictions
 from sitn_tf.evaluation.popularity import fit_and_predict, told_weight
 from sitn_tf.evaluation.predictions import EVALUATION_BATCH, scoring_graph
 from sitn_tf.item_tables import ItemTable
@@ -82,9 +83,7 @@ def run_stage2(
     validation, score = stage.validation(EVALUATION_BATCH), scoring_graph(scorer)
 
     def validate() -> dict[str, float]:
-        scored = fit_and_predict(scorer, validation, score)
-        found = metrics.click_metrics(scored.label, scored.probability, scored.request)
-        return found | told_weight(scorer)
+        return measured(fit_and_predict(scorer, validation, score)) | told_weight(scorer)
 
     frozen = handed.learned if config.stage2.encoders == "freeze" else []
     task = train_loop.Task(
@@ -92,8 +91,26 @@ def run_stage2(
         variables=without(scorer.trainable_variables, frozen),
         validate=validate,
         objective="auc",
+        undefined="it needs both clicked and unclicked candidates; check label_field, or build the "
+        "data set with a larger validation_fraction",
     )
     return train_loop.fit(run_dir, stage, task, loop)
+
+
+def measured(scored: Predictions) -> dict[str, float]:
+    """`metrics.click_metrics` of the scored validation split.
+
+    Raises:
+      InputError: a logit is not a number. The loss of each step was one: it is the last step that
+        spoilt the weights, and ranks of NaN would be taken for an AUC.
+    """
+    if bad := int(np.isnan(scored.logit).sum()):
+        raise InputError(
+            f"{bad:,} of {len(scored.logit):,} validation logits are not a number, so weights are "
+            "not",
+            "lower the learning rate (stage2.learning_rate=...)",
+        )
+    return metrics.click_metrics(scored.label, scored.probability, scored.request)
 
 
 def kept_contrast(config: Config, start: str) -> float:

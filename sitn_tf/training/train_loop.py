@@ -49,6 +49,7 @@ class Task:
         where these are not a plain tape's.
       validate: → metrics by name.
       objective: the metric to maximise.
+      undefined: what to do where the objective is not a number.
       variables: what is trained.
       judge_first: whether the untrained model counts as epoch 0.
     """
@@ -56,6 +57,7 @@ class Task:
     losses: Callable[[Batch, tf.Tensor], Losses]
     validate: Callable[[], dict[str, float]]
     objective: str
+    undefined: str
     variables: Sequence[tf.Variable]
     judge_first: bool = False
     gradients: Gradients | None = None
@@ -255,9 +257,7 @@ class _Fit:
         entry |= judged
         if not math.isfinite(entry[objective]):
             raise InputError(
-                f"the validation split gives {objective}={entry[objective]}",
-                "it needs both clicked and unclicked candidates; check label_field, or build the "
-                "data set with a larger validation_fraction",
+                f"the validation split gives {objective}={entry[objective]}", self.task.undefined
             )
         progress.end_epoch(entry)
         if _best(progress.history, objective) is entry:

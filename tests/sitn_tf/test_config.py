@@ -56,6 +56,8 @@ def test_a_model_of_one_domain_sees_no_source_unless_asked_to():
         ("contrast.temperature=hot", "contrast.temperature=hot is not of type float"),
         ("contrast.temperature=0", "contrast.temperature=0.0 is not above 0.0"),
         ("contrast.similarity=l1", "contrast.similarity=l1 is not one of: cosine, dot"),
+        ("contrast.cluster_norm=mean", "cluster_norm=mean leaves new clusters of any length, of"),
+        ("contrast.cluster_norm=none", "give contrast.cluster_norm=l2, or contrast.similarity=dot"),
         ("model.use_source=2", "model.use_source=2 is not one of: true, false"),
         ("encoder.heads=5", "model.embedding_dim=32 is not a multiple of encoder.heads=5"),
         ("items.side_features=colour", "'colour' is not one of: title_words, brand"),

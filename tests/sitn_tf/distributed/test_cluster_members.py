@@ -14,7 +14,7 @@ from sitn_tf.distributed import parameter_servers
 from sitn_tf.distributed.parameter_servers import Member
 from sitn_tf.distributed.replicas import lost_worker, make_strategy
 from sitn_tf.errors import InputError
-from sitn_tf.layers.embedding import RandomSigns, SpareReservedRows
+from sitn_tf.layers.drawn_rows import RandomSigns, SpareReservedRows
 
 CLUSTER = {"chief": ["a:1"], "ps": ["b:1", "c:1"], "worker": ["d:1"]}
 

@@ -12,6 +12,14 @@ def test_ranks_golden():
     np.testing.assert_allclose(retrieval.own_ranks(scores), [1, 2, 1.5])
 
 
+def test_an_instance_that_is_no_number_is_not_found_best():
+    scores = np.array([[0.9, 0.1], [0.8, np.nan]])
+    np.testing.assert_allclose(retrieval.own_ranks(scores), [1, np.nan])
+    p = np.random.default_rng(0).normal(size=(50, 8))
+    p[3] = np.nan
+    assert math.isnan(retrieval.cross_domain_retrieval(p, p).rank_gain)
+
+
 def test_equal_instances_are_worth_chance():
     retrieved = retrieval.cross_domain_retrieval(np.ones((101, 4)), np.ones((101, 4)))
     assert retrieved.median_rank == 51

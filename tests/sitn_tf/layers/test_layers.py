@@ -418,7 +418,8 @@ def test_views_golden():
     np.testing.assert_array_equal(top, [[0, 2]])
     np.testing.assert_allclose(q, [[0.8, 0.4]], rtol=1e-6)
     length = np.sqrt(0.8**2 + 0.4**2)
-    unit = ClusterEncoder(3, 2, dataclasses.replace(reading, similarity="cosine"))
+    cosine = dataclasses.replace(reading, similarity="cosine", cluster_norm="l2")
+    unit = ClusterEncoder(3, 2, cosine)
     np.testing.assert_allclose(
         unit.views(tf.constant([[1.0, 0.0]]), u)[0], [[0.8 / length, 0.4 / length]], rtol=1e-6
     )

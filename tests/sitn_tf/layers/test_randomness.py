@@ -9,6 +9,7 @@ from sitn_tf.layers import randomness
 from sitn_tf.layers.dropout import Dropout, number_layers
 from sitn_tf.models.registry import SCORERS, make_pretrainer, make_scorer
 from sitn_tf.models.scorer import Scorer
+from sitn_tf.studies.search_spaces import SEARCH_SPACES
 from tests.small_dataset import write_small_dataset
 
 
@@ -69,8 +70,8 @@ def test_no_layer_keeps_random_state_that_no_checkpoint_holds(tmp_path):
         number_layers(model)
         layers = [part for part in model.submodules if isinstance(part, Dropout)]
         assert sorted(layer.number for layer in layers) == list(range(len(layers)))
-        has_mlp = hasattr(model, "mlp") or hasattr(model, "deep")
-        assert len(layers) >= 2 or (not has_mlp and isinstance(model, Scorer))
+        searched = isinstance(model, Scorer) and SEARCH_SPACES[model.config.model.name]
+        assert len(layers) >= 2 if not searched or "model.dropout" in searched else not layers
         assert not [part for part in model.submodules if isinstance(part, stateful)]
 
 

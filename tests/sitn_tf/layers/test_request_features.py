@@ -249,7 +249,9 @@ def test_what_is_of_times_is_refused_where_a_data_set_has_none(small, tmp_path):
     manifest["options"]["formats"] = {domain: {"time_unit": "order"} for domain in schema.DOMAINS}
     (ordered / schema.MANIFEST_FILE).write_text(json.dumps(manifest))
     chosen = config.override(config.tiny(), ["model.request_features=user,hour,idle"])
-    with pytest.raises(InputError, match="features=hour needs times; those of .* order") as refused:
+    with pytest.raises(
+        InputError, match=r"features=hour needs times; those of .* order"
+    ) as refused:
         Stage(schema.STAGE2, chosen, ordered)
     assert refused.value.remedy == "leave out hour, idle"
     Stage(schema.STAGE2, chosen, small)

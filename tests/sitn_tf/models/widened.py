@@ -5,7 +5,8 @@ import tensorflow as tf
 from sitn_tf import config, schema
 from sitn_tf.distributed.replicas import global_sum
 from sitn_tf.distributed.tables import rows_of
-from sitn_tf.layers.embedding import SpareReservedRows, add_table
+from sitn_tf.layers.drawn_rows import SpareReservedRows
+from sitn_tf.layers.embedding import add_table
 from sitn_tf.models.registry import SCORERS
 from sitn_tf.models.scorer import Scorer
 

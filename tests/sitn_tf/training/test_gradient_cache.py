@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from sitn_tf import config, data, runs, schema
+from sitn_tf.layers import randomness
+from sitn_tf.layers.dropout import Dropout
 from sitn_tf.models.registry import make_pretrainer
-from sitn_tf.training.gradient_cache import add
+from sitn_tf.training.gradient_cache import add, cached_gradients
 from sitn_tf.training.stage1 import micro_batch_gradients
 
 
@@ -50,6 +52,21 @@ def test_cached_gradients_equal_those_of_the_large_batch(small, rows, parts, con
             one, other = (tf.convert_to_tensor(g).numpy() for g in (one, other))
             scale = max(np.abs(one).max(), 1e-6)
             assert np.abs(one - other).max() / scale < 1e-5
+
+
+def test_no_two_parts_have_one_mask_of_dropout():
+    layer, seen = Dropout(0.5), []
+
+    def encode(rows):
+        seen.append(layer(rows["x"], training=True))
+        return seen[-1:]
+
+    rows = {"x": tf.ones([4, 64])}
+    with randomness.at_step(0, tf.constant(3)):
+        cached_gradients(encode, lambda e: {"loss": tf.reduce_sum(e[0])}, rows, 2, [])
+    first, second, *again = (part.numpy() for part in seen)
+    assert (first != second).any()
+    np.testing.assert_array_equal(again, [first, second])
 
 
 def test_adding_gradients():

@@ -11,6 +11,7 @@ import tf_keras
 
 from sitn_tf import config, runs
 from sitn_tf.errors import InputError
+from sitn_tf.evaluation.kept_predictions import Predictions
 from sitn_tf.training import non_finite, stage2, steps, train_loop
 from tests.small_dataset import write_small_dataset
 
@@ -193,3 +194,21 @@ def test_a_batch_is_blamed_only_for_what_it_does_alone(tmp_path, monkeypatch, wo
     ) in str(error.value)
     assert "or train with one worker" in str(error.value)
     assert not path.exists()
+
+
+def test_weights_that_the_last_step_of_an_epoch_spoilt_have_no_auc():
+    clicks, none = np.array([1, 0, 1, 0]), np.zeros(2, np.int64)
+    scored = Predictions(
+        request=np.array([0, 0, 1, 1]),
+        candidate=np.array([3, 4, 5, 6]),
+        label=clicks,
+        logged_score=None,
+        logit=np.array([0.5, -0.5, np.inf, -0.5], np.float32),
+        user=none,
+        source_length=none,
+        target_length=none,
+    )
+    assert stage2.measured(scored)["auc"] == 1.0
+    scored.logit[3] = np.nan
+    with pytest.raises(InputError, match=r"1 of 4 validation logits are not a number.*lower the"):
+        stage2.measured(scored)

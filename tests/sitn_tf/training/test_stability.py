@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from sitn_tf import config, runs, schema
 from sitn_tf.models.registry import make_pretrainer, make_scorer
+from sitn_tf.models.sitn import KEPT
+from sitn_tf.sections import KEPT_CONTRAST
 from sitn_tf.training import stage2
 from tests.small_dataset import (
     MAX_HISTORY,
@@ -124,6 +126,26 @@ def test_stage_2_is_finite(scorers, precision, rows, longest):
         "labels": tf.constant(rng.integers(0, 2, size=(rows, 5))),
     }
     _assert_finite(*_gradients(scorer, lambda: stage2.scorer_losses(scorer, batch)["loss"]))
+
+
+def test_the_contrast_that_stage_2_keeps_is_float32(scorers):
+    rng, kept = np.random.default_rng(0), {}
+    batch = {
+        "user_id": _users(rng, 32, 32),
+        "source_history": _histories(rng, 32, SOURCE_ITEMS, MAX_HISTORY),
+        "target_history": _histories(rng, 32, TARGET_ITEMS, MAX_HISTORY),
+        "candidates": tf.constant(rng.integers(2, TARGET_ITEMS, size=(32, 5))),
+        "labels": tf.constant(rng.integers(0, 2, size=(32, 5))),
+    }
+    for chosen in ("float32", "bfloat16"):
+        scorer = scorers(chosen)
+        scorer.contrast_weight = KEPT_CONTRAST
+        for ours, theirs in zip(scorer.weights, scorers("float32").weights, strict=True):
+            ours.assign(theirs)
+        kept[chosen] = stage2.scorer_losses(scorer, batch)[KEPT]
+        scorer.contrast_weight = 0.0
+    assert kept["bfloat16"].dtype == tf.float32
+    assert float(kept["bfloat16"]) == pytest.approx(float(kept["float32"]), rel=0.03)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS[1:])
