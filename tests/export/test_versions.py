@@ -390,3 +390,12 @@ def test_nobody_changes_what_somebody_else_is_changing(folder, flag):
     ):
         run_main(versions, f"--servable={folder}", flag)
     assert version_files.present(folder) == [1, 2, 3]
+
+
+def test_nobody_exports_into_what_somebody_else_is_changing(folder, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("stage2")
+    with (
+        version_files.locked(folder),
+        pytest.raises(InputError, match=rf"{folder} is being written by process"),
+    ):
+        export(run_dir, folder)
