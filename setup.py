@@ -37,7 +37,7 @@ setuptools.setup(
         "pyarrow>=18,<26",
         "scipy>=1.12,<2",
         "tensorflow==2.21.*",
-        "tensorflow-datasets>=4.9.3,<4.10",
+        "tensorflow-datasets>=4.9.3,<4.10",  # earlier ones do not import beside protobuf 6
         "tensorflow-metadata>=1.17,<2",
         "tensorflow-recommenders==0.7.7",
         "tensorflow-serving-api==2.21.*",
