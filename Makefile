@@ -1,7 +1,27 @@
-# make quickstart   synthetic logs to a served prediction
-# make test         the tests
-# make drills       faults from data set to servable, an hour or more
-# make line         the same line on your own logs (see README.md)
+# make quickstart       synthetic logs to a served prediction
+# make line             the same line on your own logs (see README.md)
+# make env              the environment that all others make first, .venv
+#
+# make check            lint, types and test
+# make lint             style, and who may import whom
+# make format           mends style
+# make types            types
+# make test             the tests, some twenty minutes
+# make test-slow        those that take minutes each
+# make test-real        those on real logs: SITN_REAL_DATA=FOLDER
+# make test-engines     those on Prism, Flink and Google's clients, which it brings
+# make drills           faults from data set to servable, an hour or more
+#
+# make bench-pipelines  throughput and memory from logs to data set
+# make bench-training   speed beside other packages, on real logs
+# make bench-agreement  the same numbers as other packages
+# make bench-steps      a training step's cost by the size of its tables
+# make bench-serving    latency and throughput of a servable
+#
+# make lock             requirements.lock anew; UPGRADE=--upgrade takes the newest
+# make audit            known vulnerabilities of what is locked
+# make clean            removes the quickstart and every environment
+# make help             this list
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -33,11 +53,20 @@ ITEMS = $(if $(SOURCE_ITEMS),--source_items=$(SOURCE_ITEMS)) \
 STAGE2 = $(RUN) sitn_tf.train --stage=2 --data_dir=$(DATA) $(TRAIN)
 COMPARED = $(patsubst %,--run_dir=$(OUT)/%/stage2,sitn from_scratch no_source mean_pool)
 
-.PHONY: env quickstart line drills test test-slow test-real test-engines bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check lock audit clean
+.PHONY: help env quickstart line drills test test-slow test-real test-engines bench-pipelines bench-serving bench-steps bench-training bench-agreement lint format types check lock audit clean
+
+help:
+	@sed -n '/^$$/q; s/^# make /make /p; s/^#$$//p' $(firstword $(MAKEFILE_LIST))
 
 env: $(STAMP)
 
+# What is locked is of one version of Python.
+HAS_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+    { echo "error: Python 3.11 is needed, and PYTHON=$(PYTHON) is not: give PYTHON=/path/to/python3.11" \
+    >&2; exit 2; }
+
 $(STAMP): setup.py $(LOCK)
+	@$(HAS_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing some 3 GB of packages into $(VENV), which takes minutes"
 	$(if $(LOCK),$(INSTALL) --require-hashes --requirement $(LOCK))
@@ -60,6 +89,7 @@ audit: $(SUPPLY)/.installed
 	    "make audit AUDIT=--vulnerability-service=osv" >&2; exit 1; }
 
 $(SUPPLY)/.installed:
+	@$(HAS_PYTHON)
 	$(PYTHON) -m venv $(SUPPLY)
 	$(SUPPLY)/bin/python -m pip install --quiet --disable-pip-version-check \
 	    'uv>=0.9,<1' 'pip-audit>=2.9,<3'
@@ -163,4 +193,4 @@ types: $(STAMP)
 check: lint types test
 
 clean:
-	rm -rf quickstart $(VENV) $(SUPPLY)
+	rm -rf quickstart $(VENV) $(SUPPLY) .engines .competitors

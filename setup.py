@@ -34,10 +34,10 @@ setuptools.setup(
         "numpy>=2.0,<3",
         "packaging>=24,<27",
         "protobuf>=5,<7",
-        "pyarrow>=18,<26",
+        "pyarrow>=19,<26",  # 18 makes no arrays of views
         "scipy>=1.12,<2",
         "tensorflow==2.21.*",
-        "tensorflow-datasets==4.9.*",
+        "tensorflow-datasets>=4.9.3,<4.10",  # earlier ones do not import beside protobuf 6
         "tensorflow-metadata>=1.17,<2",
         "tensorflow-recommenders==0.7.7",
         "tensorflow-serving-api==2.21.*",

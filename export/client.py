@@ -54,6 +54,9 @@ _SOURCE_TIMES = flags.DEFINE_list(
 _TARGET_TIMES = flags.DEFINE_list(
     "target_times", None, "Of target_history, Unix seconds, for a model of ages.", flag_values=FLAGS
 )
+_OF_A_REQUEST = (
+    _SOURCE, _TARGET, _CANDIDATES, _TIME, _HISTORY_TIME, _USER, _SOURCE_TIMES, _TARGET_TIMES
+)  # fmt: skip
 _GOLDEN = flags.DEFINE_string(
     "golden", None, "A version, SERVABLE/1: its golden requests are sent.", flag_values=FLAGS
 )
@@ -152,6 +155,7 @@ def main(_: list[str]) -> int:
     """
     if not _GOLDEN.value and not _CANDIDATES.value:
         raise InputError("nothing to ask: give --candidates=a,b, or --golden=SERVABLE/1")
+    _check_what_is_asked()
     if _PROTOCOL.value == "grpc":
         quiet.import_tensorflow()  # for its protos
     client = make_client(
@@ -184,6 +188,17 @@ def main(_: list[str]) -> int:
         raise explained(error, client, asked) from error
     finally:
         client.close()
+
+
+def _check_what_is_asked() -> None:
+    """Raises InputError for flags of a request beside golden ones, or a load of another kind."""
+    if _LOAD.value and not _GOLDEN.value:
+        raise InputError("--load sends golden requests", "give --golden=SERVABLE/1")
+    by_hand = [flag.name for flag in _OF_A_REQUEST if flag.value not in (None, [])]
+    if _GOLDEN.value and by_hand:
+        raise InputError(
+            f"--golden asks its own requests, --{by_hand[0]} would be ignored", "give one of both"
+        )
 
 
 def _times(flag: flags.FlagHolder) -> tuple[int, ...] | None:

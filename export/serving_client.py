@@ -16,10 +16,13 @@ import numpy as np
 
 from export import requests
 from export.requests import Inputs, Request
+from export.version_files import check_number
 from sitn_tf.errors import InputError
 
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
+LONGEST_DEADLINE = 86_400.0
+"""A day: sockets take no time without an end."""
 MAX_ROWS = 128
 """Rows of a call: the largest batch of the warm-up, and of export/serving/batching."""
 
@@ -168,6 +171,9 @@ class Client(abc.ABC):
       version: None for the newest that is served.
       deadline: seconds of a call, retries included.
       max_rows: most rows of a call; None for a server that has no bound.
+
+    Raises:
+      InputError: a deadline that no call can keep, or a version that no server can have.
     """
 
     def __init__(
@@ -178,6 +184,12 @@ class Client(abc.ABC):
         deadline: float = 1.0,
         max_rows: int | None = MAX_ROWS,
     ) -> None:
+        if not 0.0 < deadline <= LONGEST_DEADLINE:
+            raise InputError(
+                f"deadline={deadline} is not a number of seconds in (0, {LONGEST_DEADLINE:g}]"
+            )
+        if version is not None:
+            check_number(version)
         self.address, self.model, self.version = address, model, version
         self.deadline, self.max_rows = deadline, max_rows
 

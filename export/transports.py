@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import re
 import threading
+import urllib.parse
 from typing import Any
 
 import numpy as np
@@ -118,7 +120,7 @@ class RestClient(Client):
 
     def _path(self, version: int | None) -> str:
         which = f"/versions/{version}" if version is not None else ""
-        return f"/v1/models/{self.model}{which}"
+        return f"/v1/models/{urllib.parse.quote(self.model, safe='')}{which}"
 
     def _call(
         self, method: str, path: str, timeout: float, body: str | None = None
@@ -158,14 +160,36 @@ class RestClient(Client):
             connection.close()
 
 
+_HOST_AND_PORT = re.compile(r"(\[[\w:.%]+\]|[\w.-]+):([0-9]+)", re.ASCII)
+_LARGEST_PORT = 2**16 - 1
+_GRPC_SCHEME = re.compile(r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):\S+")
+
+
+def check_address(protocol: str, address: str) -> None:
+    """Whether an address is host:port, or of gRPC one of its own kinds, such as unix:PATH.
+
+    A URL, or a name without a port, would be looked up or asked at a port of no model server
+    until the deadline.
+
+    Raises:
+      InputError: it is neither.
+    """
+    named = _HOST_AND_PORT.fullmatch(address)
+    if named is not None and int(named[2]) <= _LARGEST_PORT:
+        return
+    if protocol != "grpc" or named is not None or not _GRPC_SCHEME.fullmatch(address):
+        raise InputError(
+            f"address={address} is not host:port", f"such as {DEFAULT_ADDRESS[protocol]}"
+        )
+
+
 def make_client(protocol: str, address: str | None, **options: Any) -> Client:
     """A client of the protocol, at its usual port if there is no address.
 
     Raises:
-      InputError: the address has a port that is no number.
+      InputError: the address is not host:port.
     """
-    port = (address or "").rpartition(":")[2]
-    if protocol == "rest" and ":" in (address or "") and not port.isdecimal():
-        raise InputError(f"address={address} is not host:port", "such as localhost:8501")
+    address = address or DEFAULT_ADDRESS[protocol]
+    check_address(protocol, address)
     kind = {"grpc": GrpcClient, "rest": RestClient}[protocol]
-    return kind(address or DEFAULT_ADDRESS[protocol], **options)
+    return kind(address, **options)

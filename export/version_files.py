@@ -28,6 +28,8 @@ WITHDRAWN = "withdrawn."
 HIGHEST_FILE = ".highest"
 """The highest number of a version that was pruned, so that it is given to no other."""
 UNFINISHED = ".unfinished."
+LARGEST = 2**63 - 1
+"""The highest number that TF Serving takes for a version; it ignores directories above."""
 LOCK_FILE = ".lock"
 
 
@@ -81,8 +83,19 @@ def children(servable: pathlib.Path) -> list[pathlib.Path]:
     return [p for p in servable.iterdir() if p.is_dir()] if servable.is_dir() else []
 
 
+def check_number(version: int) -> None:
+    """Raises InputError for what TF Serving takes for no version."""
+    if not 0 < version <= LARGEST:
+        raise InputError(f"version={version} is not an integer from 1 to {LARGEST}")
+
+
 def check_free(servable: pathlib.Path, version: int) -> None:
-    """Raises InputError where the version exists, was withdrawn, or is below the next number."""
+    """Whether a version may be written.
+
+    Raises:
+      InputError: it is no version's number, exists, was withdrawn, or is below the next number.
+    """
+    check_number(version)
     following = next_version(servable)
     free = f"leave the version out for version {following}"
     if version in present(servable):
@@ -267,6 +280,11 @@ def read_metadata(version_dir: pathlib.Path) -> dict[str, Any]:
     if inside and not (version_dir / METADATA_FILE).is_file():
         newest = version_dir / str(inside[-1])
         raise InputError(f"{version_dir} is a servable: name one of its versions, {newest}")
+    if not any((version_dir / name).exists() for name in ("saved_model.pb", "assets.extra")):
+        raise InputError(
+            f"{version_dir} is no version of a servable: name one, such as SERVABLE/1, written by "
+            "python -m export.export_model"
+        )
     try:
         told = json.loads((version_dir / METADATA_FILE).read_text())
         if not isinstance(told, dict) or not told.keys() >= {"created", "options", "run"}:

@@ -365,6 +365,9 @@ def check_finished(run_dir: pathlib.Path, stage: str) -> None:
     """Raises InputError unless the directory holds a finished run of this stage."""
     number = stage.removeprefix("stage")
     remedy = f"train one with python -m sitn_tf.train --stage={number}"
+    near = [folder for folder in (run_dir / stage, run_dir.with_name(stage)) if folder != run_dir]
+    if there := [folder for folder in near if (folder / RUN_FILE).is_file()]:
+        remedy = f"name the one of stage {number}, {there[0]}"
     if not (run_dir / RUN_FILE).is_file():
         raise InputError(
             f"{run_dir} holds no run of stage {number}", f"{remedy}, or bring its {RUN_FILE} back"

@@ -43,6 +43,36 @@ def test_make_knows_the_target(target):
     assert done.returncode == 0, done.stderr
 
 
+def test_make_alone_lists_every_target_and_makes_nothing():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    command = ["make", "--no-print-directory"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = re.findall(r"^make ([a-z-]+)  +\S", done.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(targets[1].split())
+    assert max(map(len, done.stdout.splitlines())) <= command_help.COLUMNS
+
+
+@pytest.mark.parametrize("program", ["", "of_another_version"])
+def test_another_python_is_told_before_anything_is_made(tmp_path, program):
+    other = tmp_path / "of_another_version"
+    other.write_text("#!/bin/sh\nexit 1\n")
+    other.chmod(0o755)
+    given = str(other) if program else ""
+    done = subprocess.run(
+        ["make", "env", f"PYTHON={given}", f"VENV={tmp_path / 'made'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    told = (
+        f"error: Python 3.11 is needed, and PYTHON={given} is not: give PYTHON=/path/to/python3.11"
+    )
+    assert told in done.stderr.splitlines()
+    assert not (tmp_path / "made").exists()
+
+
 def test_no_module_loads_tensorflow_or_speaks_before_it_has_seen_its_flags():
     """TensorFlow takes seconds to load; what others warn of at import is nobody's business."""
     program = f"import sys, {', '.join(PROJECT)}; sys.exit('tensorflow' in sys.modules)"

@@ -59,6 +59,22 @@ def test_every_requirement_is_bounded_above_and_below(asked):
     assert [str(r) for r in every if not is_bounded(r)] == []
 
 
+def test_every_file_of_the_packages_is_packaged(asked):
+    """Or an installation that is not editable, such as a Dataflow worker's, lacks it."""
+    packages, data = set(asked["packages"]), asked["package_data"]
+    missing = []
+    for package in ("sitn_tf", "pipelines", "export"):
+        folder = ROOT / package
+        packaged = {path for pattern in data.get(package, ()) for path in folder.glob(pattern)}
+        for path in folder.rglob("*"):
+            if path.suffix == ".py" and ".".join(path.parent.relative_to(ROOT).parts) in packages:
+                continue
+            if path.is_file() and "__pycache__" not in path.parts and path not in packaged:
+                missing.append(str(path.relative_to(ROOT)))
+    assert missing == [], "name it in package_data of setup.py"
+    assert {name.partition(".")[0] for name in packages} == {"sitn_tf", "pipelines", "export"}
+
+
 def test_the_lock_has_every_requirement_within_its_bounds(asked, locked):
     wanted = requirements(asked, "dev")
     outside = {str(r): locked.get(canonicalize_name(r.name)) for r in wanted}

@@ -391,8 +391,3 @@ def test_a_load_without_an_answer_is_a_failure(monkeypatch, capsys, silent, stat
     monkeypatch.setattr(golden, "read", lambda _: [golden.Golden(REQUEST, (0.0,), (0.0,))])
     assert clients._golden(_Silent(silent), pathlib.Path("1"), load=5, threads=1) == status
     assert (f"{silent} x UNAVAILABLE" in capsys.readouterr().out) == bool(silent)
-
-
-def test_an_address_without_a_port_number_is_refused():
-    with pytest.raises(InputError, match=r"^address=localhost:abc is not host:port: such as loca"):
-        clients.make_client("rest", "localhost:abc")

@@ -1,5 +1,7 @@
 """The signatures through the C++ loader: exact, indifferent to padding, closed to bad input."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -296,6 +298,25 @@ def test_a_user_encoded_by_another_version_is_refused(session, other_servable):
     shown = requests.candidate_inputs([REQUEST.candidates])
     with pytest.raises(native.InvalidArgumentError, match="encoded by another version: encode it"):
         session.run("score_encoded", {**user, **shown})
+
+
+def test_a_fingerprint_is_of_item_vectors_and_of_weights():
+    """Or a cached user would be scored with items, or by a head, of another training."""
+
+    def fingerprint(vector, weight, scalar):
+        digest = hashlib.sha256()
+        rows = np.full([2, 3], vector, np.float32)
+        passed = list(signatures._hashed([rows, rows[:1]], digest))
+        assert [part.shape for part in passed] == [(2, 3), (1, 3)]
+        weights = [tf.Variable(tf.fill([9000], weight)), tf.Variable(scalar)]
+        weights[0][-1].assign(0.5)
+        return signatures._fingerprint(digest, weights)
+
+    first = fingerprint(1.0, 2.0, 3.0)
+    assert fingerprint(1.0, 2.0, 3.0) == first
+    assert 0 <= first < 2**63
+    others = {fingerprint(1.5, 2.0, 3.0), fingerprint(1.0, 2.5, 3.0), fingerprint(1.0, 2.0, 3.5)}
+    assert len(others | {first}) == 4
 
 
 def test_only_what_serving_reads_is_saved(servable, scorer):

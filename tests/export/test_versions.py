@@ -36,6 +36,18 @@ def test_only_integer_directories_are_versions(folder):
     assert version_files.next_version(folder) == 4
 
 
+@pytest.mark.parametrize("number", [0, -1, 2**63])
+def test_a_number_that_tf_serving_would_pass_over_is_refused(tmp_path, number):
+    with pytest.raises(InputError, match=rf"^version={number} is not an integer from 1 to 922337"):
+        version_files.check_free(tmp_path, number)
+    version_files.check_free(tmp_path, 2**63 - 1)
+
+
+def test_a_folder_that_is_no_version_is_not_called_damaged(tmp_path):
+    with pytest.raises(InputError, match=r"is no version of a servable: name one, such as SERVA"):
+        version_files.read_metadata(tmp_path)
+
+
 def test_a_version_is_no_servable(folder):
     with pytest.raises(InputError, match=rf"2 is a version: name its servable, {folder}$"):
         run_main(versions, f"--servable={folder}/2")
@@ -378,3 +390,12 @@ def test_nobody_changes_what_somebody_else_is_changing(folder, flag):
     ):
         run_main(versions, f"--servable={folder}", flag)
     assert version_files.present(folder) == [1, 2, 3]
+
+
+def test_nobody_exports_into_what_somebody_else_is_changing(folder, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("stage2")
+    with (
+        version_files.locked(folder),
+        pytest.raises(InputError, match=rf"{folder} is being written by process"),
+    ):
+        export(run_dir, folder)

@@ -1,4 +1,5 @@
 import logging
+import pathlib
 
 import pytest
 import tensorflow as tf
@@ -98,6 +99,26 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path):
         "ckpt-1.index",
         "notes.txt",
     ]
+
+
+def test_a_checkpoint_that_is_half_removed_counts_as_none(tmp_path, monkeypatch):
+    """Or a run whose process died then would go on from the rest, and call it damaged."""
+    variable, kept = _checkpoints(tmp_path)
+    _save(variable, kept, 1, 2)
+    unlink = pathlib.Path.unlink
+
+    def dies(path):
+        monkeypatch.undo()
+        unlink(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pathlib.Path, "unlink", dies)
+    with pytest.raises(KeyboardInterrupt):
+        _save(variable, kept, 3)
+    assert kept.numbers() == [2, 3]
+    assert (tmp_path / "ckpt-1.data-00000-of-00001").exists()
+    kept.remove_leftovers()
+    assert not list(tmp_path.glob("ckpt-1*"))
 
 
 def test_where_nothing_names_the_best_checkpoint_the_file_that_should_is_named(tmp_path):

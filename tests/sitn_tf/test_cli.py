@@ -1,15 +1,12 @@
 """What a command says of an error that its library raised, and of itself."""
 
-import gzip
-import pathlib
 import shlex
 import sys
 
-import numpy as np
 import pytest
 from absl import flags
 
-from sitn_tf import cli, whole_files
+from sitn_tf import cli
 from sitn_tf.errors import InputError
 
 
@@ -53,30 +50,6 @@ def test_a_command_is_repeated_with_the_flags_it_was_given():
     again = shlex.split(cli.command(values, "sitn_tf.x"))
     assert again[:3] == ["python", "-m", "sitn_tf.x"]
     assert sorted(again[3:]) == ["--set=a.b=1", "--set=c.d=2", "--study=my study"]
-
-
-def test_an_array_is_as_numpy_saves_it_and_a_full_disk_is_known(tmp_path):
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    np.save(tmp_path / "numpy.npy", array)
-    whole_files.write_rows(tmp_path / "ours.npy", [array], 2)
-    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
-    whole_files.write_rows(tmp_path / "rows.npy", (array[n : n + 1] for n in range(2)), 2)
-    assert (tmp_path / "rows.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
-    by_column = np.asfortranarray(array)
-    whole_files.write_rows(tmp_path / "columns.npy", [by_column], 2)
-    np.testing.assert_array_equal(np.load(tmp_path / "columns.npy"), array)
-    full = pathlib.Path("/dev/full")
-    if not full.exists():
-        pytest.skip("needs /dev/full")
-    with pytest.raises(OSError, match=r"\[Errno 28\] .*: '/dev/full'"):
-        whole_files.write_rows(full, [array], 2)
-
-
-def test_a_file_that_is_open_is_named(tmp_path):
-    with pytest.raises(OSError, match=r"^\[Errno 28\] full: '/a'$"), whole_files.naming("/a"):
-        raise OSError(28, "full")
-    with pytest.raises(gzip.BadGzipFile, match=r"^cut$"), whole_files.naming("/a"):
-        raise gzip.BadGzipFile("cut")
 
 
 @pytest.mark.parametrize("asked", ["--help", "-h"])

@@ -53,6 +53,14 @@ def test_info_nce_ignores_keys_that_are_not_allowed(rng):
     np.testing.assert_allclose(masked, without, rtol=1e-5)
 
 
+def test_info_nce_counts_the_positive_even_where_its_key_is_not_allowed(rng):
+    anchors, keys, nothing = _rows(rng, 3), _rows(rng, 3), np.zeros((3, 3), bool)
+    alone = losses.info_nce(anchors, keys, tf.range(3), 0.3, tf.constant(nothing))
+    np.testing.assert_allclose(alone, np.zeros(3), atol=1e-6)
+    others = losses.info_nce(anchors, keys, tf.range(3), 0.3, tf.constant(~np.eye(3, dtype=bool)))
+    np.testing.assert_allclose(others, reference.i2i(anchors, keys, 0.3), rtol=1e-5)
+
+
 def test_assignment_golden():
     # c . p = (log 3, 0): softmax = (3/4, 1/4).
     pi = losses.cluster_assignment(

@@ -94,3 +94,37 @@ def test_the_runs_own_manifest_is_named(tmp_path):
         match=rf"^{path} is damaged .*train again with python -m sitn_tf.train --overwrite",
     ):
         runs.read_manifest(tmp_path)
+
+
+def written_run(run_dir, small, stage="stage2", **changes):
+    """A run directory as it begins."""
+    manifest = dataclasses.replace(schema.read_manifest(small), **changes)
+    info = runs.info_of(stage, small, manifest, runs.NO_INIT)
+    runs.prepare(run_dir, config.tiny(), manifest, info)
+    return run_dir
+
+
+def test_a_run_does_not_go_on_with_another_data_set(small, tmp_path):
+    written_run(tmp_path / "stage1", small, "stage1")
+    written_run(tmp_path / "stage1", small, "stage1")
+    told = r"holds another run \(there, here: dataset_hash: small, another\): train into another"
+    with pytest.raises(InputError, match=told):
+        written_run(tmp_path / "stage1", small, "stage1", dataset_hash="another")
+
+
+def test_a_run_of_the_other_stage_is_told_where_this_one_is(small, tmp_path):
+    stage2 = written_run(tmp_path / "run" / "stage2", small)
+    stage1 = written_run(tmp_path / "run" / "stage1", small, "stage1")
+    with pytest.raises(
+        InputError, match=rf"run holds no run of stage 2: name the one of stage 2, {stage2}, or bri"
+    ):
+        runs.check_finished(tmp_path / "run", schema.STAGE2)
+    with pytest.raises(
+        InputError, match=rf"stage1 holds a run of stage1, not of stage2: name the one .*{stage2}$"
+    ):
+        runs.check_finished(stage1, schema.STAGE2)
+    (stage2 / runs.RUN_FILE).unlink()
+    with pytest.raises(InputError, match=r"not of stage2: train one with python -m .* --stage=2$"):
+        runs.check_finished(stage1, schema.STAGE2)
+    with pytest.raises(InputError, match=r"stage 2: train one .*, or bring its run\.json back$"):
+        runs.check_finished(stage2, schema.STAGE2)

@@ -8,7 +8,13 @@ import pytest
 import tensorflow as tf
 
 from sitn_tf import config, data, schema
-from sitn_tf.distributed.replicas import cpu_strategy, split_rows
+from sitn_tf.distributed.replicas import (
+    cpu_strategy,
+    global_sum,
+    split_rows,
+    sum_gradients,
+    sum_over_replicas,
+)
 from sitn_tf.models.registry import SCORERS
 from sitn_tf.training import stage1
 from tests.eagerly import op_by_op
@@ -133,3 +139,42 @@ def test_rows_are_split_evenly_and_all_of_them(two_cpus):
     assert [part.numpy().tolist() for part in parts] == [[0, 1, 2], [3, 4]]
     with pytest.raises(ValueError, match=r"sizes=\(1, 1\) do not sum to the batch's 5 rows"):
         split_rows(strategy, {"x": tf.range(5)}, (1, 1))
+
+
+def test_gradients_are_summed_over_replicas_row_by_row(two_cpus):
+    """By their values: Adam takes the same step on any multiple of its gradients."""
+    strategy = cpu_strategy(two_cpus)
+
+    def on_replica():
+        count = tf.distribute.get_replica_context().replica_id_in_sync_group + 1  # 1, 2
+        share = tf.cast(count, tf.float32)
+        values = share * tf.ones([count, 2])
+        rows = tf.IndexedSlices(values, tf.range(count) * 2, tf.constant([4, 2]))
+        dense, sparse, none = sum_gradients([share * tf.constant([1.0, 10.0]), rows, None])
+        assert isinstance(sparse, tf.IndexedSlices)
+        assert none is None
+        return dense, tf.convert_to_tensor(sparse)
+
+    dense, sparse = tf.function(lambda: strategy.run(on_replica), autograph=False)()
+    for of_replica in strategy.experimental_local_results(dense):
+        np.testing.assert_array_equal(of_replica, [3.0, 30.0])
+    for of_replica in strategy.experimental_local_results(sparse):
+        np.testing.assert_array_equal(of_replica, [[3, 3], [0, 0], [2, 2], [0, 0]])
+
+
+def test_a_global_sum_has_no_gradient_and_a_sum_over_replicas_has(two_cpus):
+    strategy = cpu_strategy(two_cpus)
+
+    def on_replica():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        x = tf.cast(number, tf.float32) + 1.0
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            counted, summed = global_sum(2.0 * x), sum_over_replicas(2.0 * x)
+        assert tape.gradient(counted, x) is None
+        return counted, summed, tape.gradient(summed, x)
+
+    results = tf.function(lambda: strategy.run(on_replica), autograph=False)()
+    for result, expected in zip(results, (6.0, 6.0, 4.0), strict=True):  # 2 from each replica
+        for of_replica in strategy.experimental_local_results(result):
+            assert float(of_replica) == expected
