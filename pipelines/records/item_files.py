@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipelines.logs import line_blocks
 from pipelines.logs.event_rules import id_reason
 from pipelines.logs.line_parser import csv_row, read_id
-from pipelines.logs.log_format import missing
+from pipelines.logs.log_format import check_once, missing
 from pipelines.logs.parsed import BadLineError, Line, Parsed, described_rows, read_each
 from pipelines.logs.text_lines import lines_with_text
 from pipelines.options import ItemFields
@@ -36,10 +36,14 @@ def parse_items(
 
     Args:
       width: of the items' vectors; 0 takes any.
+
+    Raises:
+      InputError: a Parquet file has a column that is read twice, or a file is damaged.
     """
     known = set(dataclasses.asdict(fields).values())
 
     def columns(names: list[str]) -> list[str]:
+        check_once(unit.path, names, known)
         return [name for name in names if name in known]
 
     for place, piece in line_blocks.read_unit(unit, block_bytes, _MAX_ITEM_BYTES, columns):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from pipelines.logs import event_parser, line_blocks
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import ItemFields
 from pipelines.records import item_files
+from sitn_tf.errors import InputError
 
 UNIT = line_blocks.Unit("meta.jsonl", 0, "jsonl", False, 0, 1 << 40)
 CATEGORIES = ("main_category", "second_category", "leaf_category")
@@ -149,6 +151,15 @@ def test_rows_of_parquet():
     assert (reject.position, reject.reason) == (11, "missing field asin")
     assert reject.raw == b'{"asin": null, "title": "Two"}'
     assert parsed.lines == 3
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    path = tmp_path / "items.parquet"
+    once = [pa.array(["1"]), pa.array(["Tea"])]
+    pq.write_table(pa.table([*once, *once], names=["asin", "title", "title", "other"]), path)
+    [unit] = line_blocks.plan("items.source", str(path), "auto", 1 << 20)
+    with pytest.raises(InputError, match=r"items\.parquet has 2 columns title: which counts"):
+        list(item_files.parse_items(unit, AMAZON, 1 << 20))
 
 
 def test_titles_are_one_line():
