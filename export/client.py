@@ -153,8 +153,6 @@ def main(_: list[str]) -> int:
 
     The status is 1 where golden scores differ, or no call of a load is answered.
     """
-    if not _GOLDEN.value and not _CANDIDATES.value:
-        raise InputError("nothing to ask: give --candidates=a,b, or --golden=SERVABLE/1")
     _check_what_is_asked()
     if _PROTOCOL.value == "grpc":
         quiet.import_tensorflow()  # for its protos
@@ -191,7 +189,12 @@ def main(_: list[str]) -> int:
 
 
 def _check_what_is_asked() -> None:
-    """Raises InputError for flags of a request beside golden ones, or a load of another kind."""
+    """
+    Raises:
+      InputError: nothing, flags of a request beside golden ones, or a load of another kind.
+    """
+    if not _GOLDEN.value and not _CANDIDATES.value:
+        raise InputError("nothing to ask: give --candidates=a,b, or --golden=SERVABLE/1")
     if _LOAD.value and not _GOLDEN.value:
         raise InputError("--load sends golden requests", "give --golden=SERVABLE/1")
     by_hand = [flag.name for flag in _OF_A_REQUEST if flag.value not in (None, [])]

@@ -36,6 +36,7 @@ from pipelines.logs import line_counts, user_hashes
 from pipelines.logs.line_counts import Account
 from pipelines.logs.log_format import LogFormat
 from pipelines.options import ItemFields, Job
+from pipelines.records import request_rules
 from pipelines.records.vocabulary import VocabularyEntry
 from sitn_tf import beam_flags, cli, schema
 from sitn_tf.errors import InputError
@@ -192,7 +193,7 @@ def _too_short(manifest: schema.Manifest) -> list[str]:
     asked = facts.from_json(Account, manifest.lines["requests"])
     rows = []
     for domain in schema.DOMAINS:
-        count = asked.filtered.get(f"{domain}_history_too_short", 0)
+        count = asked.filtered.get(request_rules.too_short(domain), 0)
         if count >= _MANY_TOO_SHORT * asked.total:
             flag, value = f"min_{domain}_history", manifest.options[f"min_{domain}_history"]
             rows.append(

@@ -191,11 +191,11 @@ def _summed(counts: Iterable[dict[str, int]]) -> Counter[str]:
 
 
 _REMEDIES = {
-    "source_history_too_short": "lower min_source_history={min_source_history}",
-    "target_history_too_short": "lower min_target_history={min_target_history}",
-    "too_many_candidates": "raise max_candidates={max_candidates}",
+    request_rules.too_short(schema.SOURCE): "lower min_source_history={min_source_history}",
+    request_rules.too_short(schema.TARGET): "lower min_target_history={min_target_history}",
+    request_rules.TOO_MANY_CANDIDATES: "raise max_candidates={max_candidates}",
     request_rules.CROSSES: "lower request_seconds={request_seconds}",
-    "no_negatives_left": "their users have clicked every item: give logs of more items",
+    request_rules.NO_NEGATIVES: "their users have clicked every item: give logs of more items",
 }
 """By rule that filters requests, what keeps more of them; with the options of the job."""
 

@@ -13,6 +13,14 @@ NO_SPLIT = -1
 TIME_LIMIT = (1 << histories.TIME_BITS) - 1
 CROSSES = "crosses_a_cutoff"
 """The rule of requests that begin before a cutoff and have lines, so labels, from after it."""
+TOO_MANY_CANDIDATES = "too_many_candidates"
+NO_NEGATIVES = "no_negatives_left"
+"""The rule of requests whose users have clicked all that could be drawn."""
+
+
+def too_short(domain: str) -> str:
+    """The rule of requests with fewer clicks of a domain before them than asked for."""
+    return f"{domain}_history_too_short"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +211,8 @@ def plan(
     before = _clicks_before(clicks, requests)
     rules = _Rules(len(requests.user))
     for domain, (start, stop) in before.items():
-        rules.leave_out(stop - start < job.min_history(domain), f"{domain}_history_too_short")
-    rules.leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
+        rules.leave_out(stop - start < job.min_history(domain), too_short(domain))
+    rules.leave_out(requests.stop - requests.start > job.max_candidates, TOO_MANY_CANDIDATES)
     if job.split == "time":
         assert cutoffs.train_until is not None
         assert cutoffs.validation_until is not None
@@ -235,7 +243,7 @@ def with_source(plan: Plan, events: shards.Events, user_hash: np.ndarray, job: J
     """
     requests = find(events, user_hash, job, schema.SOURCE)
     rules = _Rules(len(requests.user))
-    rules.leave_out(requests.stop - requests.start > job.max_candidates, "too_many_candidates")
+    rules.leave_out(requests.stop - requests.start > job.max_candidates, TOO_MANY_CANDIDATES)
     rules.leave_out(requests.last >= plan.user_end[requests.user], "in_the_test_period")
     cutoff = plan.user_cutoff[requests.user]
     rules.leave_out((requests.time < cutoff) & (requests.last >= cutoff), CROSSES)

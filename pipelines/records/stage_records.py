@@ -126,7 +126,7 @@ def requests(
             else:
                 rows = _of_known_items(shard, domain, rows, job, popularity, filtered)
                 kept, candidates = _sampled(shard, domain, rows, seed, job, popularity, clicked)
-                _count(filtered, "no_negatives_left", len(rows) - len(kept))
+                _count(filtered, request_rules.NO_NEGATIVES, len(rows) - len(kept))
             columns: dict[str, examples.Column] = {
                 schema.USER_ID.name: shard.users.take(pa.array(asked.user[kept])),
                 schema.REQUEST_TIME.name: asked.time[kept],

@@ -19,7 +19,7 @@ from pipelines import facts
 from pipelines.logs import event_parser, line_blocks, line_counts, user_hashes
 from pipelines.manifest_entries import ITEMS, LOG, REQUESTS, InputFile
 from pipelines.options import Job
-from pipelines.records import item_files, shards, vocabulary
+from pipelines.records import item_files, request_rules, shards, vocabulary
 from pipelines.verification import user_events
 from pipelines.verification.findings import Findings
 from pipelines.verification.record_rules import Record, RecordChecks, candidates_of, clicked_ids
@@ -137,7 +137,7 @@ class Logs:
         """A domain's requests are as many as the manifest says, and all of them records."""
         told, lost = self._told(what), self.lost_requests[domain]
         # which clicks have no negatives left depends on what was drawn
-        excused = told.filtered.get("no_negatives_left", 0)
+        excused = told.filtered.get(request_rules.NO_NEGATIVES, 0)
         self.findings.check("requests of the log are records", lost <= excused,
                             f"{lost} are not, such as {self.lost[domain]}")  # fmt: skip
         asked = self.requests[domain]

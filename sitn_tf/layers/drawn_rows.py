@@ -1,5 +1,6 @@
 """What the rows of embedding tables start as: drawn alike whether a table is whole or in shards."""
 
+import abc
 import secrets
 from collections.abc import Sequence
 
@@ -22,8 +23,21 @@ class _DrawnRows(tf_keras.initializers.Initializer):
     def __init__(self) -> None:
         self._seeds: tuple[int, int] | None = None
 
+    def __call__(
+        self,
+        shape: tf.TensorShape,
+        dtype: tf.DType = tf.float32,
+        partition_shape: tuple[int, ...] | None = None,
+        partition_offset: tuple[int, ...] = (0, 0),
+    ) -> tf.Tensor:
+        return self._rows(partition_shape or shape, dtype, partition_offset)
+
+    @abc.abstractmethod
+    def _rows(self, shape: Sequence[int], dtype: tf.DType, offset: tuple[int, ...]) -> tf.Tensor:
+        """Rows of a `shape`, the first of which is row `offset[0]` of the table."""
+
     def _draw(self, shape: Sequence[int], dtype: tf.DType, offset: tuple[int, ...]) -> tf.Tensor:
-        """Standard normal rows of a `shape`, the first of which is row `offset[0]` of the table."""
+        """Standard normal rows, see `_rows`."""
         rows, width = shape
         if self._seeds is None or not offset[0]:
             self._seeds = _next_seeds()
@@ -45,32 +59,19 @@ class SpareReservedRows(_DrawnRows):
         super().__init__()
         self.stddev = stddev
 
-    def __call__(
-        self,
-        shape: tf.TensorShape,
-        dtype: tf.DType = tf.float32,
-        partition_shape: tuple[int, ...] | None = None,
-        partition_offset: tuple[int, ...] = (0, 0),
-    ) -> tf.Tensor:
-        shape = partition_shape or shape
+    def _rows(self, shape: Sequence[int], dtype: tf.DType, offset: tuple[int, ...]) -> tf.Tensor:
         # What is drawn has no name, so that it is gone when the reserved rows are spared: a shard
         # is there twice at most while it is made.
-        table = self.stddev * self._draw(shape, dtype, partition_offset)
-        reserved = tf.range(shape[0]) + partition_offset[0] < schema.FIRST_ID
+        table = self.stddev * self._draw(shape, dtype, offset)
+        reserved = tf.range(shape[0]) + offset[0] < schema.FIRST_ID
         return tf.where(reserved[:, None], tf.zeros([], dtype), table)
 
 
 class RandomSigns(_DrawnRows):
     """1 or -1: times a normal row, normal again, and unlike the row of another quotient."""
 
-    def __call__(
-        self,
-        shape: tf.TensorShape,
-        dtype: tf.DType = tf.float32,
-        partition_shape: tuple[int, ...] | None = None,
-        partition_offset: tuple[int, ...] = (0, 0),
-    ) -> tf.Tensor:
-        positive = self._draw(partition_shape or shape, dtype, partition_offset) > 0
+    def _rows(self, shape: Sequence[int], dtype: tf.DType, offset: tuple[int, ...]) -> tf.Tensor:
+        positive = self._draw(shape, dtype, offset) > 0
         return 2 * tf.cast(positive, dtype) - 1
 
 

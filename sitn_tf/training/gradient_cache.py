@@ -39,10 +39,15 @@ def cached_gradients(
     bounds = [count * part // parts for part in range(parts + 1)]
     slices = [slice(bounds[part], bounds[part + 1]) for part in range(parts)]
     pieces = [{name: value[s] for name, value in rows.items()} for s in slices]
-    encoded = []
-    for part, piece in enumerate(pieces):
+
+    def encode_part(part: int, piece: Batch) -> list[tf.Tensor]:
         with randomness.in_part(part):
-            encoded.append([tf.stop_gradient(tensor) for tensor in encode(piece)])
+            return list(encode(piece))
+
+    encoded = [
+        [tf.stop_gradient(tensor) for tensor in encode_part(part, piece)]
+        for part, piece in enumerate(pieces)
+    ]
     joined = [tf.concat(columns, axis=0) for columns in zip(*encoded, strict=True)]
     with tf.GradientTape() as tape:
         tape.watch(joined)
@@ -59,8 +64,8 @@ def cached_gradients(
             [g for g in tf.nest.flatten(total, expand_composites=True) if g is not None]
         ):
             piece = {name: tf.identity(value) for name, value in piece.items()}
-        with randomness.in_part(part), tf.GradientTape() as tape:
-            again = list(encode(piece))
+        with tf.GradientTape() as tape:
+            again = encode_part(part, piece)
         of_piece = tape.gradient(again, variables, output_gradients=[c[s] for c in cached])
         total = [add(a, b) for a, b in zip(total, of_piece, strict=True)]
     return losses, total
